@@ -1,0 +1,101 @@
+// attn.h -- the contract of every attention kernel: one struct of arguments, one table of functions.
+//
+//   O = softmax(scale * Q K^T, over the visible keys) V,   LSE = ln sum exp(scale * Q K^T)
+// A row that sees no key has O = 0 and LSE = -inf. Query head h reads KV head h / (heads_q / heads_kv).
+//
+// Kernels know positions: queries and keys come as segments of local rows with the mask position each
+// begins at, so that a context-parallel rank's chunks are read in place. One GPU is the case of a
+// single segment {0, 0, seqlen}. Segments are sorted by row and by position, and do not overlap.
+#ifndef LONGCA_ATTN_H
+#define LONGCA_ATTN_H
+
+#include "../src/mask.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum attn_pass { ATTN_FWD, ATTN_BWD };
+enum attn_dtype { ATTN_BF16, ATTN_FP32 };
+enum attn_place { ATTN_HOST, ATTN_DEVICE };
+
+struct attn_segment {
+  int32_t row, pos, len; // local rows [row, row + len) stand at mask positions [pos, pos + len)
+};
+
+// What a kernel is asked to do, without the data: supports() and prepare() see this.
+struct attn_problem {
+  const struct mask *mask; // host memory
+  enum attn_dtype dtype;
+  int32_t heads_q, heads_kv, dim;
+  int32_t rows_q, rows_k;             // local rows; the mask's seqlen on one GPU
+  const struct attn_segment *q_seg;   // [q_segs]; NULL: one segment, the whole
+  const struct attn_segment *k_seg;   // [k_segs]
+  int32_t q_segs, k_segs;
+  bool backward;      // prepare for backward too
+  bool deterministic; // backward: same bits every time
+};
+
+// All tensors are dense with dim fastest; bf16 as uint16_t or fp32, by dtype.
+struct attn_args {
+  const void *q, *k, *v; // q [rows_q, heads_q, dim]; k, v [rows_k, heads_kv, dim]
+  void *o;               // [rows_q, heads_q, dim]
+  float *lse;            // [heads_q, rows_q], natural log
+  float scale;           // 0: 1 / sqrt(dim)
+  // Forward, continuing: o_acc and lse hold a partial result over other keys, normalised; this call
+  // merges its keys in. o_acc [rows_q, heads_q, dim] fp32 is read and written instead of o.
+  float *o_acc;
+  bool resume; // false with o_acc: start afresh, but write fp32
+  // Backward. o and lse are the finished forward's. With accumulate, the fp32 buffers dq_acc, dk_acc,
+  // dv_acc (shapes of q, k, v) are added to, and dq, dk, dv stay untouched.
+  const void *d_o; // [rows_q, heads_q, dim]
+  void *dq, *dk, *dv;
+  float *dq_acc, *dk_acc, *dv_acc;
+  bool accumulate;
+  void *stream; // cudaStream_t; unused on the host
+};
+
+// A prepared kernel: its mask representation and workspaces, for any number of calls.
+struct attn_plan {
+  const struct attn_kernel *kernel;
+  struct attn_problem problem; // copied; the mask and the segments must outlive the plan
+  void *state;                 // the kernel's own
+  double prep_us;              // building the representation, planning, JIT: set by attn_prepare
+  int64_t prep_bytes;          // memory of the representation (set by the kernel)
+  int64_t workspace_bytes;     // other memory that the plan holds (set by the kernel)
+};
+
+struct attn_kernel {
+  const char *name;    // as published: "naive" "sdpa" "fa2" ... (study 4, 5)
+  const char *rep;     // "band", ...; "none" for naive and cuDNN
+  const char *engine;  // "cpu" "mma" "wgmma" "cublas" "cudnn"
+  const char *summary; // a line for `longca list`
+  enum attn_place place;
+  int min_arch; // compute capability * 10 of a device kernel: 80, 90
+  // NULL, or one sentence why not ("head dimension 96: this kernel is built for 64 and 128").
+  const char *(*supports)(const struct attn_kernel *kernel, const struct attn_problem *problem);
+  int (*prepare)(struct attn_plan *plan); // 0, or -1 with attn_error() set
+  int (*forward)(struct attn_plan *plan, const struct attn_args *args);
+  int (*backward)(struct attn_plan *plan, const struct attn_args *args);
+  void (*release)(struct attn_plan *plan);
+};
+
+// The registry: the only place where kernels are listed (kernels/registry.c). NULL-terminated.
+extern const struct attn_kernel *const attn_kernels[];
+// Kernel of that published name for that place, or NULL.
+const struct attn_kernel *attn_find(const char *name, enum attn_place place);
+// First unmet condition as a sentence, or NULL. Checks what holds for all kernels, then supports().
+const char *attn_why_not(const struct attn_kernel *kernel, const struct attn_problem *problem);
+// Timed prepare. 0, or -1 with attn_error() set. Release the plan even after a failure.
+int attn_prepare(struct attn_plan *plan, const struct attn_kernel *kernel,
+                 const struct attn_problem *problem);
+void attn_release(struct attn_plan *plan);
+// Last error of this thread as a sentence; the text "out of memory" is said by attn_error_is_oom().
+void attn_error_set(bool oom, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *attn_error(void);
+bool attn_error_is_oom(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,45 @@
+// main.c -- the program `longca`: finds the sub-command and hands over. Nothing else is here.
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd.h"
+
+static const struct command {
+  const char *name, *summary;
+  int (*run)(int argc, char **argv);
+} commands[] = {
+    {"list", "kernels, masks, strategies, experiments, and who supports what", cmd_list},
+    {"mask", "draw a mask in the terminal, or print seeded draws as CSV", cmd_mask},
+    {"run", "measure the points of an experiment; resumes where it stopped", cmd_run},
+    {"bench", "this machine's FMA peak and how near the CPU engine comes", cmd_bench},
+    {"show", "rows as text, Markdown or LaTeX", cmd_show},
+    {"select", "rows as the block file that a figure is drawn from", cmd_select},
+    {"compare", "two sets of rows: FASTER, SLOWER, SAME or UNCLEAR", cmd_compare},
+    {"claims", "verdict on each claim of the paper", cmd_claims},
+    {"env", "this machine, as JSON", cmd_env},
+};
+
+static void usage(FILE *out) {
+  fputs("usage: longca COMMAND [OPTION...]     (longca COMMAND --help says more)\n\n", out);
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) {
+    usage(stderr);
+    return 2;
+  }
+  if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+    usage(stdout);
+    return 0;
+  }
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    if (!strcmp(argv[1], commands[i].name))
+      return commands[i].run(argc - 1, argv + 1);
+  fprintf(stderr, "longca: unknown command '%s'; the commands are", argv[1]);
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    fprintf(stderr, "%s %s", i ? "," : "", commands[i].name);
+  fputs(".\n", stderr);
+  return 2;
+}
