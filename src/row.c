@@ -1,0 +1,60 @@
+// row.c -- the columns of a row as a table, and their values as text. The list itself is in row.h.
+#include "row.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct row_column row_columns[] = {
+#define COLUMN_T(column) {#column, true, offsetof(struct row, column)},
+#define COLUMN_N(column) {#column, false, offsetof(struct row, column)},
+    ROW_COLUMNS(COLUMN_T, COLUMN_N){NULL, false, 0}};
+
+void row_clear(struct row *row) {
+  memset(row, 0, sizeof *row);
+  for (const struct row_column *c = row_columns; c->name; c++)
+    if (!c->text) {
+      const double none = NAN;
+      memcpy((char *)row + c->offset, &none, sizeof none);
+    }
+  row->schema = ROW_SCHEMA;
+}
+
+static double number_at(const struct row *row, const struct row_column *column) {
+  double x;
+  memcpy(&x, (const char *)row + column->offset, sizeof x);
+  return x;
+}
+
+const char *row_text(const struct row *row, const struct row_column *column, char *buf, size_t size) {
+  if (column->text) {
+    snprintf(buf, size, "%s", (const char *)row + column->offset);
+    return buf;
+  }
+  const double x = number_at(row, column);
+  if (isnan(x)) {
+    snprintf(buf, size, "nan");
+  } else if (x == floor(x) && fabs(x) < 1e15) {
+    snprintf(buf, size, "%.0f", x);
+  } else {
+    for (int digits = 1; digits <= 17; digits++) {
+      snprintf(buf, size, "%.*g", digits, x);
+      if (strtod(buf, NULL) == x)
+        break;
+    }
+  }
+  return buf;
+}
+
+const struct row_column *row_find_column(const char *name) {
+  for (const struct row_column *c = row_columns; c->name; c++)
+    if (!strcmp(c->name, name))
+      return c;
+  return NULL;
+}
+
+double row_number(const struct row *row, const char *column) {
+  const struct row_column *c = row_find_column(column);
+  return c && !c->text ? number_at(row, c) : NAN;
+}

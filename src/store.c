@@ -1,0 +1,275 @@
+// store.c -- rows in a CSV file (style C.3: one row a tuple of independent variables).
+//
+// A row is one line (line breaks inside text become blanks) written by one call, so whatever stops a
+// run, only the last line can be torn, and a line is whole exactly when it ends in a newline. The
+// lock is flock(2) on the file itself: it goes with the process that holds it, kill -9 included.
+#include "store.h"
+
+#include <csv.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_COLUMNS = 256 };
+
+// ---- reading --------------------------------------------------------------------------------
+
+struct reader {
+  const struct row_column *columns[MAX_COLUMNS]; // by position in the file; NULL: not known here
+  int n_columns, field;
+  size_t line; // of the file, from 1
+  bool header_done;
+  struct row row, *rows;
+  size_t n, capacity;
+  char fault[160];
+};
+
+static void on_field(void *text, size_t size, void *context) {
+  struct reader *r = context;
+  const int i = r->field++;
+  char buf[ROW_REASON];
+  snprintf(buf, sizeof buf, "%.*s", (int)size, text ? (const char *)text : "");
+  if (!r->header_done) {
+    if (i < MAX_COLUMNS)
+      r->columns[i] = row_find_column(buf);
+    return;
+  }
+  const struct row_column *c = i < r->n_columns ? r->columns[i] : NULL;
+  if (!c)
+    return;
+  if (c->text) {
+    memcpy((char *)&r->row + c->offset, buf, sizeof buf);
+    return;
+  }
+  char *end;
+  const double x = *buf ? strtod(buf, &end) : NAN;
+  if (*buf && *end && !*r->fault)
+    snprintf(r->fault, sizeof r->fault, "line %zu: '%.40s' is not a number (column %s)", r->line, buf,
+             c->name);
+  memcpy((char *)&r->row + c->offset, &x, sizeof x);
+}
+
+static void on_line(int end, void *context) {
+  (void)end;
+  struct reader *r = context;
+  if (!r->header_done) {
+    r->header_done = true;
+    r->n_columns = r->field;
+    if (r->field > MAX_COLUMNS)
+      snprintf(r->fault, sizeof r->fault, "more than %d columns", (int)MAX_COLUMNS);
+  } else if (r->field != r->n_columns && !*r->fault) {
+    snprintf(r->fault, sizeof r->fault, "line %zu: %d fields where the header has %d", r->line, r->field,
+             r->n_columns);
+  } else if (!*r->fault) {
+    if (r->n == r->capacity) {
+      const size_t capacity = r->capacity ? 2 * r->capacity : 64;
+      struct row *rows = realloc(r->rows, capacity * sizeof *rows);
+      if (!rows) {
+        snprintf(r->fault, sizeof r->fault, "out of memory");
+        return;
+      }
+      r->rows = rows;
+      r->capacity = capacity;
+    }
+    r->rows[r->n++] = r->row;
+  }
+  r->field = 0;
+  row_clear(&r->row);
+}
+
+// Whole file as text, NUL-terminated, for free(); NULL with errno.
+static char *slurp(int fd, size_t *size) {
+  struct stat st;
+  if (fstat(fd, &st))
+    return NULL;
+  char *text = malloc((size_t)st.st_size + 1);
+  size_t got = 0;
+  while (text && got < (size_t)st.st_size) {
+    const ssize_t r = pread(fd, text + got, (size_t)st.st_size - got, (off_t)got);
+    if (r < 0) {
+      free(text);
+      return NULL;
+    }
+    if (r == 0)
+      break;
+    got += (size_t)r;
+  }
+  if (text)
+    text[got] = 0;
+  *size = got;
+  return text;
+}
+
+static size_t whole_lines(const char *text, size_t size) {
+  while (size && text[size - 1] != '\n')
+    size--;
+  return size;
+}
+
+int store_read(const char *path, struct row **rows, size_t *n, char *err, size_t err_size) {
+  *rows = NULL;
+  *n = 0;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  size_t size = 0;
+  char *text = fd < 0 ? NULL : slurp(fd, &size);
+  if (!text) {
+    snprintf(err, err_size, "%s: %s", path, strerror(errno));
+    if (fd >= 0)
+      close(fd);
+    return -1;
+  }
+  close(fd);
+  size = whole_lines(text, size);
+  struct reader r = {.line = 1};
+  row_clear(&r.row);
+  struct csv_parser parser;
+  csv_init(&parser, 0);
+  // One line at a time, so that a fault can be told by its line; a row never spans lines.
+  for (size_t at = 0; at < size && !*r.fault; r.line++) {
+    const size_t length = (size_t)((char *)memchr(text + at, '\n', size - at) - (text + at)) + 1;
+    if (text[at] != '#' && csv_parse(&parser, text + at, length, on_field, on_line, &r) != length)
+      snprintf(r.fault, sizeof r.fault, "line %zu: %s", r.line, csv_strerror(csv_error(&parser)));
+    at += length;
+  }
+  csv_fini(&parser, on_field, on_line, &r);
+  csv_free(&parser);
+  free(text);
+  if (*r.fault) {
+    snprintf(err, err_size, "%s: %s", path, r.fault);
+    free(r.rows);
+    return -1;
+  }
+  *rows = r.rows;
+  *n = r.n;
+  return 0;
+}
+
+// ---- writing --------------------------------------------------------------------------------
+
+// One line: the header when row is NULL. Returns its length.
+static size_t format_line(const struct row *row, char *line, size_t size) {
+  size_t at = 0;
+  for (const struct row_column *c = row_columns; c->name; c++) {
+    char buf[ROW_REASON];
+    const char *text = row ? row_text(row, c, buf, sizeof buf) : c->name;
+    const bool quote = strpbrk(text, ",\"#") != NULL;
+    if (c != row_columns)
+      line[at++] = ',';
+    if (quote)
+      line[at++] = '"';
+    for (; *text && at + 4 < size; text++) {
+      if (*text == '"')
+        line[at++] = '"';
+      line[at++] = (unsigned char)*text < ' ' ? ' ' : *text;
+    }
+    if (quote)
+      line[at++] = '"';
+  }
+  line[at++] = '\n';
+  return at;
+}
+
+// Room for every column at its longest, each character a doubled quote.
+enum { LINE_MAX_BYTES = MAX_COLUMNS * (2 * ROW_REASON + 3) };
+
+static int write_line(int fd, const struct row *row) {
+  char *line = malloc(LINE_MAX_BYTES);
+  if (!line)
+    return -1;
+  const off_t before = lseek(fd, 0, SEEK_END);
+  const size_t size = format_line(row, line, LINE_MAX_BYTES);
+  size_t done = 0;
+  while (before >= 0 && done < size) {
+    const ssize_t w = write(fd, line + done, size - done);
+    if (w < 0 && errno == EINTR)
+      continue;
+    if (w <= 0)
+      break;
+    done += (size_t)w;
+  }
+  free(line);
+  // A full disk may show only when the data are flushed. EINVAL, EROFS: a special file, no flush.
+  if (done == size && (!fdatasync(fd) || errno == EINVAL || errno == EROFS))
+    return 0;
+  const int cause = errno;
+  if (before >= 0 && ftruncate(fd, before)) {
+  } // what is left is then a torn line, repaired by the next store_open
+  errno = cause;
+  return -1;
+}
+
+static void make_folders(const char *path) {
+  char folder[STORE_PATH];
+  snprintf(folder, sizeof folder, "%s", path);
+  for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    *slash = 0;
+    mkdir(folder, 0777); // one that is there already, or cannot be made, shows when opening
+    *slash = '/';
+  }
+}
+
+int store_open(struct store *s, const char *path, char *err, size_t err_size) {
+  if (strlen(path) >= sizeof s->path) {
+    snprintf(err, err_size, "%.80s...: the path is too long", path);
+    return -1;
+  }
+  snprintf(s->path, sizeof s->path, "%s", path);
+  make_folders(path);
+  s->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (s->fd < 0) {
+    snprintf(err, err_size, "%s: %s", path, strerror(errno));
+    return -1;
+  }
+  char *text = NULL, *header = NULL;
+  size_t size = 0;
+  if (flock(s->fd, LOCK_EX | LOCK_NB)) {
+    snprintf(err, err_size, "%s: another run is writing this file; wait for it or stop it", path);
+    goto fail;
+  }
+  header = malloc(LINE_MAX_BYTES);
+  text = slurp(s->fd, &size);
+  if (!text || !header) {
+    snprintf(err, err_size, "%s: %s", path, strerror(errno));
+    goto fail;
+  }
+  const size_t whole = whole_lines(text, size), header_size = format_line(NULL, header, LINE_MAX_BYTES);
+  if (whole < size && ftruncate(s->fd, (off_t)whole)) {
+    snprintf(err, err_size, "%s: cannot cut off the torn last line: %s", path, strerror(errno));
+    goto fail;
+  }
+  if (whole && (whole < header_size || memcmp(text, header, header_size) != 0)) {
+    snprintf(err, err_size, "%s: its columns are those of another version; move the file away", path);
+    goto fail;
+  }
+  if (!whole && write_line(s->fd, NULL)) {
+    snprintf(err, err_size, "%s: %s", path, strerror(errno));
+    goto fail;
+  }
+  free(text);
+  free(header);
+  return 0;
+fail:
+  free(text);
+  free(header);
+  store_close(s);
+  return -1;
+}
+
+int store_append(struct store *s, const struct row *row, char *err, size_t err_size) {
+  if (!write_line(s->fd, row))
+    return 0;
+  snprintf(err, err_size, "%s: %s", s->path, strerror(errno));
+  return -1;
+}
+
+void store_close(struct store *s) {
+  if (s->fd >= 0)
+    close(s->fd);
+  s->fd = -1;
+}
