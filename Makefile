@@ -1,5 +1,6 @@
-# Makefile -- build, test, measure and draw. `make help` lists the targets.
+# Makefile -- build, test, measure and draw. `make help` lists the targets and the settings.
 MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := build
@@ -8,50 +9,86 @@ include config.mk
 Q := $(if $(filter 1,$(V)),,@)
 say = @printf '  %-8s %s\n' '$(1)' '$(2)'
 
-B := build
+# What is built goes to one folder; instrumented code to a folder beside it.
+B := build$(if $(SANITIZE),-sanitize)
+
 NVCC := $(wildcard $(CUDA_HOME)/bin/nvcc)
 WITH_CUDA := $(if $(filter auto,$(CUDA)),$(if $(NVCC),1,0),$(CUDA))
+ifeq ($(WITH_CUDA)$(NVCC),1)
+  $(error CUDA=1, but there is no nvcc under CUDA_HOME='$(CUDA_HOME)'; ./setup.sh --cuda installs one)
+endif
 
-WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-          -Wno-unused-parameter $(if $(CI),-Werror)
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+        -Wno-unused-parameter $(if $(CI),-Werror)
+EXTRA_CFLAGS += $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fopenmp -MMD -MP $(DEFS) $(EXTRA_CFLAGS)
 LDLIBS := -linih -lcjson -lcsv -lhwloc -lm
 
-SOURCES := $(filter-out %_test.c kernels/cudnn.c,$(wildcard src/*.c kernels/*.c kernels/rep/*.c kernels/cpu/*.c cp/*.c))
-TESTS   := $(wildcard src/*_test.c kernels/*_test.c kernels/rep/*_test.c kernels/cpu/*_test.c cp/*_test.c)
+FOLDERS := src kernels kernels/rep kernels/cpu cp
+SOURCES := $(filter-out %_test.c kernels/cudnn.c,$(wildcard $(FOLDERS:%=%/*.c)))
+TESTS   := $(wildcard $(FOLDERS:%=%/*_test.c))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 
 # Fragments: one a folder that needs rules of its own.
-include $(wildcard kernels/cpu/cpu.mk kernels/gpu.mk cp/cp.mk figures/figures.mk)
+include $(wildcard $(FOLDERS:%=%/*.mk) figures/figures.mk)
 
-LIBRARY := $(filter-out $(B)/src/main.o,$(OBJECTS))
-
+##@ Build
 .PHONY: build
 build: $(B)/longca ## compile the program build/longca
 
-$(B)/longca: $(OBJECTS)
+$(B)/longca: $(OBJECTS) $(B)/link.stamp
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
 
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(B)/compile.stamp
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
-$(B)/%_test: $(B)/%_test.o $(LIBRARY)
+# Tests link the archive, so each pulls in only what it uses.
+LIBRARY := $(filter-out $(B)/src/main.o,$(OBJECTS))
+$(B)/liblongca.a: $(LIBRARY) $(B)/link.stamp
+	$(Q)rm -f $@ && $(AR) rcs $@ $(LIBRARY)
+
+$(B)/%_test: $(B)/%_test.o $(B)/liblongca.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
-.PHONY: test
-test: $(B)/longca $(TESTS:%.c=$(B)/%) ## build and run every test (10 minutes on 2 cores)
-	$(Q)src/test.sh $(TESTS:%.c=$(B)/%)
+# A stamp changes only when its text does, so other settings (CUDA=0, CFLAGS=-O3), and a source that
+# came or went, rebuild what depends on them, and nothing else does.
+STAMP_compile := $(CC) $(ALL_CFLAGS)
+STAMP_link    := $(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(LDLIBS) $(OBJECTS)
+$(B)/%.stamp: always
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(STAMP_$*))' | cmp -s - $@ || \
+	  printf '%s\n' '$(subst ','\'',$(STAMP_$*))' >$@
+.PHONY: always
 
+##@ Check
+# TEST=mask runs the tests whose path contains "mask".
+WANTED := $(foreach t,$(TESTS:%.c=$(B)/%),$(if $(findstring $(TEST),$(t)),$(t)))
+.PHONY: test
+test: $(B)/longca $(WANTED) ## build and run every test, or TEST=word: those with the word in their path
+	$(Q)src/test.sh $(WANTED)
+
+.PHONY: lint
+lint: ## static analysis: clang-tidy or cppcheck, clang-format, shellcheck
+	$(Q)B=$(B) src/lint.sh
+
+.PHONY: check-env
+check-env: ## what is found, what is missing, what that disables, how to get it
+	$(Q)CUDA_HOME='$(CUDA_HOME)' src/setup/check_env.sh
+
+##@ House
 .PHONY: clean
 clean: ## remove what was built; measurements stay
 	$(Q)rm -rf $(B)
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9][a-z0-9 -]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
+	@awk 'BEGIN { print "\nSettings (config.mk, or on the command line)" } /^# / { text = substr($$0, 3) } \
+	  /^[A-Z]/ { printf "  %-14s %s\n", $$1, text; text = "" }' config.mk
 
 -include $(OBJECTS:.o=.d) $(TESTS:%.c=$(B)/%.d)

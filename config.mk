@@ -1,13 +1,18 @@
-# config.mk -- what a user may set; every line can also be given on the command line (make CUDA=0).
-CC      ?= cc
-CFLAGS  ?= -O2 -g
-# CUDA: auto uses the toolkit when nvcc is found; 0 builds the CPU engine alone; 1 insists.
-CUDA    ?= auto
+# config.mk: what a user may set, here or on the command line (make CUDA=0).
+
+# the C compiler
+CC        ?= cc
+# its flags: speed, debugging
+CFLAGS    ?= -O2 -g
+# instrument, in a build folder of its own: address,undefined
+SANITIZE  ?=
+# auto: kernels for GPUs when nvcc is found; 0: never; 1: insist
+CUDA      ?= auto
+# where the CUDA toolkit is: ./setup.sh --cuda puts one into .toolchain
 CUDA_HOME ?= $(firstword $(wildcard $(CURDIR)/.toolchain/cuda /usr/local/cuda))
-# Open MPI: the same three values.
-MPI     ?= auto
-# Scale of the measurements: cpu, quick or paper. Empty: paper's quick subset with a GPU, cpu without.
-PROFILE ?=
-# Which rows are drawn: all (this machine's and the recorded ones) or recorded.
-DATA    ?= all
-V       ?= 0
+# scale of the measurements: cpu, quick, paper; empty: quick with a GPU, cpu without
+PROFILE   ?=
+# which rows are drawn: all (this machine's and the recorded ones) or recorded
+DATA      ?= all
+# 1: show whole commands
+V         ?= 0
