@@ -1,0 +1,199 @@
+// ref.c -- see ref.h.
+//   s = scale q.k, P = exp(s - lse), O = P V; with D = dO.O, dS = P (dO.V - D):
+//   dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO (GQA: summed over the group's query heads)
+#include "ref.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "tensor.h"
+
+static double scale_of(const struct attn_problem *p, const struct attn_args *a) {
+  return a->scale != 0 ? (double)a->scale : 1 / sqrt(p->dim);
+}
+
+// Mask position of each local row; NULL when memory runs out.
+static int32_t *positions(const struct attn_segment *seg, int32_t segs, int32_t rows) {
+  int32_t *pos = malloc(sizeof *pos * (size_t)(rows ? rows : 1));
+  for (int32_t r = 0; pos && r < rows; r++)
+    pos[r] = seg ? -1 : r; // -1: padding, in no segment
+  for (int32_t s = 0; pos && seg && s < segs; s++)
+    for (int32_t i = 0; i < seg[s].len; i++)
+      pos[seg[s].row + i] = seg[s].pos + i;
+  return pos;
+}
+
+// Rows of one head as double [rows, dim].
+static double *head_rows(const void *x, const struct attn_problem *p, int32_t rows, int32_t heads,
+                         int32_t head) {
+  double *out = malloc(sizeof *out * (size_t)(rows ? rows : 1) * p->dim);
+  for (int32_t r = 0; out && r < rows; r++)
+    for (int32_t i = 0; i < p->dim; i++)
+      out[(int64_t)r * p->dim + i] = tensor_get(x, p->dtype, ((int64_t)r * heads + head) * p->dim + i);
+  return out;
+}
+
+static double dot(const double *x, const double *y, int32_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int32_t i = 0; i < n; i++)
+    sum += x[i] * y[i];
+  return sum;
+}
+
+static void add_scaled(double *y, double c, const double *x, int32_t n) {
+#pragma omp simd
+  for (int32_t i = 0; i < n; i++)
+    y[i] += c * x[i];
+}
+
+static void row_of(const void *x, const struct attn_problem *p, int32_t row, int32_t heads, int32_t head,
+                   double *out) {
+  for (int32_t i = 0; i < p->dim; i++)
+    out[i] = tensor_get(x, p->dtype, ((int64_t)row * heads + head) * p->dim + i);
+}
+
+// One query row against one KV head given as doubles. prob [rows_k] is scratch and holds P after.
+static void forward_row(const struct attn_problem *p, int32_t kv_head, int32_t pos, const int32_t *pos_k,
+                        const double *q, const double *k, const double *v, double scale, double *prob,
+                        double *o, double *lse) {
+  double max = -INFINITY, sum = 0;
+  for (int32_t j = 0; j < p->rows_k; j++) {
+    const bool seen = pos >= 0 && pos_k[j] >= 0 && mask_allows(p->mask, kv_head, pos, pos_k[j]);
+    prob[j] = seen ? scale * dot(q, k + (int64_t)j * p->dim, p->dim) : -INFINITY;
+    max = fmax(max, prob[j]);
+  }
+  memset(o, 0, sizeof *o * p->dim);
+  *lse = -INFINITY;
+  for (int32_t j = 0; j < p->rows_k; j++)
+    sum += prob[j] = prob[j] == -INFINITY ? 0 : exp(prob[j] - max);
+  if (sum == 0)
+    return;
+  *lse = max + log(sum);
+  for (int32_t j = 0; j < p->rows_k; j++)
+    if ((prob[j] /= sum) != 0)
+      add_scaled(o, prob[j], v + (int64_t)j * p->dim, p->dim);
+}
+
+// Forward of one query head; with dq, dk, dv not NULL backward too (added to dk, dv of that head).
+static int run_head(const struct attn_problem *p, const struct attn_args *a, int32_t head, double *o_out,
+                    double *lse_out, double *dq, double *dk, double *dv) {
+  const int32_t kv_head = head / (p->heads_q / p->heads_kv), dim = p->dim;
+  const double scale = scale_of(p, a);
+  int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
+  int32_t *pos_k = positions(p->k_seg, p->k_segs, p->rows_k);
+  double *q = head_rows(a->q, p, p->rows_q, p->heads_q, head);
+  double *k = head_rows(a->k, p, p->rows_k, p->heads_kv, kv_head);
+  double *v = head_rows(a->v, p, p->rows_k, p->heads_kv, kv_head);
+  double *d_o = dq ? head_rows(a->d_o, p, p->rows_q, p->heads_q, head) : NULL;
+  double *prob = malloc(sizeof *prob * (size_t)(p->rows_k ? p->rows_k : 1)), o[256], lse;
+  const int status = pos_q && pos_k && q && k && v && prob && (!dq || d_o) ? 0 : -1;
+  for (int32_t r = 0; status == 0 && r < p->rows_q; r++) {
+    const double *q_row = q + (int64_t)r * dim;
+    forward_row(p, kv_head, pos_q[r], pos_k, q_row, k, v, scale, prob, o, &lse);
+    if (o_out)
+      memcpy(o_out + ((int64_t)r * p->heads_q + head) * dim, o, sizeof *o * dim);
+    if (lse_out)
+      lse_out[(int64_t)head * p->rows_q + r] = lse;
+    if (!dq)
+      continue;
+    const double *d_o_row = d_o + (int64_t)r * dim, delta = dot(d_o_row, o, dim);
+    double *dq_row = dq + ((int64_t)r * p->heads_q + head) * dim;
+    memset(dq_row, 0, sizeof *dq_row * dim);
+    for (int32_t j = 0; j < p->rows_k; j++) {
+      if (prob[j] == 0)
+        continue;
+      const int64_t at = (int64_t)j * dim;
+      const double ds = prob[j] * (dot(d_o_row, v + at, dim) - delta) * scale;
+      add_scaled(dq_row, ds, k + at, dim);
+      add_scaled(dk + at, ds, q_row, dim);
+      add_scaled(dv + at, prob[j], d_o_row, dim);
+    }
+  }
+  free(pos_q), free(pos_k), free(q), free(k), free(v), free(d_o), free(prob);
+  return status;
+}
+
+int ref_forward(const struct attn_problem *p, const struct attn_args *a, double *o, double *lse) {
+  int failed = 0;
+#pragma omp parallel for schedule(dynamic) reduction(| : failed)
+  for (int32_t h = 0; h < p->heads_q; h++)
+    failed |= run_head(p, a, h, o, lse, NULL, NULL, NULL) != 0;
+  return failed ? -1 : 0;
+}
+
+int ref_backward(const struct attn_problem *p, const struct attn_args *a, double *dq, double *dk,
+                 double *dv) {
+  const int64_t head_size = (int64_t)p->rows_k * p->dim, row_stride = (int64_t)p->heads_kv * p->dim;
+  int failed = 0;
+  memset(dk, 0, sizeof *dk * (size_t)(head_size * p->heads_kv));
+  memset(dv, 0, sizeof *dv * (size_t)(head_size * p->heads_kv));
+#pragma omp parallel for schedule(dynamic) reduction(| : failed)
+  for (int32_t h = 0; h < p->heads_q; h++) {
+    double *part = calloc((size_t)(2 * head_size + 1), sizeof *part);
+    failed |= !part || run_head(p, a, h, NULL, NULL, dq, part, part + head_size) != 0;
+    const int64_t kv_head = h / (p->heads_q / p->heads_kv);
+#pragma omp critical
+    for (int64_t j = 0; part && j < p->rows_k; j++) {
+      add_scaled(dk + j * row_stride + kv_head * p->dim, 1, part + j * p->dim, p->dim);
+      add_scaled(dv + j * row_stride + kv_head * p->dim, 1, part + head_size + j * p->dim, p->dim);
+    }
+    free(part);
+  }
+  return failed ? -1 : 0;
+}
+
+int ref_query_row(const struct attn_problem *p, const struct attn_args *a, int32_t head, int32_t row,
+                  double *o, double *lse, double *dq) {
+  const int32_t kv_head = head / (p->heads_q / p->heads_kv), dim = p->dim;
+  int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
+  int32_t *pos_k = positions(p->k_seg, p->k_segs, p->rows_k);
+  double *k = head_rows(a->k, p, p->rows_k, p->heads_kv, kv_head);
+  double *v = head_rows(a->v, p, p->rows_k, p->heads_kv, kv_head);
+  double *prob = malloc(sizeof *prob * (size_t)(p->rows_k ? p->rows_k : 1)), q[256], d_o[256];
+  const int status = pos_q && pos_k && k && v && prob ? 0 : -1;
+  if (status == 0) {
+    row_of(a->q, p, row, p->heads_q, head, q);
+    forward_row(p, kv_head, pos_q[row], pos_k, q, k, v, scale_of(p, a), prob, o, lse);
+  }
+  if (status == 0 && dq) {
+    row_of(a->d_o, p, row, p->heads_q, head, d_o);
+    const double delta = dot(d_o, o, dim);
+    memset(dq, 0, sizeof *dq * dim);
+    for (int32_t j = 0; j < p->rows_k; j++)
+      if (prob[j] != 0) {
+        const double dp = dot(d_o, v + (int64_t)j * dim, dim);
+        add_scaled(dq, scale_of(p, a) * prob[j] * (dp - delta), k + (int64_t)j * dim, dim);
+      }
+  }
+  free(pos_q), free(pos_k), free(k), free(v), free(prob);
+  return status;
+}
+
+int ref_key_row(const struct attn_problem *p, const struct attn_args *a, int32_t head, int32_t row,
+                double *dk, double *dv) {
+  const int32_t group = p->heads_q / p->heads_kv, dim = p->dim;
+  int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
+  int32_t *pos_k = positions(p->k_seg, p->k_segs, p->rows_k);
+  double k[256], v[256], q[256], o[256], d_o[256];
+  memset(dk, 0, sizeof *dk * dim);
+  memset(dv, 0, sizeof *dv * dim);
+  const int status = pos_q && pos_k ? 0 : -1;
+  if (status == 0) {
+    row_of(a->k, p, row, p->heads_kv, head, k);
+    row_of(a->v, p, row, p->heads_kv, head, v);
+  }
+  for (int32_t h = head * group; status == 0 && h < (head + 1) * group; h++)
+    for (int32_t r = 0; r < p->rows_q; r++) {
+      if (pos_q[r] < 0 || pos_k[row] < 0 || !mask_allows(p->mask, head, pos_q[r], pos_k[row]))
+        continue;
+      row_of(a->q, p, r, p->heads_q, h, q);
+      row_of(a->o, p, r, p->heads_q, h, o);
+      row_of(a->d_o, p, r, p->heads_q, h, d_o);
+      const double prob = exp(scale_of(p, a) * dot(q, k, dim) - a->lse[(int64_t)h * p->rows_q + r]);
+      add_scaled(dk, scale_of(p, a) * prob * (dot(d_o, v, dim) - dot(d_o, o, dim)), q, dim);
+      add_scaled(dv, prob, d_o, dim);
+    }
+  free(pos_q), free(pos_k);
+  return status;
+}
