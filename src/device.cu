@@ -175,7 +175,7 @@ int device_info(struct device_info *info) {
   cudaDeviceProp prop;
   if (check(cudaGetDeviceProperties(&prop, dev.index), "cudaGetDeviceProperties"))
     return -1;
-  snprintf(info->name, sizeof info->name, "%s", prop.name);
+  snprintf(info->name, sizeof info->name, "%.*s", (int)sizeof info->name - 1, prop.name);
   info->arch = prop.major * 10 + prop.minor;
   info->sms = prop.multiProcessorCount;
   info->mem_bytes = (int64_t)prop.totalGlobalMem;
