@@ -77,7 +77,7 @@ lint: ## static analysis: clang-tidy or cppcheck, clang-format, shellcheck
 
 .PHONY: check-env
 check-env: ## what is found, what is missing, what that disables, how to get it
-	$(Q)CUDA_HOME='$(CUDA_HOME)' src/setup/check_env.sh
+	$(Q)CC='$(CC)' CUDA_HOME='$(CUDA_HOME)' src/setup/check_env.sh
 
 ##@ House
 .PHONY: clean
