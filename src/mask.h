@@ -143,6 +143,7 @@ struct mask_span {
 // Code id of a kind (study 1.1), e.g. "share_question"; and its paper abbreviation, e.g. "SQ".
 const char *mask_name(enum mask_kind kind);
 const char *mask_abbreviation(enum mask_kind kind);
+const char *mask_summary(enum mask_kind kind); // one sentence for `longca list`
 // Kind of a code id, or -1. mask_names() is "full, causal, ..." for error messages.
 int mask_parse(const char *name);
 const char *mask_names(void);
@@ -163,6 +164,10 @@ int mask_row_spans(const struct mask *m, int32_t q, struct mask_span spans[MASK_
 // Block-sparse masks: the mean over the KV heads, which need not be whole.
 double mask_area(const struct mask *m);
 double mask_area_rows(const struct mask *m, int32_t q_begin, int32_t q_end);
+
+// The mask as a picture of n x n cells, queries downwards: density[i * n + j] is the visible fraction
+// of queries [i S/n, (i+1) S/n) by keys [j S/n, (j+1) S/n) in KV head `head`. 1 <= n <= seqlen.
+void mask_picture(const struct mask *m, int32_t head, int32_t n, double *density);
 
 #ifdef __cplusplus
 }
