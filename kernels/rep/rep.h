@@ -5,6 +5,8 @@
 //   X_supports(mask)            NULL, or why X cannot express the mask (host)
 //   X_build(x, mask) / X_free   arrays on the host; 0 or -1
 //   X_bytes(x)                  memory of the arrays: O(S) or O((S/B)^2), dense aside
+//   X_arrays(x, list)           where the array pointers are, to copy them to a device (host)
+//   X_class(x, head, q_begin, q_end, k_begin, k_end)   one tile: empty, partial or full
 //   X_next_keys(x, head, view, from)     the walk of a query tile over its key tiles
 //   X_next_queries(x, head, view, from)  the transposed walk, for backward
 //   X_allows(x, head, q, k)     whether one pair is visible
@@ -32,6 +34,8 @@ struct tile_run {
   bool full;          // no masking needed
 };
 
+enum tile_class { TILE_EMPTY, TILE_PARTIAL, TILE_FULL };
+
 REP_HD struct tile_run tile_run_none(void) {
   struct tile_run r;
   r.begin = r.end = 0x7fffffff;
@@ -44,6 +48,14 @@ REP_HD struct tile_run tile_run_none(void) {
 extern "C" {
 #endif
 
+// One array of a representation: its pointer stands at byte `offset` of the struct. To move a
+// representation to a device: copy the struct, then copy each array and overwrite its pointer.
+struct rep_array {
+  size_t offset, bytes;
+  bool owned; // freed by X_free; false: borrowed from the mask, which must outlive it
+};
+enum { REP_ARRAYS_MAX = 16 };
+
 // One static table a representation, in kernels/rep/reps.c; `rep` is the struct named above.
 struct rep_ops {
   const char *name; // "dense" "band" "columns" "blockmap" "blocklist" "varblock"
@@ -52,6 +64,7 @@ struct rep_ops {
   int (*build)(void *rep, const struct mask *m);
   void (*release)(void *rep);
   size_t (*bytes)(const void *rep);
+  int (*arrays)(const void *rep, struct rep_array list[REP_ARRAYS_MAX]); // how many; none is NULL
   struct tile_run (*next_keys)(const void *rep, int32_t head, const struct tile_view *view, int32_t from);
   struct tile_run (*next_queries)(const void *rep, int32_t head, const struct tile_view *view,
                                   int32_t from);

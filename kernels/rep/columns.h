@@ -1,0 +1,269 @@
+// columns.h -- masked row intervals a key, as FlashMask takes them (study 4, "column bounds").
+//
+// Key j is hidden from rows [LTS, LTE) below the diagonal and [UTS, UTE) above it. A vector that is
+// the same for all keys is left out (NULL): LTE = S, UTS = 0, and UTE = j for a causal mask. So full
+// and causal masks take 1 or 2 vectors and only GLOBAL SLIDING takes 4, as published.
+// Expresses the 12 masks (and the _long ones), not the block-sparse ones.
+// Memory: 4 S bytes a vector, and 32 S / 64 * (1 + 1 / 32) for the bounds of blocks of 64 keys and of
+// 32 blocks. Bounds prove most tiles empty or full; the rest are decided by reading their columns up
+// to the first visible and the first hidden pair, so the walk is exact for every view.
+#ifndef LONGCA_REP_COLUMNS_H
+#define LONGCA_REP_COLUMNS_H
+
+#include "walk.h"
+
+enum { COLUMNS_BLOCK = 64, COLUMNS_COARSE = 32 * COLUMNS_BLOCK };
+
+struct rows {
+  int32_t begin, end; // empty when begin >= end
+};
+
+// Of a block of keys: rows that hide some key (their hull), and rows that hide every key.
+struct columns_bounds {
+  struct rows lower_any, lower_all, upper_any, upper_all;
+};
+
+struct columns {
+  int32_t seqlen;
+  bool causal;
+  int32_t *lts, *lte, *uts, *ute; // [seqlen], or NULL
+  struct columns_bounds *fine;    // [ceil(seqlen / COLUMNS_BLOCK)]
+  struct columns_bounds *coarse;  // [ceil(seqlen / COLUMNS_COARSE)]
+};
+
+REP_HD struct rows columns_lower(const struct columns *x, int32_t k) {
+  struct rows r;
+  r.begin = x->lts[k];
+  r.end = x->lte ? x->lte[k] : x->seqlen;
+  return r;
+}
+
+REP_HD struct rows columns_upper(const struct columns *x, int32_t k) {
+  struct rows r;
+  r.begin = x->uts ? x->uts[k] : 0;
+  r.end = x->ute ? x->ute[k] : x->causal ? k : 0;
+  return r;
+}
+
+REP_HD bool columns_allows(const struct columns *x, int32_t head, int32_t q, int32_t k) {
+  const struct rows lower = columns_lower(x, k), upper = columns_upper(x, k);
+  (void)head;
+  return !(lower.begin <= q && q < lower.end) && !(upper.begin <= q && q < upper.end);
+}
+
+REP_HD void columns_row_bits(const struct columns *x, int32_t head, int32_t q, int32_t k, int32_t n,
+                             uint64_t *bits) {
+  for (int32_t i = 0; i < n; i += 64) {
+    uint64_t word = 0;
+    for (int32_t j = rep_min(64, n - i) - 1; j >= 0; j--)
+      word = word << 1 | columns_allows(x, head, q, k + i + j);
+    bits[i / 64] = word;
+  }
+}
+
+// How many of the rows [begin, end) are in r.
+REP_HD int32_t rows_overlap(struct rows r, int32_t begin, int32_t end) {
+  return rep_max(rep_min(r.end, end) - rep_max(r.begin, begin), 0);
+}
+
+REP_HD bool rows_contain(struct rows r, int32_t begin, int32_t end) {
+  return r.begin <= begin && end <= r.end;
+}
+
+REP_HD void columns_join(struct columns_bounds *all, const struct columns_bounds *b) {
+  struct rows *const any_of[] = {&all->lower_any, &all->upper_any};
+  const struct rows any_with[] = {b->lower_any, b->upper_any};
+  struct rows *const all_of[] = {&all->lower_all, &all->upper_all};
+  const struct rows all_with[] = {b->lower_all, b->upper_all};
+  for (int i = 0; i < 2; i++) {
+    any_of[i]->begin = rep_min(any_of[i]->begin, any_with[i].begin);
+    any_of[i]->end = rep_max(any_of[i]->end, any_with[i].end);
+    all_of[i]->begin = rep_max(all_of[i]->begin, all_with[i].begin);
+    all_of[i]->end = rep_min(all_of[i]->end, all_with[i].end);
+  }
+}
+
+// Bounds of the blocks of `side` keys that hold keys [k_begin, k_end).
+REP_HD struct columns_bounds columns_over(const struct columns_bounds *blocks, int32_t side,
+                                          int32_t k_begin, int32_t k_end) {
+  struct columns_bounds b = blocks[k_begin / side];
+  for (int32_t i = k_begin / side + 1; i * side < k_end; i++)
+    columns_join(&b, &blocks[i]);
+  return b;
+}
+
+REP_HD bool columns_hidden(const struct columns_bounds *b, int32_t q_begin, int32_t q_end) {
+  return rows_contain(b->lower_all, q_begin, q_end) || rows_contain(b->upper_all, q_begin, q_end);
+}
+
+REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int32_t q_begin,
+                                     int32_t q_end, int32_t k_begin, int32_t k_end) {
+  const struct columns_bounds b = columns_over(x->fine, COLUMNS_BLOCK, k_begin, k_end);
+  bool visible = false, hidden = false;
+  (void)head;
+  if (columns_hidden(&b, q_begin, q_end))
+    return TILE_EMPTY;
+  if (!rows_overlap(b.lower_any, q_begin, q_end) && !rows_overlap(b.upper_any, q_begin, q_end))
+    return TILE_FULL;
+  for (int32_t k = k_begin; k < k_end && !(visible && hidden); k++) {
+    const int32_t rows = rows_overlap(columns_lower(x, k), q_begin, q_end) +
+                         rows_overlap(columns_upper(x, k), q_begin, q_end);
+    visible |= rows < q_end - q_begin;
+    hidden |= rows > 0;
+  }
+  return !visible ? TILE_EMPTY : hidden ? TILE_PARTIAL : TILE_FULL;
+}
+
+REP_HD int32_t columns_skip_keys(const struct columns *x, int32_t head, int32_t q_begin, int32_t q_end,
+                                 int32_t k) {
+  (void)head;
+  if (x->causal && k >= q_end)
+    return REP_FAR;
+  while (k < x->seqlen)
+    if (columns_hidden(&x->coarse[k / COLUMNS_COARSE], q_begin, q_end))
+      k = (k / COLUMNS_COARSE + 1) * COLUMNS_COARSE;
+    else if (columns_hidden(&x->fine[k / COLUMNS_BLOCK], q_begin, q_end))
+      k = (k / COLUMNS_BLOCK + 1) * COLUMNS_BLOCK;
+    else
+      return k;
+  return REP_FAR;
+}
+
+REP_HD int32_t columns_skip_queries(const struct columns *x, int32_t head, int32_t k_begin,
+                                    int32_t k_end, int32_t q) {
+  const struct columns_bounds b = columns_over(x->fine, COLUMNS_BLOCK, k_begin, k_end);
+  (void)head;
+  if (rows_contain(b.upper_all, q, q + 1))
+    q = b.upper_all.end;
+  if (rows_contain(b.lower_all, q, q + 1))
+    q = b.lower_all.end;
+  return q;
+}
+REP_WALKS(columns)
+
+#ifndef __CUDACC_RTC__
+static inline const char *columns_supports(const struct mask *m) {
+  return mask_is_block_sparse(m->kind)
+             ? "columns: one hidden interval a key and triangle cannot express a block-sparse mask"
+             : NULL;
+}
+
+static inline int columns_arrays(const struct columns *x, struct rep_array list[REP_ARRAYS_MAX]) {
+  int n = 0;
+  REP_ADD(list, n, x, columns, lts, x->seqlen, true);
+  REP_ADD(list, n, x, columns, lte, x->seqlen, true);
+  REP_ADD(list, n, x, columns, uts, x->seqlen, true);
+  REP_ADD(list, n, x, columns, ute, x->seqlen, true);
+  REP_ADD(list, n, x, columns, fine, rep_tiles(0, x->seqlen, COLUMNS_BLOCK), true);
+  REP_ADD(list, n, x, columns, coarse, rep_tiles(0, x->seqlen, COLUMNS_COARSE), true);
+  return n;
+}
+REP_ARRAYS(columns)
+
+// The vectors of key k; those that the mask leaves out go to a scratch value.
+static inline void columns_set(const struct columns *x, const struct mask *m, int32_t k) {
+  int32_t scratch[3];
+  int32_t *lts = x->lts + k, *lte = x->lte ? x->lte + k : scratch;
+  int32_t *uts = x->uts ? x->uts + k : scratch + 1, *ute = x->ute ? x->ute + k : scratch + 2;
+  const int32_t seqlen = m->seqlen, window = rep_min(m->window, seqlen);
+  const bool docs = mask_has_docs(m->kind);
+  const int32_t doc = docs ? m->doc_of[k] : 0, last = m->docs - 1;
+  const int32_t begin = docs ? m->doc_begin[doc] : 0, end = docs ? m->doc_begin[doc + 1] : seqlen;
+  *lts = end, *lte = seqlen, *uts = 0, *ute = 0;
+  switch (m->kind) {
+  case MASK_SLIDING_WINDOW:
+    *ute = rep_max(k - window, 0);
+    *lts = rep_min(k + window + 1, seqlen);
+    break;
+  case MASK_SLIDING_WINDOW_CAUSAL:
+    *lts = rep_min(k + window + 1, seqlen);
+    break;
+  case MASK_FULL_DOCUMENT:
+  case MASK_FULL_DOCUMENT_LONG:
+    *ute = begin;
+    break;
+  case MASK_SHARE_QUESTION:
+    *lts = doc == 0 ? seqlen : end;
+    break;
+  case MASK_CAUSAL_BLOCKWISE: // seen by its own document and by the last
+    *lte = doc == last ? end : m->doc_begin[last];
+    break;
+  case MASK_GLOBAL_SLIDING_WINDOW:
+    *lts = k < window ? seqlen : rep_min(k + window + 1, seqlen);
+    *uts = window;
+    *ute = rep_max(k - window, 0);
+    break;
+  case MASK_PREFIX_LM_CAUSAL:
+    *ute = k < m->prefix ? 0 : k;
+    break;
+  case MASK_PREFIX_LM_DOCUMENT:
+    *ute = k - begin < m->prefix ? begin : k;
+    break;
+  case MASK_BLOCK_CAUSAL_DOCUMENT:
+    *ute = rep_max(begin, k / m->block * m->block);
+    break;
+  default: // full and the causal ones: LTS alone
+    break;
+  }
+}
+
+// An empty interval hides nothing: neutral in the hull, and no row hides every key.
+static inline void columns_bound(struct rows r, struct rows *any, struct rows *all) {
+  const struct rows nothing = {REP_FAR, -1};
+  *any = *all = r.begin < r.end ? r : nothing;
+}
+
+static inline void columns_bound_all(struct columns *x) {
+  for (int32_t k = 0; k < x->seqlen; k++) {
+    struct columns_bounds one;
+    struct columns_bounds *fine = &x->fine[k / COLUMNS_BLOCK];
+    columns_bound(columns_lower(x, k), &one.lower_any, &one.lower_all);
+    columns_bound(columns_upper(x, k), &one.upper_any, &one.upper_all);
+    if (k % COLUMNS_BLOCK == 0)
+      *fine = one;
+    else
+      columns_join(fine, &one);
+  }
+  for (int32_t i = 0; i < rep_tiles(0, x->seqlen, COLUMNS_COARSE); i++)
+    x->coarse[i] = columns_over(x->fine, COLUMNS_BLOCK, i * COLUMNS_COARSE,
+                                rep_min((i + 1) * COLUMNS_COARSE, x->seqlen));
+}
+
+// 0, or -1 when memory is short or the mask is not supported.
+static inline int columns_build(struct columns *x, const struct mask *m) {
+  memset(x, 0, sizeof *x);
+  if (columns_supports(m))
+    return -1;
+  const int32_t n = x->seqlen = m->seqlen;
+  const bool lte = m->kind == MASK_CAUSAL_BLOCKWISE || m->kind == MASK_GLOBAL_SLIDING_WINDOW;
+  const bool uts = m->kind == MASK_GLOBAL_SLIDING_WINDOW;
+  switch (m->kind) {
+  case MASK_CAUSAL:
+  case MASK_SLIDING_WINDOW_CAUSAL:
+  case MASK_CAUSAL_DOCUMENT:
+  case MASK_CAUSAL_DOCUMENT_LONG:
+  case MASK_SHARE_QUESTION:
+  case MASK_CAUSAL_BLOCKWISE:
+    x->causal = true;
+    break;
+  default:
+    break;
+  }
+  x->lts = REP_NEW(int32_t, n);
+  x->lte = lte ? REP_NEW(int32_t, n) : NULL;
+  x->uts = uts ? REP_NEW(int32_t, n) : NULL;
+  x->ute = x->causal ? NULL : REP_NEW(int32_t, n);
+  x->fine = REP_NEW(struct columns_bounds, rep_tiles(0, n, COLUMNS_BLOCK));
+  x->coarse = REP_NEW(struct columns_bounds, rep_tiles(0, n, COLUMNS_COARSE));
+  if (!x->lts || (lte && !x->lte) || (uts && !x->uts) || (!x->causal && !x->ute) || !x->fine ||
+      !x->coarse) {
+    columns_free(x);
+    return -1;
+  }
+  for (int32_t k = 0; k < n; k++)
+    columns_set(x, m, k);
+  columns_bound_all(x);
+  return 0;
+}
+#endif
+#endif

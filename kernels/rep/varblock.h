@@ -1,0 +1,118 @@
+// varblock.h -- blocks of any size, as FlashInfer takes them (study 5.2).
+//
+// A KV head has its own row sizes and column sizes (here as first positions), and for each block row
+// the list of kept block columns, and the transposed. A kept block is visible throughout; a tile that
+// straddles blocks is partial unless all of them are kept. Expresses both block-sparse masks. The walk
+// is exact for every view.
+// Memory: 8 bytes a kept block, 12 a block row and 12 a block column and head:
+// O(heads * (S / B)^2).
+#ifndef LONGCA_REP_VARBLOCK_H
+#define LONGCA_REP_VARBLOCK_H
+
+#include "lists.h"
+
+struct varblock {
+  int32_t seqlen, heads, blocks_q, blocks_k;
+  int32_t *row_begin;          // [heads, blocks_q + 1] first query of each block row
+  int32_t *col_begin;          // [heads, blocks_k + 1] first key of each block column
+  struct block_lists q2k, k2q; // rows: head * blocks_q + block row; head * blocks_k + block column
+};
+
+REP_HD const int32_t *varblock_rows(const struct varblock *x, int32_t head) {
+  return x->row_begin + (int64_t)head * (x->blocks_q + 1);
+}
+REP_HD const int32_t *varblock_cols(const struct varblock *x, int32_t head) {
+  return x->col_begin + (int64_t)head * (x->blocks_k + 1);
+}
+// Block row of query q, block column of key k.
+REP_HD int32_t varblock_row(const struct varblock *x, int32_t head, int32_t q) {
+  return mask_find(varblock_rows(x, head), x->blocks_q, q);
+}
+REP_HD int32_t varblock_col(const struct varblock *x, int32_t head, int32_t k) {
+  return mask_find(varblock_cols(x, head), x->blocks_k, k);
+}
+
+REP_HD bool varblock_allows(const struct varblock *x, int32_t head, int32_t q, int32_t k) {
+  return block_lists_has(&x->q2k, (int64_t)head * x->blocks_q + varblock_row(x, head, q),
+                         varblock_col(x, head, k));
+}
+
+REP_HD void varblock_row_bits(const struct varblock *x, int32_t head, int32_t q, int32_t k, int32_t n,
+                              uint64_t *bits) {
+  const int64_t row = (int64_t)head * x->blocks_q + varblock_row(x, head, q);
+  const int32_t *cols = varblock_cols(x, head);
+  int64_t i = block_lists_find(&x->q2k, row, varblock_col(x, head, k));
+  rep_bits_clear(bits, n);
+  for (; i < x->q2k.begin[row + 1]; i++) {
+    const int32_t c = x->q2k.entry[i];
+    if (cols[c] >= k + n)
+      break;
+    rep_bits_set(bits, rep_max(cols[c] - k, 0), rep_min(cols[c + 1] - k, n));
+  }
+}
+
+REP_HD enum tile_class varblock_class(const struct varblock *x, int32_t head, int32_t q_begin,
+                                      int32_t q_end, int32_t k_begin, int32_t k_end) {
+  const int64_t row = (int64_t)head * x->blocks_q;
+  return block_lists_class(&x->q2k, row + varblock_row(x, head, q_begin),
+                           row + varblock_row(x, head, q_end - 1), varblock_col(x, head, k_begin),
+                           varblock_col(x, head, k_end - 1));
+}
+
+REP_HD int32_t varblock_skip_keys(const struct varblock *x, int32_t head, int32_t q_begin, int32_t q_end,
+                                  int32_t k) {
+  const int64_t row = (int64_t)head * x->blocks_q;
+  const int32_t c = block_lists_skip(&x->q2k, row + varblock_row(x, head, q_begin),
+                                     row + varblock_row(x, head, q_end - 1), varblock_col(x, head, k));
+  return c == REP_FAR ? REP_FAR : rep_max(k, varblock_cols(x, head)[c]);
+}
+
+REP_HD int32_t varblock_skip_queries(const struct varblock *x, int32_t head, int32_t k_begin,
+                                     int32_t k_end, int32_t q) {
+  const int64_t row = (int64_t)head * x->blocks_k;
+  const int32_t r = block_lists_skip(&x->k2q, row + varblock_col(x, head, k_begin),
+                                     row + varblock_col(x, head, k_end - 1), varblock_row(x, head, q));
+  return r == REP_FAR ? REP_FAR : rep_max(q, varblock_rows(x, head)[r]);
+}
+REP_WALKS(varblock)
+
+#ifndef __CUDACC_RTC__
+static inline const char *varblock_supports(const struct mask *m) {
+  return mask_is_block_sparse(m->kind)
+             ? NULL
+             : "varblock: lists of whole blocks express block-sparse masks only";
+}
+
+static inline int varblock_arrays(const struct varblock *x, struct rep_array list[REP_ARRAYS_MAX]) {
+  int n = 0;
+  REP_ADD(list, n, x, varblock, row_begin, (int64_t)x->heads * (x->blocks_q + 1), true);
+  REP_ADD(list, n, x, varblock, col_begin, (int64_t)x->heads * (x->blocks_k + 1), true);
+  BLOCK_LISTS_ADD(list, n, x, varblock, q2k, (int64_t)x->heads * x->blocks_q);
+  BLOCK_LISTS_ADD(list, n, x, varblock, k2q, (int64_t)x->heads * x->blocks_k);
+  return n;
+}
+REP_ARRAYS(varblock)
+
+// 0, or -1 when memory is short or the mask is not supported.
+static inline int varblock_build(struct varblock *x, const struct mask *m) {
+  memset(x, 0, sizeof *x);
+  if (varblock_supports(m))
+    return -1;
+  const int64_t rows = (int64_t)m->heads * (m->blocks_q + 1);
+  const int64_t cols = (int64_t)m->heads * (m->blocks_k + 1);
+  x->seqlen = m->seqlen;
+  x->heads = m->heads;
+  x->blocks_q = m->blocks_q;
+  x->blocks_k = m->blocks_k;
+  x->row_begin = REP_NEW(int32_t, rows);
+  x->col_begin = REP_NEW(int32_t, cols);
+  if (!x->row_begin || !x->col_begin || block_lists_from_grid(&x->q2k, &x->k2q, m)) {
+    varblock_free(x);
+    return -1;
+  }
+  memcpy(x->row_begin, m->row_begin, (size_t)rows * sizeof *x->row_begin);
+  memcpy(x->col_begin, m->col_begin, (size_t)cols * sizeof *x->col_begin);
+  return 0;
+}
+#endif
+#endif
