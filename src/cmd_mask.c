@@ -1,0 +1,290 @@
+// cmd_mask.c -- `longca mask`: a seeded mask as a picture with its area and documents, as one CSV row a
+// draw (the form of the study's own draws), or as a matrix of densities for gnuplot (figure 2).
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "mask_draw.h"
+
+struct request {
+  struct mask_recipe recipe;
+  uint64_t seed;
+  int32_t first, draws;  // draws [first, first + draws) of the stream
+  int32_t head;          // KV head shown
+  int32_t matrix, width; // cells a side; 0: not asked for, as the terminal has
+  bool csv, plain;
+};
+
+static void usage(FILE *out) {
+  fprintf(out,
+          "usage: longca mask --kind KIND --seqlen N [OPTION...]\n\n"
+          "Draws a mask with its area, density and documents. N may end in K (1024) or M.\n\n"
+          "  --kind KIND       %s\n"
+          "  --seqlen N        tokens\n"
+          "  --seed N          of the stream that the draws come from (42)\n"
+          "  --draw N          first draw shown (0)\n"
+          "  --draws N         how many successive draws (1)\n"
+          "  --csv             one row a draw: mask,seqlen,seed,draw,histogram,lengths,prefix,window,area;\n"
+          "                    lengths, prefix and window where the mask draws them\n"
+          "  --matrix N        N x N visible fractions, a line a row of queries (gnuplot: plot ... matrix)\n"
+          "  --width N         cells of the picture (as the terminal has; 64 when not on a terminal)\n"
+          "  --plain           the picture in ASCII, as when not on a terminal\n"
+          "  --histogram NAME  document lengths: %s (by length: up to 12K pile,\n"
+          "                    up to 64K prolong64k, above prolong512k)\n"
+          "  --distributed     the rule of the distributed runs: prolong512k from 64K on\n"
+          "  --window N        of the sliding windows (1024)\n"
+          "  --block N         of block_causal_document (1024), uniform_block_sparse (64),\n"
+          "                    variable_block_sparse (256 on average)\n"
+          "  --block-min N     smallest variable block (128 or, if smaller, --block)\n"
+          "  --ratio X         key blocks kept of the block-sparse masks (0.5)\n"
+          "  --heads-kv N      KV heads, each with a block-sparse pattern of its own (1)\n"
+          "  --head N          the one shown (0)\n",
+          mask_names(), mask_histogram_names());
+}
+
+static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int refuse(const char *format, ...) {
+  va_list ap;
+  va_start(ap, format);
+  fputs("longca mask: ", stderr);
+  vfprintf(stderr, format, ap);
+  fputs(".\n", stderr);
+  va_end(ap);
+  return 2;
+}
+
+// A whole number from low to INT32_MAX, perhaps with K or M.
+static int parse_count(const char *option, const char *text, int32_t low, int32_t *value) {
+  char *end;
+  errno = 0;
+  long long x = strtoll(text, &end, 10);
+  const int scale = *end == 'K' || *end == 'k' ? 1 << 10 : *end == 'M' || *end == 'm' ? 1 << 20 : 1;
+  if (end == text || end[scale > 1] || errno || x < low || x > INT32_MAX / scale)
+    return refuse("--%s needs a whole number from %d to %d, not '%s'", option, low, INT32_MAX, text);
+  *value = (int32_t)(x * scale);
+  return 0;
+}
+
+// Fills the request; 0, the exit status of a refusal, or -1 after --help.
+static int parse(int argc, char **argv, struct request *r) {
+  static const struct option options[] = {
+      {"kind", 1, 0, 'k'},      {"seqlen", 1, 0, 's'},   {"seed", 1, 0, 'e'},   {"draw", 1, 0, 'f'},
+      {"draws", 1, 0, 'd'},     {"csv", 0, 0, 'c'},      {"matrix", 1, 0, 'm'}, {"width", 1, 0, 'w'},
+      {"plain", 0, 0, 'p'},     {"histogram", 1, 0, 'g'}, {"distributed", 0, 0, 'D'},
+      {"window", 1, 0, 'W'},    {"block", 1, 0, 'b'},    {"block-min", 1, 0, 'B'}, {"ratio", 1, 0, 'r'},
+      {"heads-kv", 1, 0, 'H'},  {"head", 1, 0, 'n'},     {"help", 0, 0, 'h'},   {0},
+  };
+  int kind = -1, bad = 0, c, index = 0;
+  opterr = 0;
+  optind = 1;
+  while (!bad && (c = getopt_long(argc, argv, ":h", options, &index)) != -1) {
+    const char *name = options[index].name;
+    char *end;
+    switch (c) {
+    case 'k':
+      if ((kind = mask_parse(optarg)) < 0)
+        return refuse("unknown mask '%s'; the masks are %s", optarg, mask_names());
+      break;
+    case 's': bad = parse_count(name, optarg, 1, &r->recipe.seqlen); break;
+    case 'e':
+      errno = 0;
+      r->seed = strtoull(optarg, &end, 10);
+      if (*optarg < '0' || *optarg > '9' || *end || errno)
+        return refuse("--seed needs a whole number from 0 to 2^64 - 1, not '%s'", optarg);
+      break;
+    case 'f': bad = parse_count(name, optarg, 0, &r->first); break;
+    case 'd': bad = parse_count(name, optarg, 1, &r->draws); break;
+    case 'c': r->csv = true; break;
+    case 'm': bad = parse_count(name, optarg, 1, &r->matrix); break;
+    case 'w': bad = parse_count(name, optarg, 1, &r->width); break;
+    case 'p': r->plain = true; break;
+    case 'g': r->recipe.histogram = optarg; break;
+    case 'D': r->recipe.distributed = true; break;
+    case 'W': bad = parse_count(name, optarg, 1, &r->recipe.window); break;
+    case 'b': bad = parse_count(name, optarg, 1, &r->recipe.block); break;
+    case 'B': bad = parse_count(name, optarg, 1, &r->recipe.block_min); break;
+    case 'r':
+      r->recipe.ratio = strtod(optarg, &end);
+      if (end == optarg || *end || !(r->recipe.ratio > 0 && r->recipe.ratio <= 1))
+        return refuse("--ratio needs a number above 0 and at most 1, not '%s'", optarg);
+      break;
+    case 'H': bad = parse_count(name, optarg, 1, &r->recipe.heads_kv); break;
+    case 'n': bad = parse_count(name, optarg, 0, &r->head); break;
+    case 'h': usage(stdout); return -1;
+    case ':': return refuse("%s needs a value", argv[optind - 1]);
+    default: return refuse("unknown option '%s'; longca mask --help lists them", argv[optind - 1]);
+    }
+  }
+  if (bad)
+    return bad;
+  if (optind < argc)
+    return refuse("what is '%s'? longca mask --help says what it takes", argv[optind]);
+  if (kind < 0)
+    return refuse("--kind is missing; the masks are %s", mask_names());
+  r->recipe.kind = (enum mask_kind)kind;
+  if (!r->recipe.seqlen)
+    return refuse("--seqlen is missing, e.g. --seqlen 64");
+  if (r->first > INT32_MAX - r->draws)
+    return refuse("--draw and --draws together are above %d", INT32_MAX);
+  if (r->csv && r->matrix)
+    return refuse("choose --csv or --matrix");
+  if (r->matrix > r->recipe.seqlen || r->matrix > 8192)
+    return refuse("--matrix is at most --seqlen and at most 8192");
+  if (r->head >= r->recipe.heads_kv)
+    return refuse("--head %d is not below --heads-kv %d", r->head, r->recipe.heads_kv);
+  return 0;
+}
+
+static const char *histogram_of(const struct mask_recipe *r) {
+  return r->histogram ? r->histogram : mask_histogram_for(r->seqlen, r->distributed);
+}
+
+static bool has_prefix(enum mask_kind kind) {
+  return kind == MASK_PREFIX_LM_CAUSAL || kind == MASK_PREFIX_LM_DOCUMENT;
+}
+
+static void print_lengths(const struct mask *m) {
+  for (int32_t doc = 0; doc < m->docs; doc++)
+    printf("%s%d", doc ? " " : "", m->doc_begin[doc + 1] - m->doc_begin[doc]);
+}
+
+static void print_csv(const struct mask *m, const struct request *r, int32_t draw) {
+  printf("%s,%d,%llu,%d,%s,", mask_name(m->kind), m->seqlen, (unsigned long long)r->seed, draw,
+         mask_is_block_sparse(m->kind) ? "" : histogram_of(&r->recipe));
+  if (mask_has_docs(m->kind))
+    print_lengths(m);
+  putchar(',');
+  if (has_prefix(m->kind))
+    printf("%d", m->prefix);
+  putchar(',');
+  if (m->kind == MASK_GLOBAL_SLIDING_WINDOW)
+    printf("%d", m->window);
+  printf(",%.17g\n", mask_area(m));
+}
+
+// Two rows of cells a line: half blocks where all four halves are clear, else a shade of their mean.
+static const char *block_of(double top, double bottom) {
+  static const char *const halves[] = {" ", "▀", "▄", "█"}, *const shades[] = {"░", "▒", "▓"};
+  if ((top == 0 || top == 1) && (bottom == 0 || bottom == 1))
+    return halves[(top == 1) + 2 * (bottom == 1)];
+  const int shade = (int)((top + bottom) / 2 * 3);
+  return shades[shade < 2 ? shade : 2];
+}
+
+static void print_picture(const double *density, int32_t n, bool plain) {
+  for (int32_t row = 0; row < n; row += plain ? 1 : 2) {
+    for (int32_t column = 0; column < n; column++) {
+      const double top = density[(size_t)row * (size_t)n + (size_t)column];
+      const double bottom = row + 1 < n ? density[((size_t)row + 1) * (size_t)n + (size_t)column] : 0;
+      fputs(plain ? (top == 1 ? "#" : top > 0 ? "+" : ".") : block_of(top, bottom), stdout);
+    }
+    putchar('\n');
+  }
+}
+
+static void print_matrix(const double *density, int32_t n) {
+  for (size_t i = 0; i < (size_t)n * (size_t)n; i++)
+    printf("%.6g%c", density[i], (i + 1) % (size_t)n ? ' ' : '\n');
+}
+
+static void print_facts(const struct mask *m, const struct request *r, int32_t draw, int32_t cells) {
+  const double pairs = (double)m->seqlen * m->seqlen, area = mask_area(m);
+  if (cells < m->seqlen)
+    printf("each cell %.4g x %.4g tokens%s\n", (double)m->seqlen / cells, (double)m->seqlen / cells,
+           r->plain ? "; # all visible, + some, . none" : "; shaded: partly visible");
+  printf("%s (%s): %s\n", mask_name(m->kind), mask_abbreviation(m->kind), mask_summary(m->kind));
+  printf("length %d, seed %llu, draw %d\n", m->seqlen, (unsigned long long)r->seed, draw);
+  printf("area %.17g of %.17g pairs, density %.4f%s\n", area, pairs, area / pairs,
+         m->heads > 1 ? " (mean over the KV heads)" : "");
+  if (m->kind == MASK_SLIDING_WINDOW || m->kind == MASK_SLIDING_WINDOW_CAUSAL ||
+      m->kind == MASK_GLOBAL_SLIDING_WINDOW)
+    printf("window %d\n", m->window);
+  if (has_prefix(m->kind))
+    printf("prefix %d\n", m->prefix);
+  if (m->kind == MASK_BLOCK_CAUSAL_DOCUMENT)
+    printf("blocks of %d\n", m->block);
+  if (m->heads) {
+    int32_t kept = 0;
+    for (int32_t c = 0; c < m->blocks_k; c++)
+      kept += (int32_t)(m->kept[c / 32] >> (c % 32) & 1);
+    printf("%d x %d blocks of %d%s, %d key blocks kept a query block; KV head %d of %d shown\n",
+           m->blocks_q, m->blocks_k, m->block,
+           m->kind == MASK_VARIABLE_BLOCK_SPARSE ? " on average" : "", kept, r->head, m->heads);
+  }
+  if (mask_has_docs(m->kind)) {
+    printf("%d document%s (%s): ", m->docs, m->docs == 1 ? "" : "s",
+           m->kind == MASK_BLOCK_CAUSAL_DOCUMENT ? "1 to 8 blocks each" : histogram_of(&r->recipe));
+    print_lengths(m);
+    putchar('\n');
+  }
+}
+
+// Cells of the picture: no more than fit, and no more than there are tokens.
+static int32_t picture_cells(const struct request *r) {
+  int32_t cells = r->width ? r->width : 64;
+  struct winsize window;
+  if (!r->width && !r->plain && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) && window.ws_col > 0) {
+    cells = window.ws_col;
+    if (window.ws_row > 16 && cells > 2 * (window.ws_row - 8)) // leaves room for the facts below
+      cells = 2 * (window.ws_row - 8);
+  }
+  if (cells > 1024)
+    cells = 1024;
+  return cells < r->recipe.seqlen ? cells : r->recipe.seqlen;
+}
+
+static int print_mask(const struct mask *m, const struct request *r, int32_t draw) {
+  if (r->csv) {
+    print_csv(m, r, draw);
+    return 0;
+  }
+  const int32_t n = r->matrix ? r->matrix : picture_cells(r);
+  double *density = malloc(sizeof *density * (size_t)n * (size_t)n);
+  if (!density)
+    return -1;
+  if (draw > r->first)
+    puts(r->matrix ? "\n" : "");
+  mask_picture(m, m->heads ? r->head : 0, n, density);
+  if (r->matrix)
+    print_matrix(density, n);
+  else {
+    print_picture(density, n, r->plain);
+    print_facts(m, r, draw, n);
+  }
+  free(density);
+  return 0;
+}
+
+int cmd_mask(int argc, char **argv) {
+  struct request r = {.seed = 42, .draws = 1, .recipe = {.heads_kv = 1, .ratio = 0.5}};
+  const int status = parse(argc, argv, &r);
+  if (status)
+    return status > 0 ? status : 0;
+  r.plain |= !isatty(STDOUT_FILENO);
+  struct mask_rng rng;
+  mask_rng_seed(&rng, r.seed);
+  for (int32_t draw = 0; draw < r.first + r.draws; draw++) {
+    struct mask m;
+    char err[256];
+    if (mask_draw(&m, &rng, &r.recipe, err, sizeof err))
+      return refuse("%s", err);
+    if (draw == 0 && r.csv)
+      puts("mask,seqlen,seed,draw,histogram,lengths,prefix,window,area");
+    const int failed = draw >= r.first && print_mask(&m, &r, draw);
+    mask_free(&m);
+    if (failed)
+      return refuse("out of memory for the picture");
+  }
+  if (fflush(stdout) || ferror(stdout)) {
+    fputs("longca mask: the output could not be written.\n", stderr);
+    return 1;
+  }
+  return 0;
+}
