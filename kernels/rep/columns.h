@@ -14,13 +14,13 @@
 
 enum { COLUMNS_BLOCK = 64, COLUMNS_COARSE = 32 * COLUMNS_BLOCK };
 
-struct rows {
+struct columns_rows {
   int32_t begin, end; // empty when begin >= end
 };
 
 // Of a block of keys: rows that hide some key (their hull), and rows that hide every key.
 struct columns_bounds {
-  struct rows lower_any, lower_all, upper_any, upper_all;
+  struct columns_rows lower_any, lower_all, upper_any, upper_all;
 };
 
 struct columns {
@@ -31,22 +31,22 @@ struct columns {
   struct columns_bounds *coarse;  // [ceil(seqlen / COLUMNS_COARSE)]
 };
 
-REP_HD struct rows columns_lower(const struct columns *x, int32_t k) {
-  struct rows r;
+REP_HD struct columns_rows columns_lower(const struct columns *x, int32_t k) {
+  struct columns_rows r;
   r.begin = x->lts[k];
   r.end = x->lte ? x->lte[k] : x->seqlen;
   return r;
 }
 
-REP_HD struct rows columns_upper(const struct columns *x, int32_t k) {
-  struct rows r;
+REP_HD struct columns_rows columns_upper(const struct columns *x, int32_t k) {
+  struct columns_rows r;
   r.begin = x->uts ? x->uts[k] : 0;
   r.end = x->ute ? x->ute[k] : x->causal ? k : 0;
   return r;
 }
 
 REP_HD bool columns_allows(const struct columns *x, int32_t head, int32_t q, int32_t k) {
-  const struct rows lower = columns_lower(x, k), upper = columns_upper(x, k);
+  const struct columns_rows lower = columns_lower(x, k), upper = columns_upper(x, k);
   (void)head;
   return !(lower.begin <= q && q < lower.end) && !(upper.begin <= q && q < upper.end);
 }
@@ -62,19 +62,19 @@ REP_HD void columns_row_bits(const struct columns *x, int32_t head, int32_t q, i
 }
 
 // How many of the rows [begin, end) are in r.
-REP_HD int32_t rows_overlap(struct rows r, int32_t begin, int32_t end) {
+REP_HD int32_t columns_overlap(struct columns_rows r, int32_t begin, int32_t end) {
   return rep_max(rep_min(r.end, end) - rep_max(r.begin, begin), 0);
 }
 
-REP_HD bool rows_contain(struct rows r, int32_t begin, int32_t end) {
+REP_HD bool columns_contain(struct columns_rows r, int32_t begin, int32_t end) {
   return r.begin <= begin && end <= r.end;
 }
 
 REP_HD void columns_join(struct columns_bounds *all, const struct columns_bounds *b) {
-  struct rows *const any_of[] = {&all->lower_any, &all->upper_any};
-  const struct rows any_with[] = {b->lower_any, b->upper_any};
-  struct rows *const all_of[] = {&all->lower_all, &all->upper_all};
-  const struct rows all_with[] = {b->lower_all, b->upper_all};
+  struct columns_rows *const any_of[] = {&all->lower_any, &all->upper_any};
+  const struct columns_rows any_with[] = {b->lower_any, b->upper_any};
+  struct columns_rows *const all_of[] = {&all->lower_all, &all->upper_all};
+  const struct columns_rows all_with[] = {b->lower_all, b->upper_all};
   for (int i = 0; i < 2; i++) {
     any_of[i]->begin = rep_min(any_of[i]->begin, any_with[i].begin);
     any_of[i]->end = rep_max(any_of[i]->end, any_with[i].end);
@@ -93,7 +93,7 @@ REP_HD struct columns_bounds columns_over(const struct columns_bounds *blocks, i
 }
 
 REP_HD bool columns_hidden(const struct columns_bounds *b, int32_t q_begin, int32_t q_end) {
-  return rows_contain(b->lower_all, q_begin, q_end) || rows_contain(b->upper_all, q_begin, q_end);
+  return columns_contain(b->lower_all, q_begin, q_end) || columns_contain(b->upper_all, q_begin, q_end);
 }
 
 REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int32_t q_begin,
@@ -103,11 +103,11 @@ REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int3
   (void)head;
   if (columns_hidden(&b, q_begin, q_end))
     return TILE_EMPTY;
-  if (!rows_overlap(b.lower_any, q_begin, q_end) && !rows_overlap(b.upper_any, q_begin, q_end))
+  if (!columns_overlap(b.lower_any, q_begin, q_end) && !columns_overlap(b.upper_any, q_begin, q_end))
     return TILE_FULL;
   for (int32_t k = k_begin; k < k_end && !(visible && hidden); k++) {
-    const int32_t rows = rows_overlap(columns_lower(x, k), q_begin, q_end) +
-                         rows_overlap(columns_upper(x, k), q_begin, q_end);
+    const int32_t rows = columns_overlap(columns_lower(x, k), q_begin, q_end) +
+                         columns_overlap(columns_upper(x, k), q_begin, q_end);
     visible |= rows < q_end - q_begin;
     hidden |= rows > 0;
   }
@@ -133,9 +133,9 @@ REP_HD int32_t columns_skip_queries(const struct columns *x, int32_t head, int32
                                     int32_t k_end, int32_t q) {
   const struct columns_bounds b = columns_over(x->fine, COLUMNS_BLOCK, k_begin, k_end);
   (void)head;
-  if (rows_contain(b.upper_all, q, q + 1))
+  if (columns_contain(b.upper_all, q, q + 1))
     q = b.upper_all.end;
-  if (rows_contain(b.lower_all, q, q + 1))
+  if (columns_contain(b.lower_all, q, q + 1))
     q = b.lower_all.end;
   return q;
 }
@@ -208,8 +208,8 @@ static inline void columns_set(const struct columns *x, const struct mask *m, in
 }
 
 // An empty interval hides nothing: neutral in the hull, and no row hides every key.
-static inline void columns_bound(struct rows r, struct rows *any, struct rows *all) {
-  const struct rows nothing = {REP_FAR, -1};
+static inline void columns_bound(struct columns_rows r, struct columns_rows *any, struct columns_rows *all) {
+  const struct columns_rows nothing = {REP_FAR, -1};
   *any = *all = r.begin < r.end ? r : nothing;
 }
 
