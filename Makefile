@@ -71,9 +71,16 @@ WANTED := $(foreach t,$(TESTS:%.c=$(B)/%),$(if $(findstring $(TEST),$(t)),$(t)))
 test: $(B)/longca $(WANTED) ## build and run every test, or TEST=word: those with the word in their path
 	$(Q)src/test.sh $(WANTED)
 
+.PHONY: test-programs
+test-programs: $(TESTS:%.c=$(B)/%) ## compile the tests alone
+
 .PHONY: lint
-lint: ## static analysis: clang-tidy or cppcheck, clang-format, shellcheck
-	$(Q)B=$(B) src/lint.sh
+lint: build ## static analysis and layout: clang-tidy, clang-format, shellcheck
+	$(Q)src/lint.sh -- -std=gnu11 -fopenmp $(DEFS)
+
+.PHONY: format
+format: ## lay out all C and CUDA sources by .clang-format
+	$(Q)git ls-files '*.c' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
 
 .PHONY: check-env
 check-env: ## what is found, what is missing, what that disables, how to get it
@@ -83,6 +90,10 @@ check-env: ## what is found, what is missing, what that disables, how to get it
 .PHONY: clean
 clean: ## remove what was built; measurements stay
 	$(Q)rm -rf $(B)
+
+.PHONY: print-%
+print-%: # the value of a variable: make print-NVCC
+	@echo '$($*)'
 
 .PHONY: help
 help: ## this list

@@ -11,6 +11,7 @@ passed=0 failed=0 skipped=0
 
 # Reads the log of a program; prints "passed failed skipped" and then what a reader should see of it.
 # A test is open from its RUN line to its verdict; the lists that cmocka adds at the end are not read.
+# shellcheck disable=SC2016 # awk's own dollars
 summary='
   function note(text) { notes = notes text "\n" }
   function stop(what) { failed++; note("    FAILED   " what " (" how ")"); notes = notes said }

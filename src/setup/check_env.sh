@@ -79,7 +79,7 @@ report "Open MPI" optional "$(first_line mpirun --version)" \
   "context parallelism over processes" "./setup.sh --mpi"
 
 printf 'For make lint\n'
-for tool in clang-tidy clang-format cppcheck shellcheck; do
+for tool in clang-tidy clang-format shellcheck; do
   report "$tool" optional "$(version_of "$tool" --version)" "part of make lint" "./setup.sh --ci"
 done
 
