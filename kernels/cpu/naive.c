@@ -1,0 +1,278 @@
+// naive.c -- attention without fusion, the study's baseline: scores = Q K^T, masked softmax, O = P V,
+// three steps with the S x S scores in memory between them, one query head after another, KV heads
+// repeated for each (torch's matmul, softmax, matmul). The mask is a dense S x S array of bytes. The
+// products are as fast as the engine's, so what it costs is the memory and the invisible pairs.
+//
+// Memory: mask bytes rows_q * rows_k a pattern; scores 4 * rows_q * rows_k bytes, twice for backward.
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu.h"
+
+enum { TILE = 128 };
+
+struct naive {
+  uint8_t *mask;         // [patterns, rows_q, rows_k]
+  int64_t pad_q, pad_k;  // rows_q and rows_k in whole tiles
+  int64_t ld;            // row stride of scores and of transposed keys
+  float *memory;
+  float *p, *ds;         // [pad_q, ld] scores, then probabilities; dP, then dS
+  float *q, *d_o, *out;  // [pad_q, LD(dim)]; out: O or dQ
+  float *k_t, *v_t;      // [dim, ld]
+  float *k, *v, *dk, *dv; // [pad_k, LD(dim)]
+  int threads;
+};
+
+static int32_t position(const struct attn_segment *seg, int32_t segs, int32_t row) {
+  for (int s = 0; s < segs; s++)
+    if (row >= seg[s].row && row < seg[s].row + seg[s].len)
+      return seg[s].pos + row - seg[s].row;
+  return seg ? -1 : row;
+}
+
+static int naive_prepare(struct attn_plan *plan) {
+  const struct attn_problem *p = &plan->problem;
+  struct naive *st = plan->state = calloc(1, sizeof *st);
+  if (!st)
+    goto oom;
+  const int patterns = p->mask->heads ? p->mask->heads : 1;
+  st->threads = omp_get_max_threads();
+  st->pad_q = (p->rows_q + TILE - 1) / TILE * TILE;
+  st->pad_k = (p->rows_k + TILE - 1) / TILE * TILE;
+  st->ld = st->pad_k + CPU_PAD;
+  plan->prep_bytes = (int64_t)patterns * p->rows_q * p->rows_k;
+  st->mask = malloc(plan->prep_bytes + 1);
+  const int64_t rows_q = st->pad_q * CPU_LD(p->dim), rows_k = st->pad_k * CPU_LD(p->dim);
+  const int64_t sizes[] = {st->pad_q * st->ld, rows_q, rows_q, p->dim * st->ld, rows_k, // forward
+                           st->pad_q * st->ld, rows_q, p->dim * st->ld, rows_k, rows_k, rows_k};
+  float **const at[] = {&st->p, &st->q, &st->out, &st->k_t, &st->v,
+                        &st->ds, &st->d_o, &st->v_t, &st->k, &st->dk, &st->dv};
+  const int n = p->backward ? 11 : 5;
+  int64_t floats = 0;
+  for (int i = 0; i < n; i++)
+    floats += sizes[i];
+  plan->workspace_bytes = floats * (int64_t)sizeof(float);
+  st->memory = aligned_alloc(64, plan->workspace_bytes);
+  if (!st->mask || !st->memory)
+    goto oom;
+  floats = 0;
+  for (int i = 0; i < n; i++) {
+    *at[i] = st->memory + floats;
+    floats += sizes[i];
+  }
+#pragma omp parallel for schedule(static)
+  for (int32_t q = 0; q < p->rows_q; q++)
+    for (int h = 0; h < patterns; h++) {
+      uint8_t *row = st->mask + ((int64_t)h * p->rows_q + q) * p->rows_k;
+      const int32_t qp = position(p->q_seg, p->q_segs, q);
+      for (int32_t k = 0; k < p->rows_k; k++) {
+        const int32_t kp = p->k_seg ? position(p->k_seg, p->k_segs, k) : k;
+        row[k] = qp >= 0 && kp >= 0 && mask_allows(p->mask, h, qp, kp);
+      }
+    }
+  return 0;
+oom:
+  attn_error_set(true, "out of memory for the naive kernel's S x S scores (%.1f GiB)",
+                 plan->workspace_bytes / 1073741824.0);
+  return -1;
+}
+
+static void naive_release(struct attn_plan *plan) {
+  struct naive *st = plan->state;
+  if (!st)
+    return;
+  free(st->mask);
+  free(st->memory);
+  free(st);
+  plan->state = NULL;
+}
+
+static float scale_of(const struct attn_plan *plan, const struct attn_args *a) {
+  return a->scale != 0 ? a->scale : 1 / sqrtf((float)plan->problem.dim);
+}
+
+// One head of src [rows, heads, dim] as fp32 rows [pad, LD(dim)], or transposed [dim, ld]. Called by
+// all threads of a team.
+static void repeat_head(float *dst, const void *src, const struct attn_problem *p, int64_t rows,
+                        int64_t pad, int heads, int head, int64_t ld) {
+#pragma omp for schedule(static)
+  for (int64_t i = 0; i < pad; i++) {
+    float buffer[128], *row = ld ? buffer : dst + i * CPU_LD(p->dim);
+    if (i < rows)
+      cpu_get_row(row, src, p->dtype, (i * heads + head) * p->dim, p->dim);
+    else
+      memset(row, 0, p->dim * sizeof *row);
+    for (int j = 0; ld && j < p->dim; j++)
+      dst[j * ld + i] = row[j];
+  }
+}
+
+// C [m, n] = A B in square tiles, A(i, k) = a[i * a_row + k * a_col]. Called by all threads of a team.
+static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col,
+                    const float *b, int64_t ldb, float *c, int64_t ldc, bool add) {
+  const struct cpu_isa *isa = cpu_isa();
+#pragma omp for schedule(dynamic, 1)
+  for (int64_t i = 0; i < m; i += TILE)
+    for (int64_t j = 0; j < n; j += TILE)
+      for (int64_t l = 0; l < k; l += TILE) {
+        const int cols = n - j < TILE ? (int)(n - j) : TILE, depth = k - l < TILE ? (int)(k - l) : TILE;
+        isa->product(TILE, cols, depth, a + i * a_row + l * a_col, a_row, a_col, b + l * ldb + j, ldb,
+                     c + i * ldc + j, ldc, add || l > 0);
+      }
+}
+
+// Masked softmax of one row of scores: returns the LSE, base e.
+static float softmax(float *s, const uint8_t *seen, int64_t n, int64_t pad, float scale) {
+  float max = -INFINITY, sum = 0;
+  for (int64_t k = 0; k < n; k++) {
+    s[k] = seen[k] ? s[k] * scale : -INFINITY;
+    max = s[k] > max ? s[k] : max;
+  }
+  const float base = max == -INFINITY ? 0 : max;
+  for (int64_t k = 0; k < n; k++)
+    sum += s[k] = expf(s[k] - base);
+  for (int64_t k = 0; k < n; k++)
+    s[k] *= sum == 0 ? 0 : 1 / sum;
+  memset(s + n, 0, (pad - n) * sizeof *s);
+  return sum == 0 ? -INFINITY : base + logf(sum);
+}
+
+// Weights of the old and the new result of two disjoint sets of keys; returns their common LSE.
+static float merge_lse(float before, float now, float *w_before, float *w_now) {
+  const float top = before > now ? before : now;
+  if (top == -INFINITY) {
+    *w_before = *w_now = 0;
+    return top;
+  }
+  const float lse = top + logf(expf(before - top) + expf(now - top));
+  *w_before = expf(before - lse);
+  *w_now = expf(now - lse);
+  return lse;
+}
+
+static void finish_row(const struct attn_plan *plan, const struct attn_args *a, int head, int64_t row,
+                       float now, float *o) {
+  const struct attn_problem *p = &plan->problem;
+  const int64_t at = (row * p->heads_q + head) * p->dim;
+  float *lse = a->lse + (int64_t)head * p->rows_q + row;
+  if (a->o_acc && a->resume) {
+    float w_before, w_now;
+    *lse = merge_lse(*lse, now, &w_before, &w_now);
+    for (int j = 0; j < p->dim; j++)
+      a->o_acc[at + j] = (w_before > 0 ? w_before * a->o_acc[at + j] : 0) + w_now * o[j];
+    return;
+  }
+  *lse = now;
+  if (a->o_acc)
+    memcpy(a->o_acc + at, o, p->dim * sizeof *o);
+  else
+    cpu_put_row(a->o, p->dtype, at, o, p->dim);
+}
+
+static const uint8_t *mask_row(const struct attn_plan *plan, int kv, int64_t row) {
+  const struct naive *st = plan->state;
+  const struct attn_problem *p = &plan->problem;
+  return st->mask + ((p->mask->heads ? kv * (int64_t)p->rows_q : 0) + row) * p->rows_k;
+}
+
+static int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
+  const struct attn_problem *p = &plan->problem;
+  const struct naive *st = plan->state;
+  const int ld = CPU_LD(p->dim), group = p->heads_q / p->heads_kv;
+  const float scale = scale_of(plan, a);
+#pragma omp parallel num_threads(st->threads)
+  for (int h = 0; h < p->heads_q; h++) {
+    const int kv = h / group;
+    repeat_head(st->q, a->q, p, p->rows_q, st->pad_q, p->heads_q, h, 0);
+    repeat_head(st->k_t, a->k, p, p->rows_k, st->pad_k, p->heads_kv, kv, st->ld);
+    repeat_head(st->v, a->v, p, p->rows_k, st->pad_k, p->heads_kv, kv, 0);
+    product(st->pad_q, st->pad_k, p->dim, st->q, ld, 1, st->k_t, st->ld, st->p, st->ld, false);
+    float *lse = st->q; // Q is read no more: its first column of each row keeps the row's LSE
+#pragma omp for schedule(static)
+    for (int64_t q = 0; q < p->rows_q; q++)
+      lse[q * ld] = softmax(st->p + q * st->ld, mask_row(plan, kv, q), p->rows_k, st->pad_k, scale);
+    product(st->pad_q, p->dim, st->pad_k, st->p, st->ld, 1, st->v, ld, st->out, ld, false);
+#pragma omp for schedule(static)
+    for (int64_t q = 0; q < p->rows_q; q++)
+      finish_row(plan, a, h, q, lse[q * ld], st->out + q * ld);
+  }
+  return 0;
+}
+
+// P = e^(S scale - LSE) and dS = P (dP - dO . O) of one row, in place; o [dim] is scratch.
+static void gradient_row(const struct attn_plan *plan, const struct attn_args *a, int kv, int head,
+                         int64_t q, float scale) {
+  const struct attn_problem *p = &plan->problem;
+  const struct naive *st = plan->state;
+  const uint8_t *seen = mask_row(plan, kv, q);
+  const float lse = a->lse[(int64_t)head * p->rows_q + q];
+  const float *d_o = st->d_o + q * CPU_LD(p->dim);
+  float *s = st->p + q * st->ld, *ds = st->ds + q * st->ld, o[128], delta = 0;
+  cpu_get_row(o, a->o, p->dtype, (q * p->heads_q + head) * p->dim, p->dim);
+  for (int j = 0; j < p->dim; j++)
+    delta += o[j] * d_o[j];
+  for (int64_t k = 0; k < p->rows_k; k++) {
+    s[k] = seen[k] ? expf(s[k] * scale - lse) : 0;
+    ds[k] = seen[k] ? s[k] * (ds[k] - delta) : 0;
+  }
+  memset(s + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *s);
+  memset(ds + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *ds);
+}
+
+static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
+  const struct attn_problem *p = &plan->problem;
+  const struct naive *st = plan->state;
+  const int ld = CPU_LD(p->dim), group = p->heads_q / p->heads_kv;
+  const float scale = scale_of(plan, a);
+  if (!p->backward) {
+    attn_error_set(false, "the plan was prepared without backward");
+    return -1;
+  }
+#pragma omp parallel num_threads(st->threads)
+  for (int h = 0; h < p->heads_q; h++) {
+    const int kv = h / group;
+    repeat_head(st->q, a->q, p, p->rows_q, st->pad_q, p->heads_q, h, 0);
+    repeat_head(st->d_o, a->d_o, p, p->rows_q, st->pad_q, p->heads_q, h, 0);
+    repeat_head(st->k_t, a->k, p, p->rows_k, st->pad_k, p->heads_kv, kv, st->ld);
+    repeat_head(st->v_t, a->v, p, p->rows_k, st->pad_k, p->heads_kv, kv, st->ld);
+    repeat_head(st->k, a->k, p, p->rows_k, st->pad_k, p->heads_kv, kv, 0);
+    product(st->pad_q, st->pad_k, p->dim, st->q, ld, 1, st->k_t, st->ld, st->p, st->ld, false);
+    product(st->pad_q, st->pad_k, p->dim, st->d_o, ld, 1, st->v_t, st->ld, st->ds, st->ld, false);
+#pragma omp for schedule(static)
+    for (int64_t q = 0; q < p->rows_q; q++)
+      gradient_row(plan, a, kv, h, q, scale);
+    // Rows beyond rows_q hold no probabilities: the sums over queries stop before them.
+    const bool add = h % group != 0;
+    product(st->pad_k, p->dim, p->rows_q, st->p, 1, st->ld, st->d_o, ld, st->dv, ld, add);
+    product(st->pad_k, p->dim, p->rows_q, st->ds, 1, st->ld, st->q, ld, st->dk, ld, add);
+    product(st->pad_q, p->dim, st->pad_k, st->ds, st->ld, 1, st->k, ld, st->out, ld, false);
+#pragma omp for schedule(static)
+    for (int64_t q = 0; q < p->rows_q; q++)
+      cpu_put_gradient(a, a->dq, a->dq_acc, p->dtype, (q * p->heads_q + h) * p->dim, st->out + q * ld,
+                       scale, p->dim);
+    if ((h + 1) % group == 0) {
+#pragma omp for schedule(static)
+      for (int64_t k = 0; k < p->rows_k; k++) {
+        const int64_t at = (k * p->heads_kv + kv) * p->dim;
+        cpu_put_gradient(a, a->dk, a->dk_acc, p->dtype, at, st->dk + k * ld, scale, p->dim);
+        cpu_put_gradient(a, a->dv, a->dv_acc, p->dtype, at, st->dv + k * ld, 1, p->dim);
+      }
+    }
+  }
+  return 0;
+}
+
+extern const struct attn_kernel attn_naive_cpu;
+const struct attn_kernel attn_naive_cpu = {
+    .name = "naive",
+    .rep = "none",
+    .engine = "cpu",
+    .summary = "scores in memory, no fusion, on the CPU",
+    .place = ATTN_HOST,
+    .prepare = naive_prepare,
+    .forward = naive_forward,
+    .backward = naive_backward,
+    .release = naive_release,
+};
