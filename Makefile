@@ -91,14 +91,14 @@ check-env: ## what is found, what is missing, what that disables, how to get it
 clean: ## remove what was built; measurements stay
 	$(Q)rm -rf $(B)
 
-.PHONY: print-%
 print-%: # the value of a variable: make print-NVCC
 	@echo '$($*)'
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z0-9][a-z0-9 -]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
+	@awk -F':.*## ' 'FNR == 1 { part = FILENAME } /^##@ / { part = substr($$0, 5) } \
+	  /^[a-z0-9][a-z0-9 -]*:.*## / { if (part != "") print "\n" part; part = ""; \
+	    printf "  make %-14s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
 	@awk 'BEGIN { print "\nSettings (config.mk, or on the command line)" } /^# / { text = substr($$0, 3) } \
 	  /^[A-Z]/ { printf "  %-14s %s\n", $$1, text; text = "" }' config.mk
 
