@@ -66,7 +66,7 @@ $(B)/%.stamp: always
 
 ##@ Check
 # TEST=mask runs the tests whose path contains "mask".
-WANTED := $(foreach t,$(TESTS:%.c=$(B)/%),$(if $(findstring $(TEST),$(t)),$(t)))
+WANTED := $(foreach t,$(TESTS:%.c=%),$(if $(or $(if $(TEST),,1),$(findstring $(TEST),$(t))),$(B)/$(t)))
 .PHONY: test
 test: $(B)/longca $(WANTED) ## build and run every test, or TEST=word: those with the word in their path
 	$(Q)src/test.sh $(WANTED)

@@ -6,6 +6,10 @@
 # leaves in the middle of a test, exceeds its time, or holds no test counts as one failure.
 #   TEST_LIMIT_S   seconds one program may take (default 300)
 set -u
+if [ $# -eq 0 ]; then
+  printf 'test.sh: no test program is named (make test TEST=word: does a path contain the word?).\n' >&2
+  exit 2
+fi
 limit_s=${TEST_LIMIT_S:-300}
 passed=0 failed=0 skipped=0
 
