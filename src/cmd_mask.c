@@ -23,30 +23,33 @@ struct request {
 };
 
 static void usage(FILE *out) {
-  fprintf(out,
-          "usage: longca mask --kind KIND --seqlen N [OPTION...]\n\n"
-          "Draws a mask with its area, density and documents. N may end in K (1024) or M.\n\n"
-          "  --kind KIND       %s\n"
-          "  --seqlen N        tokens\n"
-          "  --seed N          of the stream that the draws come from (42)\n"
-          "  --draw N          first draw shown (0)\n"
-          "  --draws N         how many successive draws (1)\n"
-          "  --csv             one row a draw: mask,seqlen,seed,draw,histogram,lengths,prefix,window,area;\n"
-          "                    lengths, prefix and window where the mask draws them\n"
-          "  --matrix N        N x N visible fractions, a line a row of queries (gnuplot: plot ... matrix)\n"
-          "  --width N         cells of the picture (as the terminal has; 64 when not on a terminal)\n"
-          "  --plain           the picture in ASCII, as when not on a terminal\n"
-          "  --histogram NAME  document lengths: %s (by length: up to 12K pile,\n"
-          "                    up to 64K prolong64k, above prolong512k)\n"
-          "  --distributed     the rule of the distributed runs: prolong512k from 64K on\n"
-          "  --window N        of the sliding windows (1024)\n"
-          "  --block N         of block_causal_document (1024), uniform_block_sparse (64),\n"
-          "                    variable_block_sparse (256 on average)\n"
-          "  --block-min N     smallest variable block (128 or, if smaller, --block)\n"
-          "  --ratio X         key blocks kept of the block-sparse masks (0.5)\n"
-          "  --heads-kv N      KV heads, each with a block-sparse pattern of its own (1)\n"
-          "  --head N          the one shown (0)\n",
-          mask_names(), mask_histogram_names());
+  fprintf(
+      out,
+      "usage: longca mask --kind KIND --seqlen N [OPTION...]\n\n"
+      "Draws a mask with its area, density and documents. N may end in K (1024) or M.\n\n"
+      "  --kind KIND       %s\n"
+      "  --seqlen N        tokens\n"
+      "  --seed N          of the stream that the draws come from (42)\n"
+      "  --draw N          first draw shown (0)\n"
+      "  --draws N         how many successive draws (1)\n"
+      "  --csv             one row a draw: "
+      "mask,seqlen,seed,draw,histogram,lengths,prefix,window,area;\n"
+      "                    lengths, prefix and window where the mask draws them\n"
+      "  --matrix N        N x N visible fractions, a line a row of queries (gnuplot: plot ... "
+      "matrix)\n"
+      "  --width N         cells of the picture (as the terminal has; 64 when not on a terminal)\n"
+      "  --plain           the picture in ASCII, as when not on a terminal\n"
+      "  --histogram NAME  document lengths: %s (by length: up to 12K pile,\n"
+      "                    up to 64K prolong64k, above prolong512k)\n"
+      "  --distributed     the rule of the distributed runs: prolong512k from 64K on\n"
+      "  --window N        of the sliding windows (1024)\n"
+      "  --block N         of block_causal_document (1024), uniform_block_sparse (64),\n"
+      "                    variable_block_sparse (256 on average)\n"
+      "  --block-min N     smallest variable block (128 or, if smaller, --block)\n"
+      "  --ratio X         key blocks kept of the block-sparse masks (0.5)\n"
+      "  --heads-kv N      KV heads, each with a block-sparse pattern of its own (1)\n"
+      "  --head N          the one shown (0)\n",
+      mask_names(), mask_histogram_names());
 }
 
 static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -67,73 +70,102 @@ static int parse_count(const char *option, const char *text, int32_t low, int32_
   long long x = strtoll(text, &end, 10);
   const int scale = *end == 'K' || *end == 'k' ? 1 << 10 : *end == 'M' || *end == 'm' ? 1 << 20 : 1;
   if (end == text || end[scale > 1] || errno || x < low || x > INT32_MAX / scale)
-    return refuse("--%s needs a whole number from %d to %d, not '%s'", option, low, INT32_MAX, text);
+    return refuse("--%s needs a whole number from %d to %d, not '%s'", option, low, INT32_MAX,
+                  text);
   *value = (int32_t)(x * scale);
+  return 0;
+}
+
+// One option that takes a value. 0, or the exit status of a refusal.
+static int parse_value(struct request *r, const char *name, const char *text) {
+  const struct {
+    const char *name;
+    int32_t low, *value;
+  } counts[] = {
+      {"seqlen", 1, &r->recipe.seqlen},
+      {"draw", 0, &r->first},
+      {"draws", 1, &r->draws},
+      {"matrix", 1, &r->matrix},
+      {"width", 1, &r->width},
+      {"window", 1, &r->recipe.window},
+      {"block", 1, &r->recipe.block},
+      {"block-min", 1, &r->recipe.block_min},
+      {"heads-kv", 1, &r->recipe.heads_kv},
+      {"head", 0, &r->head},
+  };
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+    if (!strcmp(name, counts[i].name))
+      return parse_count(name, text, counts[i].low, counts[i].value);
+  char *end;
+  errno = 0;
+  if (!strcmp(name, "kind")) {
+    const int kind = mask_parse(text);
+    if (kind < 0)
+      return refuse("unknown mask '%s'; the masks are %s", text, mask_names());
+    r->recipe.kind = (enum mask_kind)kind;
+  } else if (!strcmp(name, "seed")) {
+    r->seed = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno)
+      return refuse("--seed needs a whole number from 0 to 2^64 - 1, not '%s'", text);
+  } else if (!strcmp(name, "ratio")) {
+    r->recipe.ratio = strtod(text, &end);
+    if (end == text || *end || !(r->recipe.ratio > 0 && r->recipe.ratio <= 1))
+      return refuse("--ratio needs a number above 0 and at most 1, not '%s'", text);
+  } else
+    r->recipe.histogram = text;
   return 0;
 }
 
 // Fills the request; 0, the exit status of a refusal, or -1 after --help.
 static int parse(int argc, char **argv, struct request *r) {
-  static const struct option options[] = {
-      {"kind", 1, 0, 'k'},      {"seqlen", 1, 0, 's'},   {"seed", 1, 0, 'e'},   {"draw", 1, 0, 'f'},
-      {"draws", 1, 0, 'd'},     {"csv", 0, 0, 'c'},      {"matrix", 1, 0, 'm'}, {"width", 1, 0, 'w'},
-      {"plain", 0, 0, 'p'},     {"histogram", 1, 0, 'g'}, {"distributed", 0, 0, 'D'},
-      {"window", 1, 0, 'W'},    {"block", 1, 0, 'b'},    {"block-min", 1, 0, 'B'}, {"ratio", 1, 0, 'r'},
-      {"heads-kv", 1, 0, 'H'},  {"head", 1, 0, 'n'},     {"help", 0, 0, 'h'},   {0},
+  int distributed = 0, csv = 0, plain = 0, status = 0, c, index;
+  const struct option options[] = {
+      {"kind", 1, 0, 'v'},
+      {"seqlen", 1, 0, 'v'},
+      {"seed", 1, 0, 'v'},
+      {"draw", 1, 0, 'v'},
+      {"draws", 1, 0, 'v'},
+      {"matrix", 1, 0, 'v'},
+      {"width", 1, 0, 'v'},
+      {"histogram", 1, 0, 'v'},
+      {"window", 1, 0, 'v'},
+      {"block", 1, 0, 'v'},
+      {"block-min", 1, 0, 'v'},
+      {"ratio", 1, 0, 'v'},
+      {"heads-kv", 1, 0, 'v'},
+      {"head", 1, 0, 'v'},
+      {"csv", 0, &csv, 1},
+      {"plain", 0, &plain, 1},
+      {"distributed", 0, &distributed, 1},
+      {"help", 0, 0, 'h'},
+      {0},
   };
-  int kind = -1, bad = 0, c, index = 0;
   opterr = 0;
   optind = 1;
-  while (!bad && (c = getopt_long(argc, argv, ":h", options, &index)) != -1) {
-    const char *name = options[index].name;
-    char *end;
-    switch (c) {
-    case 'k':
-      if ((kind = mask_parse(optarg)) < 0)
-        return refuse("unknown mask '%s'; the masks are %s", optarg, mask_names());
-      break;
-    case 's': bad = parse_count(name, optarg, 1, &r->recipe.seqlen); break;
-    case 'e':
-      errno = 0;
-      r->seed = strtoull(optarg, &end, 10);
-      if (*optarg < '0' || *optarg > '9' || *end || errno)
-        return refuse("--seed needs a whole number from 0 to 2^64 - 1, not '%s'", optarg);
-      break;
-    case 'f': bad = parse_count(name, optarg, 0, &r->first); break;
-    case 'd': bad = parse_count(name, optarg, 1, &r->draws); break;
-    case 'c': r->csv = true; break;
-    case 'm': bad = parse_count(name, optarg, 1, &r->matrix); break;
-    case 'w': bad = parse_count(name, optarg, 1, &r->width); break;
-    case 'p': r->plain = true; break;
-    case 'g': r->recipe.histogram = optarg; break;
-    case 'D': r->recipe.distributed = true; break;
-    case 'W': bad = parse_count(name, optarg, 1, &r->recipe.window); break;
-    case 'b': bad = parse_count(name, optarg, 1, &r->recipe.block); break;
-    case 'B': bad = parse_count(name, optarg, 1, &r->recipe.block_min); break;
-    case 'r':
-      r->recipe.ratio = strtod(optarg, &end);
-      if (end == optarg || *end || !(r->recipe.ratio > 0 && r->recipe.ratio <= 1))
-        return refuse("--ratio needs a number above 0 and at most 1, not '%s'", optarg);
-      break;
-    case 'H': bad = parse_count(name, optarg, 1, &r->recipe.heads_kv); break;
-    case 'n': bad = parse_count(name, optarg, 0, &r->head); break;
-    case 'h': usage(stdout); return -1;
-    case ':': return refuse("%s needs a value", argv[optind - 1]);
-    default: return refuse("unknown option '%s'; longca mask --help lists them", argv[optind - 1]);
+  while ((c = getopt_long(argc, argv, ":h", options, &index)) != -1) {
+    if (c == 'h') {
+      usage(stdout);
+      return -1;
     }
+    if (c == ':')
+      return refuse("%s needs a value", argv[optind - 1]);
+    if (c == '?')
+      return refuse("unknown option '%s'; longca mask --help lists them", argv[optind - 1]);
+    if (c == 'v' && (status = parse_value(r, options[index].name, optarg)))
+      return status;
   }
-  if (bad)
-    return bad;
+  r->recipe.distributed = distributed;
+  r->csv = csv;
+  r->plain = plain || !isatty(STDOUT_FILENO);
   if (optind < argc)
     return refuse("what is '%s'? longca mask --help says what it takes", argv[optind]);
-  if (kind < 0)
+  if (r->recipe.kind == MASK_KINDS)
     return refuse("--kind is missing; the masks are %s", mask_names());
-  r->recipe.kind = (enum mask_kind)kind;
   if (!r->recipe.seqlen)
     return refuse("--seqlen is missing, e.g. --seqlen 64");
   if (r->first > INT32_MAX - r->draws)
     return refuse("--draw and --draws together are above %d", INT32_MAX);
-  if (r->csv && r->matrix)
+  if (csv && r->matrix)
     return refuse("choose --csv or --matrix");
   if (r->matrix > r->recipe.seqlen || r->matrix > 8192)
     return refuse("--matrix is at most --seqlen and at most 8192");
@@ -182,7 +214,8 @@ static void print_picture(const double *density, int32_t n, bool plain) {
   for (int32_t row = 0; row < n; row += plain ? 1 : 2) {
     for (int32_t column = 0; column < n; column++) {
       const double top = density[(size_t)row * (size_t)n + (size_t)column];
-      const double bottom = row + 1 < n ? density[((size_t)row + 1) * (size_t)n + (size_t)column] : 0;
+      const double bottom =
+          row + 1 < n ? density[((size_t)row + 1) * (size_t)n + (size_t)column] : 0;
       fputs(plain ? (top == 1 ? "#" : top > 0 ? "+" : ".") : block_of(top, bottom), stdout);
     }
     putchar('\n');
@@ -194,7 +227,8 @@ static void print_matrix(const double *density, int32_t n) {
     printf("%.6g%c", density[i], (i + 1) % (size_t)n ? ' ' : '\n');
 }
 
-static void print_facts(const struct mask *m, const struct request *r, int32_t draw, int32_t cells) {
+static void print_facts(const struct mask *m, const struct request *r, int32_t draw,
+                        int32_t cells) {
   const double pairs = (double)m->seqlen * m->seqlen, area = mask_area(m);
   if (cells < m->seqlen)
     printf("each cell %.4g x %.4g tokens%s\n", (double)m->seqlen / cells, (double)m->seqlen / cells,
@@ -263,12 +297,12 @@ static int print_mask(const struct mask *m, const struct request *r, int32_t dra
 }
 
 int cmd_mask(int argc, char **argv) {
-  struct request r = {.seed = 42, .draws = 1, .recipe = {.heads_kv = 1, .ratio = 0.5}};
+  struct request r = {
+      .seed = 42, .draws = 1, .recipe = {.kind = MASK_KINDS, .heads_kv = 1, .ratio = 0.5}};
   const int status = parse(argc, argv, &r);
   if (status)
     return status > 0 ? status : 0;
-  r.plain |= !isatty(STDOUT_FILENO);
-  struct mask_rng rng;
+  struct mask_rng rng = {.next = 0};
   mask_rng_seed(&rng, r.seed);
   for (int32_t draw = 0; draw < r.first + r.draws; draw++) {
     struct mask m;

@@ -1,15 +1,13 @@
-// mask_draw.c -- CPython's random numbers, document lengths from a histogram, block-sparse patterns.
+// mask_draw.c -- seeded masks: document lengths from a histogram, parameters, block-sparse patterns.
 //
-// MT19937 after Matsumoto and Nishimura (1998), seeded and read as CPython's `random` does, so that a
-// seed gives the study's masks (study 1.4). Document lengths follow study 2.2: bins are picked by
-// weight, the length is uniform in the bin with both ends included, the last document is cut.
+// Document lengths follow study 2.2: bins are picked by weight, the length is uniform in the bin with
+// both ends included, and the last document is cut. The order of the draws is that of study 1.4.
 #include "mask_draw.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MT_N = 624, MT_M = 397 };
 enum { WINDOW = 1024, BCD_BLOCK = 1024, UNIFORM_BLOCK = 64, VARIABLE_BLOCK = 256 };
 enum { LONG_LOW = 8192, LONG_HIGH = 30720 }; // the long documents of the _LONG masks (study 2.4)
 
@@ -21,70 +19,6 @@ static const struct bin {
 #include "histograms.inc"
 };
 enum { BINS = sizeof bins / sizeof *bins };
-
-// Random numbers
-
-void mask_rng_seed(struct mask_rng *rng, uint64_t seed) {
-  const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-  const int words = key[1] ? 2 : 1; // CPython's key has no leading zero words
-  uint32_t *mt = rng->state;
-  mt[0] = 19650218;
-  for (int i = 1; i < MT_N; i++)
-    mt[i] = 1812433253u * (mt[i - 1] ^ (mt[i - 1] >> 30)) + (uint32_t)i;
-  int i = 1;
-  for (int k = 0; k < MT_N; k++) {
-    const int j = k % words;
-    mt[i] = (mt[i] ^ ((mt[i - 1] ^ (mt[i - 1] >> 30)) * 1664525u)) + key[j] + (uint32_t)j;
-    if (++i == MT_N) {
-      mt[0] = mt[MT_N - 1];
-      i = 1;
-    }
-  }
-  for (int k = 1; k < MT_N; k++) {
-    mt[i] = (mt[i] ^ ((mt[i - 1] ^ (mt[i - 1] >> 30)) * 1566083941u)) - (uint32_t)i;
-    if (++i == MT_N) {
-      mt[0] = mt[MT_N - 1];
-      i = 1;
-    }
-  }
-  mt[0] = 0x80000000u;
-  rng->next = MT_N;
-}
-
-uint32_t mask_rng_u32(struct mask_rng *rng) {
-  uint32_t *mt = rng->state;
-  if (rng->next == MT_N) {
-    for (int i = 0; i < MT_N; i++) {
-      const uint32_t y = (mt[i] & 0x80000000u) | (mt[(i + 1) % MT_N] & 0x7fffffffu);
-      mt[i] = mt[(i + MT_M) % MT_N] ^ (y >> 1) ^ (y & 1 ? 0x9908b0dfu : 0);
-    }
-    rng->next = 0;
-  }
-  uint32_t y = mt[rng->next++];
-  y ^= y >> 11;
-  y ^= (y << 7) & 0x9d2c5680u;
-  y ^= (y << 15) & 0xefc60000u;
-  return y ^ (y >> 18);
-}
-
-double mask_rng_random(struct mask_rng *rng) {
-  const uint32_t a = mask_rng_u32(rng) >> 5, b = mask_rng_u32(rng) >> 6;
-  return (a * 67108864.0 + b) / 9007199254740992.0; // (a 2^26 + b) / 2^53
-}
-
-// Uniform in [0, n), n >= 1: the top bits of one output, again until they fit.
-static uint32_t below(struct mask_rng *rng, uint32_t n) {
-  const int shift = __builtin_clz(n);
-  uint32_t x;
-  do
-    x = mask_rng_u32(rng) >> shift;
-  while (x >= n);
-  return x;
-}
-
-int32_t mask_rng_randint(struct mask_rng *rng, int32_t low, int32_t high) {
-  return low + (int32_t)below(rng, (uint32_t)high - (uint32_t)low + 1);
-}
 
 // Document lengths
 
@@ -99,7 +33,8 @@ const char *mask_histogram_names(void) {
   size_t used = 0;
   for (int i = 0; i < BINS && used < sizeof names; i++)
     if (!i || strcmp(bins[i].histogram, bins[i - 1].histogram))
-      used += (size_t)snprintf(names + used, sizeof names - used, i ? ", %s" : "%s", bins[i].histogram);
+      used +=
+          (size_t)snprintf(names + used, sizeof names - used, i ? ", %s" : "%s", bins[i].histogram);
   return names;
 }
 
@@ -165,7 +100,7 @@ static int32_t draw_documents(struct mask_rng *rng, const struct mask_recipe *r,
     docs = draw_lengths(rng, histogram, n, short_tokens, lengths, 0);
     docs = draw_lengths(rng, &long_bin, 1, r->seqlen - short_tokens, lengths, docs);
     for (int32_t i = docs - 1; i > 0; i--) {
-      const uint32_t j = below(rng, (uint32_t)i + 1);
+      const uint32_t j = mask_rng_below(rng, (uint32_t)i + 1);
       const int32_t length = lengths[i];
       lengths[i] = lengths[j];
       lengths[j] = length;
@@ -198,13 +133,13 @@ static void draw_sizes(struct mask_rng *rng, int32_t *begin, int32_t blocks, int
 }
 
 // Sets k bits of each row: a partial Fisher-Yates shuffle of the block numbers.
-static void draw_kept(struct mask_rng *rng, uint32_t *kept, int32_t words, int32_t rows, int32_t blocks,
-                      int32_t k, int32_t *order) {
+static void draw_kept(struct mask_rng *rng, uint32_t *kept, int32_t words, int32_t rows,
+                      int32_t blocks, int32_t k, int32_t *order) {
   for (int32_t r = 0; r < rows; r++, kept += words) {
     for (int32_t i = 0; i < blocks; i++)
       order[i] = i;
     for (int32_t i = 0; i < k; i++) {
-      const uint32_t j = (uint32_t)i + below(rng, (uint32_t)(blocks - i));
+      const uint32_t j = (uint32_t)i + mask_rng_below(rng, (uint32_t)(blocks - i));
       const int32_t c = order[j];
       order[j] = order[i];
       kept[c / 32] |= 1u << (c % 32);
@@ -212,11 +147,12 @@ static void draw_kept(struct mask_rng *rng, uint32_t *kept, int32_t words, int32
   }
 }
 
-static int draw_blocks(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r, int32_t block,
-                       char *err, size_t err_size) {
+static int draw_blocks(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r,
+                       int32_t block, char *err, size_t err_size) {
   const bool uniform = r->kind == MASK_UNIFORM_BLOCK_SPARSE;
   if (r->heads_kv < 1 || !(r->ratio > 0 && r->ratio <= 1) || r->block_min < 0) {
-    snprintf(err, err_size, "%s: needs KV heads >= 1 (%d), 0 < ratio <= 1 (%g), smallest block >= 0 (%d)",
+    snprintf(err, err_size,
+             "%s: needs KV heads >= 1 (%d), 0 < ratio <= 1 (%g), smallest block >= 0 (%d)",
              mask_name(r->kind), r->heads_kv, r->ratio, r->block_min);
     return -1;
   }
@@ -226,8 +162,8 @@ static int draw_blocks(struct mask *m, struct mask_rng *rng, const struct mask_r
   if (!smallest)
     smallest = block < 128 ? block : 128;
   if (!uniform && n > 1 && smallest > r->seqlen / n) {
-    snprintf(err, err_size, "%s: the smallest block, %d, is above the average, %d", mask_name(r->kind),
-             smallest, block);
+    snprintf(err, err_size, "%s: the smallest block, %d, is above the average, %d",
+             mask_name(r->kind), smallest, block);
     return -1;
   }
   if (mask_init(m, MASK_FULL, r->seqlen, NULL, 0, 0, 0, 0, err, err_size))
@@ -254,7 +190,8 @@ static int draw_blocks(struct mask *m, struct mask_rng *rng, const struct mask_r
   }
   int32_t k = (int32_t)(r->ratio * n);
   k = k < 1 ? 1 : k;
-  for (size_t head = 0; head < heads; head++, rows += n + 1, cols += n + 1, kept += (size_t)n * words) {
+  for (size_t head = 0; head < heads;
+       head++, rows += n + 1, cols += n + 1, kept += (size_t)n * words) {
     if (uniform)
       for (int32_t i = 0; i <= n; i++)
         rows[i] = cols[i] = i < n ? i * block : r->seqlen;
@@ -279,8 +216,10 @@ int mask_draw(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r,
   }
   memset(m, 0, sizeof *m);
   if ((int)r->kind < 0 || r->kind >= MASK_KINDS || r->seqlen < 1 || r->block < 0 || r->window < 0) {
-    snprintf(err, err_size, "a mask needs a known kind (%d), seqlen >= 1 (%d), block (%d) and window (%d) "
-             "not negative", (int)r->kind, r->seqlen, r->block, r->window);
+    snprintf(err, err_size,
+             "a mask needs a known kind (%d), seqlen >= 1 (%d), block (%d) and window (%d) "
+             "not negative",
+             (int)r->kind, r->seqlen, r->block, r->window);
     return -1;
   }
   int32_t block = r->block, window = r->window ? r->window : WINDOW, prefix = 0;
@@ -291,8 +230,10 @@ int mask_draw(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r,
   if (mask_is_block_sparse(r->kind))
     return draw_blocks(m, rng, r, block, err, err_size);
   if (r->kind == MASK_BLOCK_CAUSAL_DOCUMENT && r->seqlen % block) {
-    snprintf(err, err_size, "%s: length %d is not a multiple of its block, %d; choose another length or "
-             "a smaller block", mask_name(r->kind), r->seqlen, block);
+    snprintf(err, err_size,
+             "%s: length %d is not a multiple of its block, %d; choose another length or "
+             "a smaller block",
+             mask_name(r->kind), r->seqlen, block);
     return -1;
   }
   const char *name = r->histogram ? r->histogram : mask_histogram_for(r->seqlen, r->distributed);
@@ -314,9 +255,10 @@ int mask_draw(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r,
   }
   if (r->kind == MASK_PREFIX_LM_CAUSAL)
     prefix = mask_rng_randint(rng, 1, r->seqlen);
-  else if (r->kind == MASK_PREFIX_LM_DOCUMENT)
+  else if (r->kind == MASK_PREFIX_LM_DOCUMENT && lengths)
     prefix = mask_rng_randint(rng, 1, lengths[0]);
-  else if (r->kind == MASK_GLOBAL_SLIDING_WINDOW) // below 6 tokens the study's range is empty: g = 1
+  else if (r->kind ==
+           MASK_GLOBAL_SLIDING_WINDOW) // below 6 tokens the study's range is empty: g = 1
     window = r->seqlen < 6 ? 1 : mask_rng_randint(rng, 1, r->seqlen / 3 - 1);
   const int status =
       mask_init(m, r->kind, r->seqlen, lengths, docs, window, prefix, block, err, err_size);
@@ -324,9 +266,9 @@ int mask_draw(struct mask *m, struct mask_rng *rng, const struct mask_recipe *r,
   return status;
 }
 
-int mask_draw_nth(struct mask *m, uint64_t seed, int draw, const struct mask_recipe *recipe, char *err,
-                  size_t err_size) {
-  struct mask_rng rng;
+int mask_draw_nth(struct mask *m, uint64_t seed, int draw, const struct mask_recipe *recipe,
+                  char *err, size_t err_size) {
+  struct mask_rng rng = {.next = 0};
   mask_rng_seed(&rng, seed);
   memset(m, 0, sizeof *m);
   for (int i = 0; i <= draw; i++) {

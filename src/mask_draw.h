@@ -23,8 +23,9 @@ struct mask_rng {
 };
 void mask_rng_seed(struct mask_rng *rng, uint64_t seed);
 uint32_t mask_rng_u32(struct mask_rng *rng);
-double mask_rng_random(struct mask_rng *rng);                            // [0, 1), 53 bits
-int32_t mask_rng_randint(struct mask_rng *rng, int32_t low, int32_t high); // low <= high, both included
+double mask_rng_random(struct mask_rng *rng);                              // [0, 1), 53 bits
+uint32_t mask_rng_below(struct mask_rng *rng, uint32_t n);                 // [0, n), n >= 1
+int32_t mask_rng_randint(struct mask_rng *rng, int32_t low, int32_t high); // [low, high]
 
 struct mask_recipe {
   enum mask_kind kind;
@@ -45,8 +46,8 @@ struct mask_recipe {
 int mask_draw(struct mask *m, struct mask_rng *rng, const struct mask_recipe *recipe, char *err,
               size_t err_size);
 // Mask number `draw` (from 0) of a fresh stream with this seed.
-int mask_draw_nth(struct mask *m, uint64_t seed, int draw, const struct mask_recipe *recipe, char *err,
-                  size_t err_size);
+int mask_draw_nth(struct mask *m, uint64_t seed, int draw, const struct mask_recipe *recipe,
+                  char *err, size_t err_size);
 // Name of the histogram that a length takes (study 2.3); above 64K prolong512k.
 const char *mask_histogram_for(int32_t seqlen, bool distributed);
 // The histograms of data/distributions, which are built in: "pile, prolong512k, prolong64k".

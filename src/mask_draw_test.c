@@ -74,9 +74,11 @@ static void test_golden(void **state) {
     if (lengths) {
       assert_int_equal(cJSON_GetArraySize(lengths), m.docs);
       for (int32_t i = 0; i < m.docs; i++)
-        assert_int_equal(m.doc_begin[i + 1] - m.doc_begin[i], cJSON_GetArrayItem(lengths, i)->valueint);
+        assert_int_equal(m.doc_begin[i + 1] - m.doc_begin[i],
+                         cJSON_GetArrayItem(lengths, i)->valueint);
     }
-    const cJSON *prefix = cJSON_GetObjectItem(row, "prefix"), *window = cJSON_GetObjectItem(row, "window");
+    const cJSON *prefix = cJSON_GetObjectItem(row, "prefix"),
+                *window = cJSON_GetObjectItem(row, "window");
     assert_int_equal(m.prefix, prefix ? prefix->valueint : 0);
     assert_int_equal(!!window, m.kind == MASK_GLOBAL_SLIDING_WINDOW);
     if (window)
@@ -92,14 +94,14 @@ static void test_vectors(void **state) {
     int32_t seqlen, docs, plc_p, pld_p, g, last_bcd;
     double fd, cd, sq, cb, plc, pld, gs, bcd, csw, fsw;
   } v[] = {
-      {1024, 4, 229, 303, 328, 1, 447594, 224309, 461172, 234449, 550906, 321011, 913520, 1048576, 524800,
-       1048576},
+      {1024, 4, 229, 303, 328, 1, 447594, 224309, 461172, 234449, 550906, 321011, 913520, 1048576,
+       524800, 1048576},
       {2048, 8, 457, 113, 655, 2, 767430, 384739, 983074, 667690, 2202372, 427936, 3650398, 3145728,
        1574400, 3146752},
-      {4096, 12, 913, 143, 1310, 1, 1975798, 989947, 2311226, 2415355, 8806984, 1090984, 14600116, 5242880,
-       3673600, 7343104},
-      {8192, 17, 1825, 236, 2620, 5, 15108732, 7558462, 10325629, 8271614, 35222928, 7849026, 58397512,
-       19922944, 7872000, 15735808},
+      {4096, 12, 913, 143, 1310, 1, 1975798, 989947, 2311226, 2415355, 8806984, 1090984, 14600116,
+       5242880, 3673600, 7343104},
+      {8192, 17, 1825, 236, 2620, 5, 15108732, 7558462, 10325629, 8271614, 35222928, 7849026,
+       58397512, 19922944, 7872000, 15735808},
       {16384, 25, 3649, 390, 5239, 4, 29567096, 14791740, 23423995, 16598043, 140881696, 16019449,
        233560526, 40894464, 16268800, 32521216},
       {24576, 43, 20953, 439, 5239, 1, 35964248, 17994412, 31091307, 19856412, 521505804, 20496158,
@@ -108,18 +110,18 @@ static void test_vectors(void **state) {
        934183042, 84934656, 33062400, 66092032},
       {40960, 69, 7297, 246, 10477, 2, 54399892, 27220426, 49246601, 34114105, 865500736, 28853877,
        1277501570, 101711872, 41459200, 82877440},
-      {49152, 77, 41906, 206, 10477, 1, 67918544, 33983848, 60474663, 141074943, 2086019593, 35347597,
-       1620820098, 121634816, 49856000, 99662848},
+      {49152, 77, 41906, 206, 10477, 1, 67918544, 33983848, 60474663, 141074943, 2086019593,
+       35347597, 1620820098, 121634816, 49856000, 99662848},
   };
   for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
     const struct {
       enum mask_kind kind;
       double area;
     } areas[] = {
-        {MASK_FULL_DOCUMENT, v[i].fd},      {MASK_CAUSAL_DOCUMENT, v[i].cd},
-        {MASK_SHARE_QUESTION, v[i].sq},     {MASK_CAUSAL_BLOCKWISE, v[i].cb},
-        {MASK_PREFIX_LM_CAUSAL, v[i].plc},  {MASK_PREFIX_LM_DOCUMENT, v[i].pld},
-        {MASK_SLIDING_WINDOW, v[i].fsw},    {MASK_SLIDING_WINDOW_CAUSAL, v[i].csw},
+        {MASK_FULL_DOCUMENT, v[i].fd},          {MASK_CAUSAL_DOCUMENT, v[i].cd},
+        {MASK_SHARE_QUESTION, v[i].sq},         {MASK_CAUSAL_BLOCKWISE, v[i].cb},
+        {MASK_PREFIX_LM_CAUSAL, v[i].plc},      {MASK_PREFIX_LM_DOCUMENT, v[i].pld},
+        {MASK_SLIDING_WINDOW, v[i].fsw},        {MASK_SLIDING_WINDOW_CAUSAL, v[i].csw},
         {MASK_BLOCK_CAUSAL_DOCUMENT, v[i].bcd}, {MASK_GLOBAL_SLIDING_WINDOW, v[i].gs},
     };
     for (size_t a = 0; a < sizeof areas / sizeof *areas; a++) {
@@ -153,8 +155,10 @@ static void test_long_documents(void **state) {
   };
   for (size_t i = 0; i < sizeof v / sizeof *v; i++)
     for (int kind = MASK_FULL_DOCUMENT_LONG; kind <= MASK_CAUSAL_DOCUMENT_LONG; kind++) {
-      struct mask m = draw((struct mask_recipe){.kind = (enum mask_kind)kind, .seqlen = v[i].seqlen,
-                                                .distributed = true}, 0);
+      struct mask m = draw((struct mask_recipe){.kind = (enum mask_kind)kind,
+                                                .seqlen = v[i].seqlen,
+                                                .distributed = true},
+                           0);
       assert_int_equal(m.docs, v[i].docs);
       for (int d = 0; d < 8; d++)
         assert_int_equal(m.doc_begin[d + 1] - m.doc_begin[d], v[i].first[d]);
@@ -181,8 +185,9 @@ static void test_histograms(void **state) {
   }
   assert_string_equal(mask_histogram_names(), "pile, prolong512k, prolong64k");
   // The override takes effect: same stream, other lengths (study 1.5, the rows of 8K and 16K).
-  struct mask m = draw((struct mask_recipe){.kind = MASK_FULL_DOCUMENT, .seqlen = 8192,
-                                            .histogram = "prolong64k"}, 0);
+  struct mask m = draw(
+      (struct mask_recipe){.kind = MASK_FULL_DOCUMENT, .seqlen = 8192, .histogram = "prolong64k"},
+      0);
   assert_int_equal(m.doc_begin[1], 545);
   assert_int_equal(m.doc_begin[2], 545 + 719);
   mask_free(&m);
@@ -203,8 +208,11 @@ static void test_block_sparse(void **state) {
     for (int l = 0; l < 6; l++)
       for (int r = 0; r < 5; r++) {
         const bool uniform = kind == MASK_UNIFORM_BLOCK_SPARSE;
-        const struct mask_recipe recipe = {.kind = (enum mask_kind)kind, .seqlen = lengths[l],
-                                           .heads_kv = 4, .block = 64, .block_min = 24,
+        const struct mask_recipe recipe = {.kind = (enum mask_kind)kind,
+                                           .seqlen = lengths[l],
+                                           .heads_kv = 4,
+                                           .block = 64,
+                                           .block_min = 24,
                                            .ratio = ratios[r]};
         struct mask m = draw(recipe, 1);
         const int32_t n = uniform ? (m.seqlen + 63) / 64 : m.seqlen < 64 ? 1 : m.seqlen / 64;
@@ -240,8 +248,11 @@ static void test_block_sparse(void **state) {
 // Each block column is kept about equally often, heads and draws differ, variable sizes vary, and a
 // block_min equal to the average gives equal blocks.
 static void test_block_sparse_random(void **state) {
-  struct mask_recipe recipe = {.kind = MASK_VARIABLE_BLOCK_SPARSE, .seqlen = 32768, .heads_kv = 2,
-                               .block = 256, .ratio = 0.25};
+  struct mask_recipe recipe = {.kind = MASK_VARIABLE_BLOCK_SPARSE,
+                               .seqlen = 32768,
+                               .heads_kv = 2,
+                               .block = 256,
+                               .ratio = 0.25};
   struct mask m = draw(recipe, 0), other = draw(recipe, 1);
   const size_t head_bytes = (size_t)m.blocks_q * (size_t)m.kept_words * 4;
   assert_int_equal(m.blocks_q, 128);
@@ -268,7 +279,8 @@ static void test_defaults(void **state) {
   struct mask m = draw((struct mask_recipe){.kind = MASK_SLIDING_WINDOW, .seqlen = 4000}, 0);
   assert_int_equal(m.window, 1024);
   mask_free(&m);
-  m = draw((struct mask_recipe){.kind = MASK_SLIDING_WINDOW_CAUSAL, .seqlen = 4000, .window = 7}, 0);
+  m = draw((struct mask_recipe){.kind = MASK_SLIDING_WINDOW_CAUSAL, .seqlen = 4000, .window = 7},
+           0);
   assert_int_equal(m.window, 7);
   mask_free(&m);
   m = draw((struct mask_recipe){.kind = MASK_BLOCK_CAUSAL_DOCUMENT, .seqlen = 640, .block = 64}, 2);
@@ -284,7 +296,8 @@ static void assert_refused(struct mask_recipe recipe, const char *why) {
   assert_int_equal(mask_draw_nth(&m, 42, 0, &recipe, err, sizeof err), -1);
   if (!strstr(err, why))
     fail_msg("'%s' does not say '%s'", err, why);
-  assert_int_equal(mask_draw_nth(&m, 42, 0, &recipe, NULL, 0), -1); // a caller may not want the sentence
+  assert_int_equal(mask_draw_nth(&m, 42, 0, &recipe, NULL, 0),
+                   -1); // a caller may not want the sentence
   mask_free(&m);
 }
 
@@ -297,17 +310,27 @@ static void test_refusals(void **state) {
   assert_refused((struct mask_recipe){.kind = bcd, .seqlen = 1000}, "multiple of its block, 1024");
   assert_refused((struct mask_recipe){.kind = ubs, .seqlen = 8, .ratio = 0.5}, "KV heads");
   assert_refused((struct mask_recipe){.kind = ubs, .seqlen = 8, .heads_kv = 1}, "ratio");
-  assert_refused((struct mask_recipe){.kind = ubs, .seqlen = 8, .heads_kv = 1, .ratio = 1.5}, "ratio");
-  assert_refused((struct mask_recipe){.kind = MASK_VARIABLE_BLOCK_SPARSE, .seqlen = 1024, .heads_kv = 1,
-                                      .ratio = 0.5, .block = 128, .block_min = 129}, "smallest");
+  assert_refused((struct mask_recipe){.kind = ubs, .seqlen = 8, .heads_kv = 1, .ratio = 1.5},
+                 "ratio");
+  assert_refused((struct mask_recipe){.kind = MASK_VARIABLE_BLOCK_SPARSE,
+                                      .seqlen = 1024,
+                                      .heads_kv = 1,
+                                      .ratio = 0.5,
+                                      .block = 128,
+                                      .block_min = 129},
+                 "smallest");
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random),         cmocka_unit_test(test_golden),
-      cmocka_unit_test(test_vectors),        cmocka_unit_test(test_long_documents),
-      cmocka_unit_test(test_histograms),     cmocka_unit_test(test_block_sparse),
-      cmocka_unit_test(test_block_sparse_random), cmocka_unit_test(test_defaults),
+      cmocka_unit_test(test_random),
+      cmocka_unit_test(test_golden),
+      cmocka_unit_test(test_vectors),
+      cmocka_unit_test(test_long_documents),
+      cmocka_unit_test(test_histograms),
+      cmocka_unit_test(test_block_sparse),
+      cmocka_unit_test(test_block_sparse_random),
+      cmocka_unit_test(test_defaults),
       cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

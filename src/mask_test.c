@@ -98,8 +98,11 @@ static void test_drawn(void **state) {
   for (int kind = 0; kind < MASK_KINDS; kind++)
     for (int i = 0; i < LENGTHS; i++)
       for (int draw = 0; draw < (lengths_tested[i] > 200 ? 1 : DRAWS); draw++) {
-        struct mask_recipe recipe = {.kind = (enum mask_kind)kind, .seqlen = lengths_tested[i],
-                                     .window = 1 + draw * 16, .heads_kv = 3, .ratio = 0.3};
+        struct mask_recipe recipe = {.kind = (enum mask_kind)kind,
+                                     .seqlen = lengths_tested[i],
+                                     .window = 1 + draw * 16,
+                                     .heads_kv = 3,
+                                     .ratio = 0.3};
         if (kind == MASK_BLOCK_CAUSAL_DOCUMENT)
           recipe.block = lengths_tested[i] % 4 ? 1 : 4;
         else if (mask_is_block_sparse(recipe.kind))
@@ -117,7 +120,8 @@ static void test_drawn(void **state) {
 // Documents, windows, prefixes and blocks chosen to meet edges: one token, a window or prefix as long
 // as the sequence or longer, a block that does not divide the documents.
 static void test_given(void **state) {
-  static const int32_t documents[][5] = {{1, 1, 125, 1, 1}, {129}, {127, 1, 1}, {1, 128}, {40, 40, 49}};
+  static const int32_t documents[][5] = {
+      {1, 1, 125, 1, 1}, {129}, {127, 1, 1}, {1, 128}, {40, 40, 49}};
   static const int32_t sizes[] = {0, 1, 16, 64, 128, 129, 130, 2000};
   for (int kind = 0; kind < MASK_UNIFORM_BLOCK_SPARSE; kind++)
     for (size_t d = 0; d < sizeof documents / sizeof *documents; d++)
@@ -140,7 +144,8 @@ static void test_given(void **state) {
       }
 }
 
-static double area_of(enum mask_kind kind, const int32_t *lengths, int32_t docs, int32_t parameter) {
+static double area_of(enum mask_kind kind, const int32_t *lengths, int32_t docs,
+                      int32_t parameter) {
   struct mask m;
   assert_int_equal(mask_init(&m, kind, 129, lengths, docs, parameter, parameter, 128, NULL, 0), 0);
   const double area = mask_area(&m);
@@ -187,12 +192,13 @@ static void test_names(void **state) {
   assert_memory_equal(mask_names(), "full, causal, ", 14);
 }
 
-static void assert_refused(enum mask_kind kind, int32_t seqlen, const int32_t *lengths, int32_t docs,
-                           int32_t parameter, const char *why) {
+static void assert_refused(enum mask_kind kind, int32_t seqlen, const int32_t *lengths,
+                           int32_t docs, int32_t parameter, const char *why) {
   struct mask m;
   char err[256] = "";
-  assert_int_equal(mask_init(&m, kind, seqlen, lengths, docs, parameter, parameter, parameter, err,
-                             sizeof err), -1);
+  assert_int_equal(
+      mask_init(&m, kind, seqlen, lengths, docs, parameter, parameter, parameter, err, sizeof err),
+      -1);
   if (!strstr(err, why))
     fail_msg("'%s' does not say '%s'", err, why);
   mask_free(&m); // harmless after a refusal
@@ -213,8 +219,8 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_drawn), cmocka_unit_test(test_given),   cmocka_unit_test(test_degenerate),
-      cmocka_unit_test(test_large), cmocka_unit_test(test_names),   cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_drawn), cmocka_unit_test(test_given), cmocka_unit_test(test_degenerate),
+      cmocka_unit_test(test_large), cmocka_unit_test(test_names), cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

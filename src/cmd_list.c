@@ -1,0 +1,194 @@
+// cmd_list.c -- `longca list`: kernels, masks, strategies, experiments, and who supports what.
+//
+// Everything is read where it is defined: the kernel registry, the mask table, experiments/*.exp.
+#include <getopt.h>
+#include <glob.h>
+#include <ini.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "cmd_list.h"
+
+void list_title(const struct list_request *r, const char *title) {
+  if (r->format != TABLE_CSV)
+    printf("%s%s\n\n", r->format == TABLE_MD ? "## " : "", title);
+}
+
+const char *list_place(enum attn_place place) { return place == ATTN_HOST ? "host" : "device"; }
+
+static int list_kernels(const struct list_request *r) {
+  list_title(r, "Kernels");
+  struct table t = table_new(5);
+  table_add(&t, "kernel");
+  table_add(&t, "place");
+  table_add(&t, "rep");
+  table_add(&t, "engine");
+  table_add(&t, "summary");
+  for (int i = 0; attn_kernels[i]; i++) {
+    const struct attn_kernel *k = attn_kernels[i];
+    table_add(&t, "%s", k->name);
+    table_add(&t, "%s", list_place(k->place));
+    table_add(&t, "%s", k->rep);
+    table_add(&t, "%s", k->engine);
+    table_add(&t, "%s", k->summary);
+  }
+  table_print(&t, r->format, stdout);
+  table_free(&t);
+  return 0;
+}
+
+static int list_masks(const struct list_request *r) {
+  list_title(r, "Masks");
+  struct table t = table_new(3);
+  table_add(&t, "mask");
+  table_add(&t, "abbreviation");
+  table_add(&t, "definition");
+  for (int kind = 0; kind < MASK_KINDS; kind++) {
+    table_add(&t, "%s", mask_name((enum mask_kind)kind));
+    table_add(&t, "%s", mask_abbreviation((enum mask_kind)kind));
+    table_add(&t, "%s", mask_summary((enum mask_kind)kind));
+  }
+  table_print(&t, r->format, stdout);
+  table_free(&t);
+  return 0;
+}
+
+static int list_strategies(const struct list_request *r) {
+  list_title(r, "Strategies");
+  puts(r->format == TABLE_CSV ? "strategy,summary"
+                              : "None yet: they come with context parallelism (cp/).");
+  return 0;
+}
+
+// Fills pattern with DIR/experiments/*.exp for the lowest DIR at or above `dir` that has them.
+static bool find_experiments(const char *dir, glob_t *found) {
+  char pattern[PATH_MAX + 32];
+  int length = (int)strnlen(dir, PATH_MAX);
+  do {
+    snprintf(pattern, sizeof pattern, "%.*s/experiments/*.exp", length, dir);
+    if (!glob(pattern, 0, NULL, found))
+      return true;
+    while (length > 0 && dir[--length] != '/')
+      ;
+  } while (length > 0);
+  return false;
+}
+
+static int keep_title(void *user, const char *section, const char *name, const char *value) {
+  char *title = user;
+  if (!strcmp(name, "title") && !*title)
+    snprintf(title, 256, "%s", value);
+  return 1;
+}
+
+static int list_experiments(const struct list_request *r) {
+  char dir[PATH_MAX + 1] = "";
+  glob_t found;
+  bool any = getcwd(dir, sizeof dir) && find_experiments(dir, &found);
+  if (!any) { // not below the tree: beside the program
+    const ssize_t n = readlink("/proc/self/exe", dir, PATH_MAX);
+    dir[n > 0 ? n : 0] = 0;
+    any = find_experiments(dir, &found);
+  }
+  if (!any) {
+    fputs("longca list: no experiments/*.exp here or above, nor above the program.\n", stderr);
+    return 1;
+  }
+  list_title(r, "Experiments");
+  struct table t = table_new(2);
+  table_add(&t, "experiment");
+  table_add(&t, "title");
+  for (size_t i = 0; i < found.gl_pathc; i++) {
+    const char *name = strrchr(found.gl_pathv[i], '/') + 1;
+    char title[256] = "";
+    if (ini_parse(found.gl_pathv[i], keep_title, title) && !*title)
+      snprintf(title, sizeof title, "(cannot be read)");
+    table_add(&t, "%.*s", (int)(strlen(name) - strlen(".exp")), name);
+    table_add(&t, "%s", title);
+  }
+  table_print(&t, r->format, stdout);
+  table_free(&t);
+  globfree(&found);
+  return 0;
+}
+
+static const struct section {
+  const char *name;
+  int (*list)(const struct list_request *r);
+} sections[] = {
+    {"kernels", list_kernels},         {"masks", list_masks},     {"strategies", list_strategies},
+    {"experiments", list_experiments}, {"support", list_support},
+};
+enum { SECTIONS = sizeof sections / sizeof *sections };
+
+static void usage(FILE *out) {
+  fputs("usage: longca list [kernels|masks|strategies|experiments|support] [OPTION...]\n\n"
+        "Without an argument: all of them.\n\n"
+        "  --csv          as CSV (one of them at a time)\n"
+        "  --md           as Markdown\n"
+        "  --heads Q:KV   query and KV heads that support is asked for (8:8)\n",
+        out);
+}
+
+int cmd_list(int argc, char **argv) {
+  static const struct option options[] = {
+      {"csv", 0, 0, 'c'}, {"md", 0, 0, 'm'}, {"heads", 1, 0, 'q'}, {"help", 0, 0, 'h'}, {0}};
+  struct list_request r = {.format = TABLE_TEXT, .heads_q = 8, .heads_kv = 8};
+  int c;
+  char rest;
+  opterr = 0;
+  optind = 1;
+  while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1)
+    switch (c) {
+    case 'c':
+      r.format = TABLE_CSV;
+      break;
+    case 'm':
+      r.format = TABLE_MD;
+      break;
+    case 'q':
+      if (sscanf(optarg, "%d:%d%c", &r.heads_q, &r.heads_kv, &rest) != 2 || r.heads_q < 1 ||
+          r.heads_kv < 1 || r.heads_q > 1024 || r.heads_q % r.heads_kv) {
+        fprintf(stderr,
+                "longca list: --heads needs Q:KV, Q a multiple of KV, e.g. 64:8, not '%s'.\n",
+                optarg);
+        return 2;
+      }
+      break;
+    case 'h':
+      usage(stdout);
+      return 0;
+    default:
+      fprintf(stderr,
+              c == ':' ? "longca list: %s needs a value.\n"
+                       : "longca list: unknown option '%s'; the options are --csv, --md, "
+                         "--heads, --help.\n",
+              argv[optind - 1]);
+      return 2;
+    }
+  const char *wanted = optind < argc ? argv[optind] : NULL;
+  if (optind + 1 < argc || (!wanted && r.format == TABLE_CSV)) {
+    fputs("longca list: name one of kernels, masks, strategies, experiments, support.\n", stderr);
+    return 2;
+  }
+  int status = 0, met = 0;
+  for (int i = 0; i < SECTIONS; i++)
+    if (!wanted || !strcmp(wanted, sections[i].name)) {
+      if (met++)
+        putchar('\n');
+      if (sections[i].list(&r))
+        status = 1;
+    }
+  if (!met) {
+    fprintf(stderr,
+            "longca list: unknown '%s'; there are kernels, masks, strategies, experiments, "
+            "support.\n",
+            wanted);
+    return 2;
+  }
+  return status;
+}

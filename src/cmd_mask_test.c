@@ -1,0 +1,158 @@
+// cmd_mask_test.c -- what `longca mask` prints, called as the program calls it.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+#include <cmocka.h>
+
+#include "cmd.h"
+
+static char out[1 << 16], err[1 << 12];
+
+static void read_back(FILE *file, char *text, size_t size) {
+  rewind(file);
+  text[fread(text, 1, size - 1, file)] = 0;
+  fclose(file);
+}
+
+// Runs `longca mask ARGUMENTS` (separated by blanks) and keeps its output; returns the exit status.
+static int run(const char *arguments) {
+  char copy[256], *argv[32] = {"mask"}, *rest = copy;
+  int argc = 1;
+  snprintf(copy, sizeof copy, "%s", arguments);
+  while ((argv[argc] = strtok_r(rest, " ", &rest)))
+    argc++;
+  FILE *files[2] = {tmpfile(), tmpfile()};
+  assert_true(files[0] && files[1]);
+  fflush(NULL);
+  const int kept[2] = {dup(1), dup(2)};
+  dup2(fileno(files[0]), 1);
+  dup2(fileno(files[1]), 2);
+  const int status = cmd_mask(argc, argv);
+  fflush(NULL);
+  for (int i = 0; i < 2; i++) {
+    dup2(kept[i], i + 1);
+    close(kept[i]);
+  }
+  read_back(files[0], out, sizeof out);
+  read_back(files[1], err, sizeof err);
+  return status;
+}
+
+static void add(char *line, size_t size, const char *format, ...) {
+  const size_t used = strlen(line);
+  va_list ap;
+  va_start(ap, format);
+  vsnprintf(line + used, size - used, format, ap);
+  va_end(ap);
+}
+
+// Three successive draws a call are the golden rows, column by column.
+static void test_csv(void **state) {
+  FILE *file = fopen("src/golden_masks.json", "rb");
+  assert_non_null(file); // run from the top of the tree
+  static char text[1 << 16];
+  read_back(file, text, sizeof text);
+  cJSON *rows = cJSON_Parse(text);
+  assert_non_null(rows);
+  int checked = 0;
+  const cJSON *row;
+  char line[4096] = "mask,seqlen,seed,draw,histogram,lengths,prefix,window,area\n", arguments[256];
+  cJSON_ArrayForEach(row, rows) {
+    const char *name = cJSON_GetObjectItem(row, "mask")->valuestring;
+    const int seqlen = cJSON_GetObjectItem(row, "seqlen")->valueint;
+    const int number = cJSON_GetObjectItem(row, "draw")->valueint;
+    add(line, sizeof line, "%s,%d,42,%d,%s,", name, seqlen, number,
+        cJSON_GetObjectItem(row, "histogram")->valuestring);
+    const cJSON *length, *lengths = cJSON_GetObjectItem(row, "lengths");
+    cJSON_ArrayForEach(length, lengths)
+        add(line, sizeof line, "%s%d", length == lengths->child ? "" : " ", length->valueint);
+    for (int i = 0; i < 2; i++) {
+      const cJSON *value = cJSON_GetObjectItem(row, i ? "window" : "prefix");
+      add(line, sizeof line, value ? ",%d" : ",", value ? value->valueint : 0);
+    }
+    add(line, sizeof line, ",%.0f\n", cJSON_GetObjectItem(row, "area")->valuedouble);
+    if (number < 2)
+      continue;
+    snprintf(arguments, sizeof arguments, "--kind %s --seqlen %d --draws 3 --csv", name, seqlen);
+    assert_int_equal(run(arguments), 0);
+    assert_string_equal(out, line);
+    assert_string_equal(err, "");
+    strcpy(line, "mask,seqlen,seed,draw,histogram,lengths,prefix,window,area\n");
+    checked++;
+  }
+  assert_int_equal(checked, 14 * 3);
+  cJSON_Delete(rows);
+}
+
+static void test_picture(void **state) {
+  assert_int_equal(run("--kind causal --seqlen 4"), 0);
+  assert_memory_equal(out, "#...\n##..\n###.\n####\n", 20);
+  assert_non_null(strstr(out, "area 10 of 16 pairs, density 0.6250\n"));
+  assert_int_equal(run("--kind causal --seqlen 1K --width 2"), 0);
+  assert_memory_equal(out, "+.\n#+\n", 6);
+  assert_int_equal(run("--kind causal_document --seqlen 1024"), 0);
+  assert_non_null(strstr(out, "4 documents (pile): 353 559 102 10\n"));
+  assert_int_equal(run("--kind causal --seqlen 7 --matrix 3"), 0);
+  assert_string_equal(out, "0.75 0 0\n1 0.75 0\n1 1 0.666667\n");
+}
+
+static void test_options(void **state) {
+  assert_int_equal(run("--kind full_document --seqlen 8192 --histogram prolong64k --csv"), 0);
+  assert_non_null(strstr(out, "full_document,8192,42,0,prolong64k,545 719 166"));
+  assert_int_equal(run("--kind full_document --seqlen 64K --distributed --csv"), 0);
+  assert_non_null(strstr(out, ",prolong512k,"));
+  assert_int_equal(run("--kind causal_document --seqlen 1024 --draw 2 --csv"), 0);
+  assert_non_null(strstr(out, "causal_document,1024,42,2,pile,618 406,,,273892\n"));
+  assert_int_equal(run("--kind block_causal_document --seqlen 64 --block 16 --csv"), 0);
+  assert_non_null(strstr(out, ",pile,32 16 16,,,1280\n")); // 2 1 1 blocks, as study 1.5 at 4096
+  assert_int_equal(run("--kind uniform_block_sparse --seqlen 256 --block 64 --ratio 0.25 --csv"),
+                   0);
+  assert_non_null(strstr(out, "uniform_block_sparse,256,42,0,,,,,16384\n"));
+  assert_int_equal(run("--help"), 0);
+  assert_non_null(strstr(out, "usage: longca mask"));
+}
+
+// Bad input: exit code 2, nothing on stdout, one sentence on stderr.
+static void test_refusals(void **state) {
+  static const char *const bad[][2] = {
+      {"", "--kind is missing"},
+      {"--kind foo", "unknown mask 'foo'; the masks are full, causal"},
+      {"--kind", "needs a value"},
+      {"--kind full", "--seqlen is missing"},
+      {"--kind full --seqlen 0", "'0'"},
+      {"--kind full --seqlen 3G", "'3G'"},
+      {"--kind full --seqlen 2048M", "'2048M'"},
+      {"--kind full --seqlen 8 --seed -1", "--seed"},
+      {"--kind full --seqlen 8 --ratio nan", "--ratio"},
+      {"--kind full --seqlen 8 --foo", "unknown option '--foo'"},
+      {"--kind full --seqlen 8 x", "'x'"},
+      {"--kind full --seqlen 8 --matrix 9", "--matrix"},
+      {"--kind full --seqlen 8 --head 1", "--heads-kv"},
+      {"--kind causal_document --seqlen 8 --histogram c4", "pile, prolong512k, prolong64k"},
+      {"--kind block_causal_document --seqlen 1000", "multiple of its block, 1024"},
+      {"--kind block_causal_document --seqlen 1000 --csv", "multiple of its block, 1024"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    assert_int_equal(run(bad[i][0]), 2);
+    assert_string_equal(out, "");
+    if (!strstr(err, bad[i][1]) || strchr(err, '\n') != err + strlen(err) - 1)
+      fail_msg("'%s': '%s' does not say '%s' in one line", bad[i][0], err, bad[i][1]);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_csv),
+      cmocka_unit_test(test_picture),
+      cmocka_unit_test(test_options),
+      cmocka_unit_test(test_refusals),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
