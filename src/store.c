@@ -178,7 +178,7 @@ static size_t format_line(const struct row *row, char *line, size_t size) {
 // Room for every column at its longest, each character a doubled quote.
 enum { LINE_MAX_BYTES = MAX_COLUMNS * (2 * ROW_REASON + 3) };
 
-static int write_line(int fd, const struct row *row) {
+static int write_line(int fd, const struct row *row, bool flush) {
   char *line = malloc(LINE_MAX_BYTES);
   if (!line)
     return -1;
@@ -195,7 +195,7 @@ static int write_line(int fd, const struct row *row) {
   }
   free(line);
   // A full disk may show only when the data are flushed. EINVAL, EROFS: a special file, no flush.
-  if (done == size && (!fdatasync(fd) || errno == EINVAL || errno == EROFS))
+  if (done == size && (!flush || !fdatasync(fd) || errno == EINVAL || errno == EROFS))
     return 0;
   const int cause = errno;
   if (before >= 0 && ftruncate(fd, before)) {
@@ -214,55 +214,103 @@ static void make_folders(const char *path) {
   }
 }
 
+// Opens and locks the file that bears the name, even when a store_replace() swaps it meanwhile.
+static int open_locked(const char *path, char *err, size_t err_size) {
+  for (;;) {
+    struct stat by_fd, by_name;
+    const int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0) {
+      snprintf(err, err_size, "%s: %s", path, strerror(errno));
+      return -1;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+      snprintf(err, err_size, "%s: another run is writing this file; wait for it or stop it", path);
+      close(fd);
+      return -1;
+    }
+    if (!fstat(fd, &by_fd) && !stat(path, &by_name) && by_fd.st_ino == by_name.st_ino)
+      return fd;
+    close(fd);
+  }
+}
+
+// Makes the header ours: writes it into an empty file, and brings the rows of an older version along
+// when they have no column that would be lost.
+static int settle_header(struct store *s, const char *text, size_t size, char *err, size_t err_size) {
+  static char header[LINE_MAX_BYTES];
+  const size_t header_size = format_line(NULL, header, sizeof header);
+  if (!size) {
+    if (!write_line(s->fd, NULL, true))
+      return 0;
+    snprintf(err, err_size, "%s: %s", s->path, strerror(errno));
+    return -1;
+  }
+  if (size >= header_size && !memcmp(text, header, header_size))
+    return 0;
+  snprintf(header, sizeof header, "%.*s", (int)strcspn(text, "\r\n"), text);
+  for (char *name, *rest = header; (name = strsep(&rest, ","));)
+    if (!row_find_column(name)) {
+      snprintf(err, err_size, "%s: unknown column '%.40s', so another version wrote it; move it away",
+               s->path, name);
+      return -1;
+    }
+  struct row *rows;
+  size_t n;
+  if (store_read(s->path, &rows, &n, err, err_size))
+    return -1;
+  const int status = store_replace(s, rows, n, err, err_size);
+  free(rows);
+  return status;
+}
+
 int store_open(struct store *s, const char *path, char *err, size_t err_size) {
-  if (strlen(path) >= sizeof s->path) {
+  s->fd = -1;
+  if (strlen(path) >= sizeof s->path - 8) {
     snprintf(err, err_size, "%.80s...: the path is too long", path);
     return -1;
   }
   snprintf(s->path, sizeof s->path, "%s", path);
   make_folders(path);
-  s->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (s->fd < 0) {
+  s->fd = open_locked(path, err, err_size);
+  if (s->fd < 0)
+    return -1;
+  size_t size = 0;
+  char *text = slurp(s->fd, &size);
+  const size_t whole = text ? whole_lines(text, size) : 0;
+  int status = -1;
+  if (!text || (whole < size && ftruncate(s->fd, (off_t)whole)))
     snprintf(err, err_size, "%s: %s", path, strerror(errno));
+  else
+    status = settle_header(s, text, whole, err, err_size);
+  free(text);
+  if (status)
+    store_close(s);
+  return status;
+}
+
+int store_replace(struct store *s, const struct row *rows, size_t n, char *err, size_t err_size) {
+  char path[STORE_PATH + 8];
+  snprintf(path, sizeof path, "%s.new", s->path);
+  const int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+  bool ok = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB) && !write_line(fd, NULL, false);
+  for (size_t i = 0; ok && i < n; i++)
+    ok = !write_line(fd, &rows[i], false);
+  ok = ok && !fdatasync(fd);
+  if (!ok || rename(path, s->path)) {
+    snprintf(err, err_size, "%s: %s", path, strerror(errno));
+    if (fd >= 0) {
+      unlink(path);
+      close(fd);
+    }
     return -1;
   }
-  char *text = NULL, *header = NULL;
-  size_t size = 0;
-  if (flock(s->fd, LOCK_EX | LOCK_NB)) {
-    snprintf(err, err_size, "%s: another run is writing this file; wait for it or stop it", path);
-    goto fail;
-  }
-  header = malloc(LINE_MAX_BYTES);
-  text = slurp(s->fd, &size);
-  if (!text || !header) {
-    snprintf(err, err_size, "%s: %s", path, strerror(errno));
-    goto fail;
-  }
-  const size_t whole = whole_lines(text, size), header_size = format_line(NULL, header, LINE_MAX_BYTES);
-  if (whole < size && ftruncate(s->fd, (off_t)whole)) {
-    snprintf(err, err_size, "%s: cannot cut off the torn last line: %s", path, strerror(errno));
-    goto fail;
-  }
-  if (whole && (whole < header_size || memcmp(text, header, header_size) != 0)) {
-    snprintf(err, err_size, "%s: its columns are those of another version; move the file away", path);
-    goto fail;
-  }
-  if (!whole && write_line(s->fd, NULL)) {
-    snprintf(err, err_size, "%s: %s", path, strerror(errno));
-    goto fail;
-  }
-  free(text);
-  free(header);
+  close(s->fd);
+  s->fd = fd;
   return 0;
-fail:
-  free(text);
-  free(header);
-  store_close(s);
-  return -1;
 }
 
 int store_append(struct store *s, const struct row *row, char *err, size_t err_size) {
-  if (!write_line(s->fd, row))
+  if (!write_line(s->fd, row, true))
     return 0;
   snprintf(err, err_size, "%s: %s", s->path, strerror(errno));
   return -1;

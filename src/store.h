@@ -25,7 +25,10 @@ int store_open(struct store *s, const char *path, char *err, size_t err_size);
 // Appends one line and flushes it to the disk. When it does not fit, the file is left as it was,
 // -1 is returned with a sentence in err, and a later try may succeed.
 int store_append(struct store *s, const struct row *row, char *err, size_t err_size);
-// For a forked child: drops its copy of the file so that only the parent holds the lock.
+// Replaces all rows: written to a new file that then takes the old one's place, so that a stop at any
+// moment leaves one or the other. The lock moves along. 0, or -1 with a sentence in err.
+int store_replace(struct store *s, const struct row *rows, size_t n, char *err, size_t err_size);
+// Also for a forked child: drops its copy of the file, so that only the parent holds the lock.
 void store_close(struct store *s);
 
 #endif

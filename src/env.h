@@ -1,0 +1,22 @@
+// env.h -- this machine: its name, and everything about it that a measurement may depend on.
+#ifndef LONGCA_ENV_H
+#define LONGCA_ENV_H
+
+#include <stdio.h>
+
+#include "../kernels/attn.h"
+
+// Short name: $LONGCA_MACHINE, or the GPU ("h200") for the device, or processor and cores
+// ("amd-epyc-2c") for the host. Letters, digits and - only. Returns buf.
+const char *env_machine(enum attn_place place, char *buf, size_t size);
+// GPUs that this build can use. Asked in a child, so that the caller never initialises CUDA.
+int env_gpu_count(void);
+// Commit of the sources, with "-dirty" when tracked files differ; "unknown" outside git.
+const char *env_commit(void);
+// All of it as JSON, for free(); NULL when memory runs out.
+char *env_json(enum attn_place place);
+// What would disturb a measurement (governor, load, other users of the GPU, ...), one sentence a line
+// into `out`. Returns how many.
+int env_check(FILE *out);
+
+#endif

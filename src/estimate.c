@@ -1,0 +1,128 @@
+// estimate.c -- expected time of a point: its FLOP over the rate that the machine's rows show for the
+// kernel (else an assumed one), times the calls that the timing rule will make, plus what surrounds it.
+#include "estimate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "flops.h"
+#include "mask_draw.h"
+#include "stats.h"
+
+// Assumed rates over the visible area in TFLOP/s, from a 2-core laptop-class host and an H200; and the
+// rate of the double reference on one core.
+#define HOST_TFLOP_S 0.05
+#define DEVICE_TFLOP_S 300.0
+#define REFERENCE_TFLOP_S 0.0008
+
+enum { RATES = 64, SAMPLES = 4096 };
+static struct rate {
+  char kernel[POINT_NAME];
+  bool bwd, host;
+  double tflop_s;
+} rates[RATES];
+static int n_rates;
+
+static struct rate *find_rate(const char *kernel, bool bwd, bool host) {
+  for (int i = 0; i < n_rates; i++)
+    if (!strcmp(rates[i].kernel, kernel) && rates[i].bwd == bwd && rates[i].host == host)
+      return &rates[i];
+  return NULL;
+}
+
+static bool row_is_host(const struct row *row) { return !strcmp(row->engine, "cpu"); }
+static bool row_is_bwd(const struct row *row) { return !strcmp(row->pass, "bwd"); }
+
+void estimate_learn(const struct row *rows, size_t n) {
+  n_rates = 0;
+  for (size_t i = 0; i < n; i++) {
+    const bool bwd = row_is_bwd(&rows[i]), host = row_is_host(&rows[i]);
+    if (strcmp(rows[i].status, "ok") != 0 || find_rate(rows[i].kernel, bwd, host) || n_rates == RATES)
+      continue;
+    double seen[SAMPLES];
+    size_t count = 0;
+    for (size_t j = i; j < n && count < SAMPLES; j++)
+      if (!strcmp(rows[j].status, "ok") && !strcmp(rows[j].kernel, rows[i].kernel) &&
+          row_is_bwd(&rows[j]) == bwd && row_is_host(&rows[j]) == host)
+        seen[count++] = rows[j].tflop_s;
+    struct rate *r = &rates[n_rates++];
+    snprintf(r->kernel, sizeof r->kernel, "%.40s", rows[i].kernel);
+    r->bwd = bwd;
+    r->host = host;
+    r->tflop_s = stats_median(seen, count);
+  }
+}
+
+// Area of the first draw; the last one is remembered, since a series asks for the same again and again.
+static double area_of(const struct point *p) {
+  static struct point last;
+  static double area;
+  if (mask_is_block_sparse(p->mask)) // drawing these patterns takes too long for an estimate
+    return (double)p->seqlen * p->seqlen * p->ratio;
+  if (last.mask == p->mask && last.seqlen == p->seqlen && last.window == p->window &&
+      last.block == p->block && last.seed == p->seed && !strcmp(last.histogram, p->histogram))
+    return area;
+  struct mask mask;
+  char err[ROW_REASON];
+  const struct mask_recipe recipe = {.kind = p->mask,
+                                     .seqlen = p->seqlen,
+                                     .histogram = *p->histogram ? p->histogram : NULL,
+                                     .window = p->window,
+                                     .block = p->block};
+  last = *p;
+  area = 0;
+  if (!mask_draw_nth(&mask, p->seed, 0, &recipe, err, sizeof err)) {
+    area = mask_area(&mask);
+    mask_free(&mask);
+  }
+  return area;
+}
+
+// Whether the kernel refuses such points: asked with the smallest mask of the kind.
+static bool refused(const struct point *p) {
+  const struct attn_kernel *kernel = attn_find(p->kernel, p->place);
+  struct mask mask;
+  char err[ROW_REASON];
+  const struct mask_recipe recipe = {.kind = p->mask,
+                                     .seqlen = p->block ? 2 * p->block : p->seqlen < 64 ? p->seqlen : 64,
+                                     .histogram = *p->histogram ? p->histogram : NULL,
+                                     .heads_kv = p->heads_kv,
+                                     .window = p->window,
+                                     .block = p->block,
+                                     .ratio = p->ratio};
+  if (!kernel || mask_draw_nth(&mask, p->seed, 0, &recipe, err, sizeof err))
+    return true;
+  const struct attn_problem problem = {.mask = &mask,
+                                       .dtype = p->dtype,
+                                       .heads_q = p->heads_q,
+                                       .heads_kv = p->heads_kv,
+                                       .dim = p->dim,
+                                       .rows_q = recipe.seqlen,
+                                       .rows_k = recipe.seqlen,
+                                       .backward = p->pass == ATTN_BWD};
+  const bool no = attn_why_not(kernel, &problem) != NULL;
+  mask_free(&mask);
+  return no;
+}
+
+double estimate_s(const struct point *p) {
+  const bool host = p->place == ATTN_HOST;
+  const double worker_s = host ? 0.005 : 0.02;
+  if (*p->left_out)
+    return 0.001;
+  if (refused(p))
+    return worker_s;
+  const double area = area_of(p);
+  const struct rate *r = find_rate(p->kernel, p->pass == ATTN_BWD, host);
+  const double tflop_s = r && r->tflop_s > 0 ? r->tflop_s : host ? HOST_TFLOP_S : DEVICE_TFLOP_S;
+  const double call_s = flops_attention(area, p->heads_q, p->dim, p->pass) / tflop_s * 1e-12;
+  double calls = p->seconds / call_s;
+  calls = fmax(p->samples_min, fmin(calls, p->samples_max));
+  const double warm = fmin(p->warmup, 0.25 * p->seconds / call_s) + 1;
+  const double reference_flop = fmin(flops_attention(area, p->heads_q, p->dim, p->pass), CHECK_FULL_FLOP);
+  const double inputs_s = 3.0 * p->seqlen * p->dim * (p->heads_q + p->heads_kv) * 10e-9;
+  return worker_s + inputs_s + reference_flop / REFERENCE_TFLOP_S * 1e-12 + (warm + calls) * call_s;
+}

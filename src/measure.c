@@ -1,0 +1,342 @@
+// measure.c -- one point from mask to row (study 3, style B.5):
+//   draw the mask, fill q, k, v, dO with N(0, 1) | prepare | one call, whose memory is noted and whose
+//   outputs are checked against the double reference | warm-up | timed calls until the 95 % interval
+//   of the median is within 1 % on either side, or samples_max, or the seconds are spent.
+// Backward runs and checks forward first, on the same plan. Host calls are timed with warm caches,
+// device calls cold (device.h). Where memory is, and how a call is timed, is struct place.
+#include "measure.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "flops.h"
+#include "mask_draw.h"
+#include "place.h"
+#include "stats.h"
+#include "tensor.h"
+
+enum { Q, K, V, D_O, O, LSE, DQ, DK, DV, TENSORS };
+
+struct tensor {
+  void *host, *placed; // the same on the host
+  int64_t n;
+  enum attn_dtype dtype;
+};
+
+// A mask and inputs outlive their point: a worker that goes on to the next kernel of a series, on a
+// device, finds them ready. At 128K tokens making them takes far longer than the measurement.
+static struct {
+  char key[POINT_KEY];
+  struct mask mask;
+  struct tensor input[O];
+} kept;
+
+struct measurement {
+  const struct point *p;
+  const struct place *place;
+  struct row *row;
+  struct attn_problem problem;
+  struct attn_plan plan;
+  struct tensor t[TENSORS];
+  struct attn_args args; // in the place's memory
+};
+
+static size_t tensor_bytes(const struct tensor *t) { return (size_t)t->n * tensor_elem_bytes(t->dtype); }
+
+static int fail(struct row *row, const char *status, const char *reason) {
+  snprintf(row->status, sizeof row->status, "%s", status);
+  snprintf(row->reason, sizeof row->reason, "%s", reason);
+  return 1;
+}
+
+static int fail_place(struct measurement *m) {
+  return fail(m->row, m->place->error_is_oom() ? "oom" : "crash", m->place->error());
+}
+
+static int fail_kernel(struct measurement *m) {
+  return fail(m->row, attn_error_is_oom() ? "oom" : "crash", attn_error());
+}
+
+static void tensor_release(const struct place *place, struct tensor *t) {
+  if (t->placed != t->host)
+    place->release(t->placed);
+  free(t->host);
+  memset(t, 0, sizeof *t);
+}
+
+// Memory on the host, poisoned, and in the place.
+static int tensor_make(struct measurement *m, struct tensor *t, enum attn_dtype dtype, int64_t n) {
+  t->n = n;
+  t->dtype = dtype;
+  t->host = tensor_alloc(dtype, n);
+  if (!t->host)
+    return fail(m->row, "oom", "out of host memory for the tensors");
+  t->placed = m->place->shares_host ? t->host : m->place->alloc(tensor_bytes(t));
+  if (!t->placed)
+    return fail_place(m);
+  return m->place->shares_host || !m->place->upload(t->placed, t->host, tensor_bytes(t)) ? 0 : fail_place(m);
+}
+
+static void forget(const struct place *place) {
+  if (*kept.key)
+    mask_free(&kept.mask);
+  for (int i = 0; i < O; i++)
+    tensor_release(place, &kept.input[i]);
+  memset(&kept, 0, sizeof kept);
+}
+
+static int draw(struct measurement *m) {
+  const struct point *p = m->p;
+  char key[POINT_KEY], err[ROW_REASON] = "";
+  struct row same = *m->row; // what mask and inputs depend on: neither kernel nor pass
+  same.kernel[0] = same.pass[0] = 0;
+  if (!strcmp(point_key(&same, key), kept.key))
+    return 0;
+  forget(m->place);
+  const struct mask_recipe recipe = {.kind = p->mask,
+                                     .seqlen = p->seqlen,
+                                     .histogram = *p->histogram ? p->histogram : NULL,
+                                     .heads_kv = p->heads_kv,
+                                     .window = p->window,
+                                     .block = p->block,
+                                     .ratio = p->ratio};
+  if (mask_draw_nth(&kept.mask, p->seed, p->draw, &recipe, err, sizeof err))
+    return fail(m->row, "unsupported", err);
+  memcpy(kept.key, key, sizeof key);
+  return 0;
+}
+
+static int fill_inputs(struct measurement *m) {
+  const struct point *p = m->p;
+  const int64_t rows[O] = {p->heads_q, p->heads_kv, p->heads_kv, p->heads_q};
+  for (int i = 0; i < (p->pass == ATTN_BWD ? O : D_O); i++) {
+    struct tensor *t = &kept.input[i];
+    if (!t->placed) {
+      tensor_release(m->place, t); // what a failed attempt left
+      if (tensor_make(m, t, p->dtype, rows[i] * p->seqlen * p->dim))
+        return 1;
+      // One stream a tensor and draw, so that draws differ in their numbers too.
+      tensor_fill_normal(t->host, t->dtype, t->n, p->seed, (uint64_t)p->draw * O + (uint64_t)i);
+      if (!m->place->shares_host && m->place->upload(t->placed, t->host, tensor_bytes(t)))
+        return fail_place(m);
+    }
+    m->t[i] = *t;
+  }
+  return 0;
+}
+
+static int make_outputs(struct measurement *m) {
+  const struct point *p = m->p;
+  const int64_t q = (int64_t)p->heads_q * p->seqlen * p->dim, k = (int64_t)p->heads_kv * p->seqlen * p->dim;
+  int bad = tensor_make(m, &m->t[O], p->dtype, q) ||
+            tensor_make(m, &m->t[LSE], ATTN_FP32, (int64_t)p->heads_q * p->seqlen);
+  if (!bad && p->pass == ATTN_BWD)
+    bad = tensor_make(m, &m->t[DQ], p->dtype, q) || tensor_make(m, &m->t[DK], p->dtype, k) ||
+          tensor_make(m, &m->t[DV], p->dtype, k);
+  return bad;
+}
+
+static struct attn_args arguments(const struct measurement *m, bool on_host) {
+  const struct tensor *t = m->t;
+#define MEMORY(i) (on_host ? t[i].host : t[i].placed)
+  return (struct attn_args){.q = MEMORY(Q),   .k = MEMORY(K),   .v = MEMORY(V),   .o = MEMORY(O),
+                            .lse = MEMORY(LSE), .d_o = MEMORY(D_O), .dq = MEMORY(DQ), .dk = MEMORY(DK),
+                            .dv = MEMORY(DV)};
+#undef MEMORY
+}
+
+static int call_forward(void *context) {
+  struct measurement *m = context;
+  return m->plan.kernel->forward(&m->plan, &m->args);
+}
+
+static int call_backward(void *context) {
+  struct measurement *m = context;
+  return m->plan.kernel->backward(&m->plan, &m->args);
+}
+
+// One call, and its outputs [first, last] checked.
+static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pass) {
+  struct row *row = m->row;
+  if ((pass == ATTN_BWD ? call_backward : call_forward)(m))
+    return fail_kernel(m);
+  if (m->place->sync())
+    return fail_place(m);
+  if (last_pass) // before the check, which needs memory of its own
+    row->peak_mem_bytes = m->place->peak_bytes();
+  for (int i = pass == ATTN_BWD ? DQ : O; i <= (pass == ATTN_BWD ? DV : LSE); i++)
+    if (!m->place->shares_host && m->place->download(m->t[i].host, m->t[i].placed, tensor_bytes(&m->t[i])))
+      return fail_place(m);
+  struct verify_report report = {0};
+  const struct attn_args args = arguments(m, true);
+  const bool right = check_outputs(&m->problem, &args, pass, m->p->seed, &report);
+  row->err_max = report.err_max;
+  row->err_cos = report.err_cos;
+  row->wrong = (double)report.wrong;
+  if (right)
+    return 0;
+  char reason[ROW_REASON];
+  if (report.rows)
+    snprintf(reason, sizeof reason, "%s: %lld of %lld checked rows are off, row %lld by %.3g (relative)",
+             point_pass_name(pass), (long long)report.wrong, (long long)report.rows, (long long)report.worst,
+             report.err_max);
+  else
+    snprintf(reason, sizeof reason, "%s: the reference ran out of memory, so nothing was checked",
+             point_pass_name(pass));
+  row->err_max = row->err_cos = row->wrong = NAN; // only ok carries numbers
+  return fail(row, "wrong", reason);
+}
+
+static bool precise(const double *time_us, int n) {
+  double low, high;
+  return stats_median_interval(time_us, (size_t)n, &low, &high) &&
+         high - low <= 0.02 * stats_median(time_us, (size_t)n);
+}
+
+static int time_calls(struct measurement *m) {
+  const struct point *p = m->p;
+  struct row *row = m->row;
+  int (*const call)(void *) = p->pass == ATTN_BWD ? call_backward : call_forward;
+  const int most = p->samples_max > p->samples_min ? p->samples_max : p->samples_min;
+  double *time_us = malloc(3 * (size_t)most * sizeof *time_us);
+  if (!time_us)
+    return fail(row, "oom", "out of host memory for the samples");
+  double *const sm_mhz = time_us + most, *const power_w = sm_mhz + most;
+  int n = 0, bad = 0;
+  bool throttled = false;
+  double spent_us = 0;
+  attn_error_set(false, "%s", ""); // so that it tells the kernel's failures from the place's
+  for (int i = -p->warmup; !bad && n < most; i++) {
+    struct device_sample s;
+    // Warm-up takes at most a quarter of the time; the checked call was one more.
+    if (i < 0 && spent_us > 0.25e6 * p->seconds)
+      i = 0;
+    if (i == 0)
+      spent_us = 0;
+    bad = m->place->sample(call, m, &s);
+    spent_us += s.time_us;
+    if (bad || i < 0)
+      continue;
+    time_us[n] = s.time_us;
+    sm_mhz[n] = s.sm_mhz;
+    power_w[n++] = s.power_w;
+    throttled = throttled || s.throttled;
+    if (n >= p->samples_min && (spent_us > p->seconds * 1e6 || precise(time_us, n)))
+      break;
+  }
+  if (bad) {
+    free(time_us);
+    return *attn_error() ? fail_kernel(m) : fail_place(m);
+  }
+  row->n = n;
+  row->time_us = stats_median(time_us, (size_t)n);
+  stats_median_interval(time_us, (size_t)n, &row->time_us_low, &row->time_us_high);
+  row->time_us_q20 = stats_quantile(time_us, (size_t)n, 0.2);
+  row->time_us_q80 = stats_quantile(time_us, (size_t)n, 0.8);
+  row->time_us_p99 = stats_quantile(time_us, (size_t)n, 0.99);
+  row->sm_mhz_median = stats_median(sm_mhz, (size_t)n);
+  row->sm_mhz_min = stats_quantile(sm_mhz, (size_t)n, 0);
+  row->power_w = stats_median(power_w, (size_t)n);
+  row->throttled = m->place->shares_host ? NAN : throttled;
+  free(time_us);
+  return 0;
+}
+
+static void describe_mask(const struct mask *mask, struct row *row) {
+  if (mask_has_docs(mask->kind))
+    row->docs = mask->docs;
+  if (mask->kind == MASK_GLOBAL_SLIDING_WINDOW)
+    row->window = mask->window;
+  if (mask->kind == MASK_PREFIX_LM_CAUSAL || mask->kind == MASK_PREFIX_LM_DOCUMENT)
+    row->prefix = mask->prefix;
+}
+
+// Rate at the median time. -1 when it is above what the device can do.
+static int rate(struct measurement *m) {
+  struct row *row = m->row;
+  row->flop = flops_attention(row->area, m->p->heads_q, m->p->dim, m->p->pass);
+  if (mask_is_block_sparse(m->p->mask))
+    row->flop_nominal = flops_attention((double)m->p->seqlen * m->p->seqlen * m->p->ratio, m->p->heads_q,
+                                        m->p->dim, m->p->pass);
+  row->tflop_s = row->flop / row->time_us * 1e-6;
+  const double peak = m->place->peak_tflop_s(m->p->dtype, row->tflop_s);
+  row->peak_pct = 100 * row->tflop_s / peak;
+  if (!(row->tflop_s > peak)) // an unknown peak is NaN
+    return 0;
+  snprintf(row->reason, sizeof row->reason,
+           "%.4g TFLOP/s are above the peak of %.4g: the timing or the FLOP count is wrong", row->tflop_s,
+           peak);
+  return -1;
+}
+
+static int measure(struct measurement *m) {
+  const struct point *p = m->p;
+  struct row *row = m->row;
+  if (m->place->open())
+    return fail_place(m);
+  const struct attn_kernel *kernel = attn_find(p->kernel, p->place);
+  if (!kernel) {
+    char reason[ROW_REASON];
+    snprintf(reason, sizeof reason, "this build has no kernel '%s' for the %s", p->kernel,
+             point_place_name(p->place));
+    return fail(row, "unsupported", reason);
+  }
+  if (kernel->place == ATTN_DEVICE && m->place->arch() < kernel->min_arch) {
+    char reason[ROW_REASON];
+    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later", kernel->min_arch / 10,
+             kernel->min_arch % 10);
+    return fail(row, "unsupported", reason);
+  }
+  if (draw(m))
+    return 1;
+  describe_mask(&kept.mask, row);
+  m->problem = (struct attn_problem){.mask = &kept.mask,
+                                     .dtype = p->dtype,
+                                     .heads_q = p->heads_q,
+                                     .heads_kv = p->heads_kv,
+                                     .dim = p->dim,
+                                     .rows_q = p->seqlen,
+                                     .rows_k = p->seqlen,
+                                     .backward = p->pass == ATTN_BWD};
+  const char *why_not = attn_why_not(kernel, &m->problem);
+  if (!why_not && !(p->pass == ATTN_BWD ? kernel->backward != NULL : kernel->forward != NULL))
+    why_not = "this kernel has no such pass";
+  if (why_not)
+    return fail(row, "unsupported", why_not);
+  size_t inputs = 0;
+  for (int i = 0; i < O; i++)
+    inputs += tensor_bytes(&kept.input[i]);
+  m->place->peak_begin(inputs);
+  if (fill_inputs(m) || make_outputs(m))
+    return 1;
+  if (attn_prepare(&m->plan, kernel, &m->problem))
+    return fail_kernel(m);
+  m->args = arguments(m, false);
+  const bool bwd = p->pass == ATTN_BWD;
+  if (run_checked(m, ATTN_FWD, !bwd) || (bwd && run_checked(m, ATTN_BWD, true)) || time_calls(m))
+    return 1;
+  row->area = mask_area(&kept.mask);
+  row->prep_us = m->plan.prep_us;
+  row->prep_bytes = (double)m->plan.prep_bytes;
+  row->account_bytes = (double)(m->plan.prep_bytes + m->plan.workspace_bytes);
+  for (int i = 0; i < TENSORS; i++)
+    row->account_bytes += (double)tensor_bytes(&m->t[i]);
+  if (rate(m))
+    return -1;
+  snprintf(row->status, sizeof row->status, "ok");
+  return 0;
+}
+
+int measure_point(const struct point *p, struct row *row) {
+  struct measurement m = {.p = p, .row = row, .place = place_of(p->place)};
+  const int status = measure(&m);
+  attn_release(&m.plan);
+  for (int i = O; i < TENSORS; i++)
+    tensor_release(m.place, &m.t[i]);
+  if (status > 0) // whatever was noted on the way: only ok carries numbers
+    row->peak_mem_bytes = row->err_max = row->err_cos = row->wrong = NAN;
+  return status < 0 ? -1 : 0;
+}
