@@ -16,46 +16,54 @@ struct blocklist {
   struct block_lists q2k, k2q;          // rows: head * blocks + block
 };
 
+// Rows of the lists for positions, and the blocks along either axis.
+REP_HD int64_t blocklist_row(const struct blocklist *x, int32_t head, int32_t at) {
+  return (int64_t)head * x->blocks + at / x->block;
+}
+REP_HD struct block_axis blocklist_axis(const struct blocklist *x) {
+  struct block_axis axis;
+  axis.begin = NULL;
+  axis.blocks = x->blocks;
+  axis.side = x->block;
+  return axis;
+}
+
 REP_HD bool blocklist_allows(const struct blocklist *x, int32_t head, int32_t q, int32_t k) {
-  return block_lists_has(&x->q2k, (int64_t)head * x->blocks + q / x->block, k / x->block);
+  return block_lists_has(&x->q2k, blocklist_row(x, head, q), k / x->block);
 }
 
 REP_HD void blocklist_row_bits(const struct blocklist *x, int32_t head, int32_t q, int32_t k, int32_t n,
                                uint64_t *bits) {
-  const int64_t row = (int64_t)head * x->blocks + q / x->block;
-  rep_bits_clear(bits, n);
-  for (int64_t i = block_lists_find(&x->q2k, row, k / x->block); i < x->q2k.begin[row + 1]; i++) {
-    const int32_t begin = x->q2k.entry[i] * x->block;
-    if (begin >= k + n)
-      break;
-    rep_bits_set(bits, rep_max(begin - k, 0), rep_min(begin + x->block - k, n));
-  }
+  const struct block_axis axis = blocklist_axis(x);
+  block_lists_row_bits(&x->q2k, blocklist_row(x, head, q), &axis, k, n, bits);
 }
 
 REP_HD enum tile_class blocklist_class(const struct blocklist *x, int32_t head, int32_t q_begin,
                                        int32_t q_end, int32_t k_begin, int32_t k_end) {
-  const int64_t row = (int64_t)head * x->blocks;
-  return block_lists_class(&x->q2k, row + q_begin / x->block, row + (q_end - 1) / x->block,
-                           k_begin / x->block, (k_end - 1) / x->block);
+  const struct block_axis axis = blocklist_axis(x);
+  return block_lists_class(&x->q2k, blocklist_row(x, head, q_begin), blocklist_row(x, head, q_end - 1),
+                           &axis, k_begin, k_end);
 }
 
-REP_HD int32_t blocklist_skip(const struct blocklist *x, const struct block_lists *l, int32_t head,
-                              int32_t begin, int32_t end, int32_t at) {
-  const int64_t row = (int64_t)head * x->blocks;
-  const int32_t c = block_lists_skip(l, row + begin / x->block, row + (end - 1) / x->block, at / x->block);
-  return c == REP_FAR ? REP_FAR : rep_max(at, c * x->block);
+REP_HD struct tile_run blocklist_next_keys(const struct blocklist *x, int32_t head,
+                                           const struct tile_view *v, int32_t from) {
+  const struct block_axis axis = blocklist_axis(x);
+  if (v->q_begin >= v->q_end)
+    return tile_run_none();
+  return block_lists_next(&x->q2k, blocklist_row(x, head, v->q_begin),
+                          blocklist_row(x, head, v->q_end - 1), &axis, v->k_begin, v->k_end, v->tile,
+                          from);
 }
 
-REP_HD int32_t blocklist_skip_keys(const struct blocklist *x, int32_t head, int32_t q_begin,
-                                   int32_t q_end, int32_t k) {
-  return blocklist_skip(x, &x->q2k, head, q_begin, q_end, k);
+REP_HD struct tile_run blocklist_next_queries(const struct blocklist *x, int32_t head,
+                                              const struct tile_view *v, int32_t from) {
+  const struct block_axis axis = blocklist_axis(x);
+  if (v->k_begin >= v->k_end)
+    return tile_run_none();
+  return block_lists_next(&x->k2q, blocklist_row(x, head, v->k_begin),
+                          blocklist_row(x, head, v->k_end - 1), &axis, v->q_begin, v->q_end, v->tile,
+                          from);
 }
-
-REP_HD int32_t blocklist_skip_queries(const struct blocklist *x, int32_t head, int32_t k_begin,
-                                      int32_t k_end, int32_t q) {
-  return blocklist_skip(x, &x->k2q, head, k_begin, k_end, q);
-}
-REP_WALKS(blocklist)
 
 #ifndef __CUDACC_RTC__
 static inline const char *blocklist_supports(const struct mask *m) {

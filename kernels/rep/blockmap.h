@@ -24,8 +24,16 @@ struct blockmap {
   struct block_lists q2k, k2q; // rows: head * blocks + block
 };
 
-REP_HD int64_t blockmap_row(const struct blockmap *x, int32_t head) {
-  return x->heads > 1 ? (int64_t)head * x->blocks : 0;
+// Row of the lists for a position, and the blocks along either axis.
+REP_HD int64_t blockmap_row(const struct blockmap *x, int32_t head, int32_t at) {
+  return (x->heads > 1 ? (int64_t)head * x->blocks : 0) + at / x->block;
+}
+REP_HD struct block_axis blockmap_axis(const struct blockmap *x) {
+  struct block_axis axis;
+  axis.begin = NULL;
+  axis.blocks = x->blocks;
+  axis.side = x->block;
+  return axis;
 }
 
 REP_HD bool blockmap_allows(const struct blockmap *x, int32_t head, int32_t q, int32_t k) {
@@ -44,28 +52,30 @@ REP_HD void blockmap_row_bits(const struct blockmap *x, int32_t head, int32_t q,
 
 REP_HD enum tile_class blockmap_class(const struct blockmap *x, int32_t head, int32_t q_begin,
                                       int32_t q_end, int32_t k_begin, int32_t k_end) {
-  const int64_t row = blockmap_row(x, head);
-  return block_lists_class(&x->q2k, row + q_begin / x->block, row + (q_end - 1) / x->block,
-                           k_begin / x->block, (k_end - 1) / x->block);
+  const struct block_axis axis = blockmap_axis(x);
+  return block_lists_class(&x->q2k, blockmap_row(x, head, q_begin), blockmap_row(x, head, q_end - 1),
+                           &axis, k_begin, k_end);
 }
 
-REP_HD int32_t blockmap_skip(const struct blockmap *x, const struct block_lists *l, int32_t head,
-                             int32_t begin, int32_t end, int32_t at) {
-  const int64_t row = blockmap_row(x, head);
-  const int32_t c = block_lists_skip(l, row + begin / x->block, row + (end - 1) / x->block, at / x->block);
-  return c == REP_FAR ? REP_FAR : rep_max(at, c * x->block);
+REP_HD struct tile_run blockmap_next_keys(const struct blockmap *x, int32_t head,
+                                          const struct tile_view *v, int32_t from) {
+  const struct block_axis axis = blockmap_axis(x);
+  if (v->q_begin >= v->q_end)
+    return tile_run_none();
+  return block_lists_next(&x->q2k, blockmap_row(x, head, v->q_begin),
+                          blockmap_row(x, head, v->q_end - 1), &axis, v->k_begin, v->k_end, v->tile,
+                          from);
 }
 
-REP_HD int32_t blockmap_skip_keys(const struct blockmap *x, int32_t head, int32_t q_begin, int32_t q_end,
-                                  int32_t k) {
-  return blockmap_skip(x, &x->q2k, head, q_begin, q_end, k);
+REP_HD struct tile_run blockmap_next_queries(const struct blockmap *x, int32_t head,
+                                             const struct tile_view *v, int32_t from) {
+  const struct block_axis axis = blockmap_axis(x);
+  if (v->k_begin >= v->k_end)
+    return tile_run_none();
+  return block_lists_next(&x->k2q, blockmap_row(x, head, v->k_begin),
+                          blockmap_row(x, head, v->k_end - 1), &axis, v->q_begin, v->q_end, v->tile,
+                          from);
 }
-
-REP_HD int32_t blockmap_skip_queries(const struct blockmap *x, int32_t head, int32_t k_begin,
-                                     int32_t k_end, int32_t q) {
-  return blockmap_skip(x, &x->k2q, head, k_begin, k_end, q);
-}
-REP_WALKS(blockmap)
 
 #ifndef __CUDACC_RTC__
 static inline const char *blockmap_supports(const struct mask *m) {

@@ -70,17 +70,23 @@ REP_HD bool columns_contain(struct columns_rows r, int32_t begin, int32_t end) {
   return r.begin <= begin && end <= r.end;
 }
 
+REP_HD struct columns_rows columns_hull(struct columns_rows a, struct columns_rows b) {
+  a.begin = rep_min(a.begin, b.begin);
+  a.end = rep_max(a.end, b.end);
+  return a;
+}
+
+REP_HD struct columns_rows columns_common(struct columns_rows a, struct columns_rows b) {
+  a.begin = rep_max(a.begin, b.begin);
+  a.end = rep_min(a.end, b.end);
+  return a;
+}
+
 REP_HD void columns_join(struct columns_bounds *all, const struct columns_bounds *b) {
-  struct columns_rows *const any_of[] = {&all->lower_any, &all->upper_any};
-  const struct columns_rows any_with[] = {b->lower_any, b->upper_any};
-  struct columns_rows *const all_of[] = {&all->lower_all, &all->upper_all};
-  const struct columns_rows all_with[] = {b->lower_all, b->upper_all};
-  for (int i = 0; i < 2; i++) {
-    any_of[i]->begin = rep_min(any_of[i]->begin, any_with[i].begin);
-    any_of[i]->end = rep_max(any_of[i]->end, any_with[i].end);
-    all_of[i]->begin = rep_max(all_of[i]->begin, all_with[i].begin);
-    all_of[i]->end = rep_min(all_of[i]->end, all_with[i].end);
-  }
+  all->lower_any = columns_hull(all->lower_any, b->lower_any);
+  all->upper_any = columns_hull(all->upper_any, b->upper_any);
+  all->lower_all = columns_common(all->lower_all, b->lower_all);
+  all->upper_all = columns_common(all->upper_all, b->upper_all);
 }
 
 // Bounds of the blocks of `side` keys that hold keys [k_begin, k_end).

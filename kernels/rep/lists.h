@@ -15,10 +15,20 @@ struct block_lists {
 
 REP_HD int32_t block_of_entry(int32_t entry) { return entry < 0 ? ~entry : entry; }
 
-// First entry of `row` with block >= c; begin[row + 1] when there is none.
-REP_HD int64_t block_lists_find(const struct block_lists *l, int64_t row, int32_t c) {
-  int64_t lo = l->begin[row], hi = l->begin[row + 1];
-  while (lo < hi) {
+// First entry of `row` at or after entry `lo` with block >= c; begin[row + 1] when there is none.
+// Blocks ascend by at least one, which bounds how far away it can be: contiguous lists take two loads.
+REP_HD int64_t block_lists_find(const struct block_lists *l, int64_t row, int64_t lo, int32_t c) {
+  int64_t hi = l->begin[row + 1];
+  if (lo >= hi)
+    return lo;
+  const int64_t reach = lo + c - block_of_entry(l->entry[lo]);
+  if (reach <= lo)
+    return lo;
+  if (reach < hi)
+    hi = reach;
+  if (block_of_entry(l->entry[hi - 1]) < c)
+    return hi;
+  for (lo++, hi--; lo < hi;) {
     const int64_t mid = lo + (hi - lo) / 2;
     if (block_of_entry(l->entry[mid]) < c)
       lo = mid + 1;
@@ -28,14 +38,32 @@ REP_HD int64_t block_lists_find(const struct block_lists *l, int64_t row, int32_
   return lo;
 }
 
-// Class of the rectangle of block rows [r0, r1] and block columns [c0, c1]: full when every block
-// is, empty when every block is.
-REP_HD enum tile_class block_lists_class(const struct block_lists *l, int64_t r0, int64_t r1, int32_t c0,
-                                         int32_t c1) {
+// Blocks along the axis that the lists run over, by position.
+struct block_axis {
+  const int32_t *begin; // [blocks + 1] first position of each block; NULL: block c begins at c * side
+  int32_t blocks, side;
+};
+
+REP_HD int32_t block_axis_find(const struct block_axis *a, int32_t at) {
+  return a->begin ? mask_find(a->begin, a->blocks, at) : at / a->side;
+}
+REP_HD int32_t block_axis_begin(const struct block_axis *a, int32_t c) {
+  return a->begin ? a->begin[c] : c * a->side;
+}
+
+// Class of block rows [r0, r1] by positions [begin, end): full when every block that they meet is,
+// empty when every block is. *at: no entry of row r0 before it is needed; moved on for a later tile.
+REP_HD enum tile_class block_lists_class_from(const struct block_lists *l, int64_t r0, int64_t r1,
+                                              const struct block_axis *axis, int32_t begin, int32_t end,
+                                              int64_t *at) {
+  const int32_t c0 = block_axis_find(axis, begin), c1 = block_axis_find(axis, end - 1);
   bool any = false, all = true;
   for (int64_t r = r0; r <= r1 && !(any && !all); r++) {
+    int64_t i = block_lists_find(l, r, r == r0 ? *at : l->begin[r], c0);
     int32_t full = 0;
-    for (int64_t i = block_lists_find(l, r, c0), end = l->begin[r + 1]; i < end; i++) {
+    if (r == r0)
+      *at = i;
+    for (; i < l->begin[r + 1]; i++) {
       const int32_t entry = l->entry[i];
       if (block_of_entry(entry) > c1)
         break;
@@ -47,21 +75,63 @@ REP_HD enum tile_class block_lists_class(const struct block_lists *l, int64_t r0
   return !any ? TILE_EMPTY : all ? TILE_FULL : TILE_PARTIAL;
 }
 
-// Smallest block >= c in the rows [r0, r1], REP_FAR when there is none.
-REP_HD int32_t block_lists_skip(const struct block_lists *l, int64_t r0, int64_t r1, int32_t c) {
-  int32_t first = REP_FAR;
+REP_HD enum tile_class block_lists_class(const struct block_lists *l, int64_t r0, int64_t r1,
+                                         const struct block_axis *axis, int32_t begin, int32_t end) {
+  int64_t at = l->begin[r0];
+  return block_lists_class_from(l, r0, r1, axis, begin, end, &at);
+}
+
+// The walk of block rows [r0, r1] over tiles of [begin, end).
+REP_HD struct tile_run block_lists_next(const struct block_lists *l, int64_t r0, int64_t r1,
+                                        const struct block_axis *axis, int32_t begin, int32_t end,
+                                        int32_t tile, int32_t from) {
+  const int32_t tiles = rep_tiles(begin, end, tile);
+  struct tile_run run = tile_run_none();
+  int64_t at = l->begin[r0];
+  int32_t first = REP_FAR; // the first listed block at or after tile `from`
+  if (from >= tiles)
+    return run;
+  const int32_t c = block_axis_find(axis, begin + from * tile);
   for (int64_t r = r0; r <= r1; r++) {
-    const int64_t i = block_lists_find(l, r, c);
+    const int64_t i = block_lists_find(l, r, l->begin[r], c);
+    if (r == r0)
+      at = i;
     if (i < l->begin[r + 1])
       first = rep_min(first, block_of_entry(l->entry[i]));
   }
-  return first;
+  if (first == REP_FAR || block_axis_begin(axis, first) >= end)
+    return run;
+  from = rep_max(from, (block_axis_begin(axis, first) - begin) / tile);
+  run.begin = from;
+  enum tile_class found = TILE_EMPTY, next;
+  do {
+    const int32_t b = begin + from * tile;
+    next = block_lists_class_from(l, r0, r1, axis, b, rep_min(b + tile, end), &at);
+    if (from == run.begin)
+      found = next;
+  } while (next == found && ++from < tiles && from - run.begin < REP_RUN_MAX);
+  run.end = from;
+  run.full = found == TILE_FULL;
+  return run;
 }
 
 // Whether the list of `row` has block c.
 REP_HD bool block_lists_has(const struct block_lists *l, int64_t row, int32_t c) {
-  const int64_t i = block_lists_find(l, row, c);
+  const int64_t i = block_lists_find(l, row, l->begin[row], c);
   return i < l->begin[row + 1] && block_of_entry(l->entry[i]) == c;
+}
+
+// Bits of keys [k, k + n) in `row`, by the lists alone: for lists without partial blocks.
+REP_HD void block_lists_row_bits(const struct block_lists *l, int64_t row, const struct block_axis *axis,
+                                 int32_t k, int32_t n, uint64_t *bits) {
+  rep_bits_clear(bits, n);
+  for (int64_t i = block_lists_find(l, row, l->begin[row], block_axis_find(axis, k));
+       i < l->begin[row + 1]; i++) {
+    const int32_t begin = block_axis_begin(axis, l->entry[i]);
+    if (begin - k >= n)
+      break;
+    rep_bits_set(bits, rep_max(begin - k, 0), rep_min(block_axis_begin(axis, l->entry[i] + 1) - k, n));
+  }
 }
 
 #ifndef __CUDACC_RTC__
@@ -89,7 +159,7 @@ static inline int block_lists_push(struct block_lists *l, int64_t *count, int64_
 // dst = the lists by column of src, which has heads * rows lists of blocks < columns. 0 or -1.
 static inline int block_lists_transpose(struct block_lists *dst, const struct block_lists *src,
                                         int64_t heads, int64_t rows, int64_t columns) {
-  dst->begin = REP_NEW(int64_t, heads * columns + 2) ;
+  dst->begin = REP_NEW(int64_t, heads * columns + 2);
   dst->entry = REP_NEW(int32_t, src->begin[heads * rows]);
   if (!dst->begin || !dst->entry)
     return -1;

@@ -18,63 +18,67 @@ struct varblock {
   struct block_lists q2k, k2q; // rows: head * blocks_q + block row; head * blocks_k + block column
 };
 
-REP_HD const int32_t *varblock_rows(const struct varblock *x, int32_t head) {
-  return x->row_begin + (int64_t)head * (x->blocks_q + 1);
+// Block rows and block columns of a head, and the lists' row of a query or a key.
+REP_HD struct block_axis varblock_rows(const struct varblock *x, int32_t head) {
+  struct block_axis axis;
+  axis.begin = x->row_begin + (int64_t)head * (x->blocks_q + 1);
+  axis.blocks = x->blocks_q;
+  axis.side = 0;
+  return axis;
 }
-REP_HD const int32_t *varblock_cols(const struct varblock *x, int32_t head) {
-  return x->col_begin + (int64_t)head * (x->blocks_k + 1);
+REP_HD struct block_axis varblock_cols(const struct varblock *x, int32_t head) {
+  struct block_axis axis;
+  axis.begin = x->col_begin + (int64_t)head * (x->blocks_k + 1);
+  axis.blocks = x->blocks_k;
+  axis.side = 0;
+  return axis;
 }
-// Block row of query q, block column of key k.
-REP_HD int32_t varblock_row(const struct varblock *x, int32_t head, int32_t q) {
-  return mask_find(varblock_rows(x, head), x->blocks_q, q);
+REP_HD int64_t varblock_row(const struct varblock *x, int32_t head, int32_t q) {
+  const struct block_axis rows = varblock_rows(x, head);
+  return (int64_t)head * x->blocks_q + block_axis_find(&rows, q);
 }
-REP_HD int32_t varblock_col(const struct varblock *x, int32_t head, int32_t k) {
-  return mask_find(varblock_cols(x, head), x->blocks_k, k);
+REP_HD int64_t varblock_col(const struct varblock *x, int32_t head, int32_t k) {
+  const struct block_axis cols = varblock_cols(x, head);
+  return (int64_t)head * x->blocks_k + block_axis_find(&cols, k);
 }
 
 REP_HD bool varblock_allows(const struct varblock *x, int32_t head, int32_t q, int32_t k) {
-  return block_lists_has(&x->q2k, (int64_t)head * x->blocks_q + varblock_row(x, head, q),
-                         varblock_col(x, head, k));
+  const struct block_axis cols = varblock_cols(x, head);
+  return block_lists_has(&x->q2k, varblock_row(x, head, q), block_axis_find(&cols, k));
 }
 
 REP_HD void varblock_row_bits(const struct varblock *x, int32_t head, int32_t q, int32_t k, int32_t n,
                               uint64_t *bits) {
-  const int64_t row = (int64_t)head * x->blocks_q + varblock_row(x, head, q);
-  const int32_t *cols = varblock_cols(x, head);
-  int64_t i = block_lists_find(&x->q2k, row, varblock_col(x, head, k));
-  rep_bits_clear(bits, n);
-  for (; i < x->q2k.begin[row + 1]; i++) {
-    const int32_t c = x->q2k.entry[i];
-    if (cols[c] >= k + n)
-      break;
-    rep_bits_set(bits, rep_max(cols[c] - k, 0), rep_min(cols[c + 1] - k, n));
-  }
+  const struct block_axis cols = varblock_cols(x, head);
+  block_lists_row_bits(&x->q2k, varblock_row(x, head, q), &cols, k, n, bits);
 }
 
 REP_HD enum tile_class varblock_class(const struct varblock *x, int32_t head, int32_t q_begin,
                                       int32_t q_end, int32_t k_begin, int32_t k_end) {
-  const int64_t row = (int64_t)head * x->blocks_q;
-  return block_lists_class(&x->q2k, row + varblock_row(x, head, q_begin),
-                           row + varblock_row(x, head, q_end - 1), varblock_col(x, head, k_begin),
-                           varblock_col(x, head, k_end - 1));
+  const struct block_axis cols = varblock_cols(x, head);
+  return block_lists_class(&x->q2k, varblock_row(x, head, q_begin), varblock_row(x, head, q_end - 1),
+                           &cols, k_begin, k_end);
 }
 
-REP_HD int32_t varblock_skip_keys(const struct varblock *x, int32_t head, int32_t q_begin, int32_t q_end,
-                                  int32_t k) {
-  const int64_t row = (int64_t)head * x->blocks_q;
-  const int32_t c = block_lists_skip(&x->q2k, row + varblock_row(x, head, q_begin),
-                                     row + varblock_row(x, head, q_end - 1), varblock_col(x, head, k));
-  return c == REP_FAR ? REP_FAR : rep_max(k, varblock_cols(x, head)[c]);
+REP_HD struct tile_run varblock_next_keys(const struct varblock *x, int32_t head,
+                                          const struct tile_view *v, int32_t from) {
+  const struct block_axis cols = varblock_cols(x, head);
+  if (v->q_begin >= v->q_end)
+    return tile_run_none();
+  return block_lists_next(&x->q2k, varblock_row(x, head, v->q_begin),
+                          varblock_row(x, head, v->q_end - 1), &cols, v->k_begin, v->k_end, v->tile,
+                          from);
 }
 
-REP_HD int32_t varblock_skip_queries(const struct varblock *x, int32_t head, int32_t k_begin,
-                                     int32_t k_end, int32_t q) {
-  const int64_t row = (int64_t)head * x->blocks_k;
-  const int32_t r = block_lists_skip(&x->k2q, row + varblock_col(x, head, k_begin),
-                                     row + varblock_col(x, head, k_end - 1), varblock_row(x, head, q));
-  return r == REP_FAR ? REP_FAR : rep_max(q, varblock_rows(x, head)[r]);
+REP_HD struct tile_run varblock_next_queries(const struct varblock *x, int32_t head,
+                                             const struct tile_view *v, int32_t from) {
+  const struct block_axis rows = varblock_rows(x, head);
+  if (v->k_begin >= v->k_end)
+    return tile_run_none();
+  return block_lists_next(&x->k2q, varblock_col(x, head, v->k_begin),
+                          varblock_col(x, head, v->k_end - 1), &rows, v->q_begin, v->q_end, v->tile,
+                          from);
 }
-REP_WALKS(varblock)
 
 #ifndef __CUDACC_RTC__
 static inline const char *varblock_supports(const struct mask *m) {
