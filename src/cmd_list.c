@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cmd.h"
 #include "cmd_list.h"
+#include "exp.h"
 
 void list_title(const struct list_request *r, const char *title) {
   if (r->format != TABLE_CSV)
@@ -64,51 +64,40 @@ static int list_strategies(const struct list_request *r) {
   return 0;
 }
 
-// Fills pattern with DIR/experiments/*.exp for the lowest DIR at or above `dir` that has them.
-static bool find_experiments(const char *dir, glob_t *found) {
-  char pattern[PATH_MAX + 32];
-  int length = (int)strnlen(dir, PATH_MAX);
-  do {
-    snprintf(pattern, sizeof pattern, "%.*s/experiments/*.exp", length, dir);
-    if (!glob(pattern, 0, NULL, found))
-      return true;
-    while (length > 0 && dir[--length] != '/')
-      ;
-  } while (length > 0);
-  return false;
-}
+struct exp_head {
+  char title[256], figures[256];
+};
 
-static int keep_title(void *user, const char *section, const char *name, const char *value) {
-  char *title = user;
-  if (!strcmp(name, "title") && !*title)
-    snprintf(title, 256, "%s", value);
+static int keep_head(void *user, const char *section, const char *name, const char *value) {
+  struct exp_head *head = user;
+  if (!strcmp(name, "title"))
+    snprintf(head->title, sizeof head->title, "%s", value);
+  else if (!strcmp(name, "figures"))
+    snprintf(head->figures, sizeof head->figures, "%s", value);
   return 1;
 }
 
 static int list_experiments(const struct list_request *r) {
-  char dir[PATH_MAX + 1] = "";
+  char pattern[PATH_MAX];
   glob_t found;
-  bool any = getcwd(dir, sizeof dir) && find_experiments(dir, &found);
-  if (!any) { // not below the tree: beside the program
-    const ssize_t n = readlink("/proc/self/exe", dir, PATH_MAX);
-    dir[n > 0 ? n : 0] = 0;
-    any = find_experiments(dir, &found);
-  }
-  if (!any) {
-    fputs("longca list: no experiments/*.exp here or above, nor above the program.\n", stderr);
+  snprintf(pattern, sizeof pattern, "%s/experiments/*.exp", exp_root());
+  if (glob(pattern, 0, NULL, &found)) {
+    fprintf(stderr, "longca list: there is no %s.\n", pattern);
     return 1;
   }
   list_title(r, "Experiments");
-  struct table t = table_new(2);
+  struct table t = table_new(3);
   table_add(&t, "experiment");
+  table_add(&t, "figures");
   table_add(&t, "title");
   for (size_t i = 0; i < found.gl_pathc; i++) {
     const char *name = strrchr(found.gl_pathv[i], '/') + 1;
-    char title[256] = "";
-    if (ini_parse(found.gl_pathv[i], keep_title, title) && !*title)
-      snprintf(title, sizeof title, "(cannot be read)");
+    struct exp_head head = {"", ""};
+    if (ini_parse(found.gl_pathv[i], keep_head, &head))
+      snprintf(head.title, sizeof head.title, "(not in the form of an experiment)");
     table_add(&t, "%.*s", (int)(strlen(name) - strlen(".exp")), name);
-    table_add(&t, "%s", title);
+    table_add(&t, "%s", head.figures);
+    table_add(&t, "%s", head.title);
   }
   table_print(&t, r->format, stdout);
   table_free(&t);
