@@ -89,7 +89,7 @@ check-env: ## what is found, what is missing, what that disables, how to get it
 ##@ House
 .PHONY: clean
 clean: ## remove what was built; measurements stay
-	$(Q)rm -rf $(B)
+	$(Q)rm -rf $(B) $(B)-sanitize
 
 print-%: # the value of a variable: make print-NVCC
 	@echo '$($*)'
