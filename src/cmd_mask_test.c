@@ -6,44 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cjson/cJSON.h>
 #include <cmocka.h>
 
+#include "capture.h"
 #include "cmd.h"
 
-static char out[1 << 16], err[1 << 12];
-
-static void read_back(FILE *file, char *text, size_t size) {
-  rewind(file);
-  text[fread(text, 1, size - 1, file)] = 0;
-  fclose(file);
-}
-
-// Runs `longca mask ARGUMENTS` (separated by blanks) and keeps its output; returns the exit status.
-static int run(const char *arguments) {
-  char copy[256], *argv[32] = {"mask"}, *rest = copy;
-  int argc = 1;
-  snprintf(copy, sizeof copy, "%s", arguments);
-  while ((argv[argc] = strtok_r(rest, " ", &rest)))
-    argc++;
-  FILE *files[2] = {tmpfile(), tmpfile()};
-  assert_true(files[0] && files[1]);
-  fflush(NULL);
-  const int kept[2] = {dup(1), dup(2)};
-  dup2(fileno(files[0]), 1);
-  dup2(fileno(files[1]), 2);
-  const int status = cmd_mask(argc, argv);
-  fflush(NULL);
-  for (int i = 0; i < 2; i++) {
-    dup2(kept[i], i + 1);
-    close(kept[i]);
-  }
-  read_back(files[0], out, sizeof out);
-  read_back(files[1], err, sizeof err);
-  return status;
-}
+static int run(const char *arguments) { return capture_run(cmd_mask, "mask", arguments); }
 
 static void add(char *line, size_t size, const char *format, ...) {
   const size_t used = strlen(line);
@@ -58,7 +28,7 @@ static void test_csv(void **state) {
   FILE *file = fopen("src/golden_masks.json", "rb");
   assert_non_null(file); // run from the top of the tree
   static char text[1 << 16];
-  read_back(file, text, sizeof text);
+  capture_read(file, text, sizeof text);
   cJSON *rows = cJSON_Parse(text);
   assert_non_null(rows);
   int checked = 0;
@@ -82,8 +52,8 @@ static void test_csv(void **state) {
       continue;
     snprintf(arguments, sizeof arguments, "--kind %s --seqlen %d --draws 3 --csv", name, seqlen);
     assert_int_equal(run(arguments), 0);
-    assert_string_equal(out, line);
-    assert_string_equal(err, "");
+    assert_string_equal(capture_out, line);
+    assert_string_equal(capture_err, "");
     strcpy(line, "mask,seqlen,seed,draw,histogram,lengths,prefix,window,area\n");
     checked++;
   }
@@ -93,30 +63,31 @@ static void test_csv(void **state) {
 
 static void test_picture(void **state) {
   assert_int_equal(run("--kind causal --seqlen 4"), 0);
-  assert_memory_equal(out, "#...\n##..\n###.\n####\n", 20);
-  assert_non_null(strstr(out, "area 10 of 16 pairs, density 0.6250\n"));
+  assert_memory_equal(capture_out, "#...\n##..\n###.\n####\n", 20);
+  assert_non_null(strstr(capture_out, "area 10 of 16 pairs, density 0.6250\n"));
   assert_int_equal(run("--kind causal --seqlen 1K --width 2"), 0);
-  assert_memory_equal(out, "+.\n#+\n", 6);
+  assert_memory_equal(capture_out, "+.\n#+\n", 6);
   assert_int_equal(run("--kind causal_document --seqlen 1024"), 0);
-  assert_non_null(strstr(out, "4 documents (pile): 353 559 102 10\n"));
+  assert_non_null(strstr(capture_out, "4 documents (pile): 353 559 102 10\n"));
   assert_int_equal(run("--kind causal --seqlen 7 --matrix 3"), 0);
-  assert_string_equal(out, "0.75 0 0\n1 0.75 0\n1 1 0.666667\n");
+  assert_string_equal(capture_out, "0.75 0 0\n1 0.75 0\n1 1 0.666667\n");
 }
 
 static void test_options(void **state) {
   assert_int_equal(run("--kind full_document --seqlen 8192 --histogram prolong64k --csv"), 0);
-  assert_non_null(strstr(out, "full_document,8192,42,0,prolong64k,545 719 166"));
+  assert_non_null(strstr(capture_out, "full_document,8192,42,0,prolong64k,545 719 166"));
   assert_int_equal(run("--kind full_document --seqlen 64K --distributed --csv"), 0);
-  assert_non_null(strstr(out, ",prolong512k,"));
+  assert_non_null(strstr(capture_out, ",prolong512k,"));
   assert_int_equal(run("--kind causal_document --seqlen 1024 --draw 2 --csv"), 0);
-  assert_non_null(strstr(out, "causal_document,1024,42,2,pile,618 406,,,273892\n"));
+  assert_non_null(strstr(capture_out, "causal_document,1024,42,2,pile,618 406,,,273892\n"));
   assert_int_equal(run("--kind block_causal_document --seqlen 64 --block 16 --csv"), 0);
-  assert_non_null(strstr(out, ",pile,32 16 16,,,1280\n")); // 2 1 1 blocks, as study 1.5 at 4096
+  assert_non_null(
+      strstr(capture_out, ",pile,32 16 16,,,1280\n")); // 2 1 1 blocks, as study 1.5 at 4096
   assert_int_equal(run("--kind uniform_block_sparse --seqlen 256 --block 64 --ratio 0.25 --csv"),
                    0);
-  assert_non_null(strstr(out, "uniform_block_sparse,256,42,0,,,,,16384\n"));
+  assert_non_null(strstr(capture_out, "uniform_block_sparse,256,42,0,,,,,16384\n"));
   assert_int_equal(run("--help"), 0);
-  assert_non_null(strstr(out, "usage: longca mask"));
+  assert_non_null(strstr(capture_out, "usage: longca mask"));
 }
 
 // Bad input: exit code 2, nothing on stdout, one sentence on stderr.
@@ -141,9 +112,10 @@ static void test_refusals(void **state) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     assert_int_equal(run(bad[i][0]), 2);
-    assert_string_equal(out, "");
-    if (!strstr(err, bad[i][1]) || strchr(err, '\n') != err + strlen(err) - 1)
-      fail_msg("'%s': '%s' does not say '%s' in one line", bad[i][0], err, bad[i][1]);
+    assert_string_equal(capture_out, "");
+    if (!strstr(capture_err, bad[i][1]) ||
+        strchr(capture_err, '\n') != capture_err + strlen(capture_err) - 1)
+      fail_msg("'%s': '%s' does not say '%s' in one line", bad[i][0], capture_err, bad[i][1]);
   }
 }
 
