@@ -179,5 +179,9 @@ int cmd_list(int argc, char **argv) {
             wanted);
     return 2;
   }
+  if (fflush(stdout) || ferror(stdout)) {
+    fputs("longca list: the output could not be written.\n", stderr);
+    return 1;
+  }
   return status;
 }
