@@ -1,0 +1,248 @@
+// backward.cuh -- attention backward on mma.sync (sm_80 and later), over any mask representation.
+//
+// A CTA of 8 warps owns 128 keys of one KV head and walks the queries that see them, 64 at a time, for
+// every query head of the group: dK and dV are summed in registers, in fp32, and rounded once. Per step
+//   S = Q K^T   dP = dO V^T   P = 2^(S c - lse)   dS = P (dP - D)   dV += P^T dO   dK += dS^T Q
+//   dQ += dS K by fp32 reductions to memory, four at a time.
+// P and dS pass through shared memory, for the warps' layouts differ: S, dP and dQ are cut 2 x 4 into
+// 32 queries x 32 keys (or dims), dV and dK 4 x 2 into 32 keys x DIM / 2.
+// Too few key tiles for the chip: the group's heads are split over CTAs, which add into fp32 buffers.
+#ifndef LONGCA_MMA_BACKWARD_CUH
+#define LONGCA_MMA_BACKWARD_CUH
+
+#include "tile.cuh"
+
+namespace mma {
+
+constexpr int BWD_KEYS = 128, BWD_QUERIES = 64, BWD_THREADS = 256;
+
+template <class Rep> struct backward_args {
+  const bf16 *q, *k, *v, *d_o; // as in forward_args
+  const float *lse_log2;       // [heads_q, rows_q] lse * log2(e); +inf where no key is visible
+  const float *delta;          // [heads_q, rows_q] D = rowsum(dO * O)
+  float *dq_acc;               // [rows_q, heads_q, DIM], added to
+  bf16 *dk, *dv;               // [rows_k, heads_kv, DIM], or NULL:
+  float *dk_acc, *dv_acc;      // the same in fp32, added to
+  int32_t rows_q, heads_q, heads_kv, splits;
+  float scale, scale_log2;
+  worklist_view list;
+  Rep rep;
+};
+
+template <int DIM> struct backward_smem {
+  bf16 k[BWD_KEYS * DIM], v[BWD_KEYS * DIM];
+  bf16 q[2][BWD_QUERIES * DIM], d_o[2][BWD_QUERIES * DIM];
+  bf16 p[BWD_QUERIES * BWD_KEYS], ds[BWD_QUERIES * BWD_KEYS];
+  float lse[2][BWD_QUERIES], delta[2][BWD_QUERIES];
+};
+
+// Accumulator columns (2t, 2t + 1) of rows g and g + 8, x: an even lane reduces row g, an odd one g + 8.
+__device__ __forceinline__ void reduce_pairs(float *row_g, float *row_g8, bool there_g, bool there_g8,
+                                             const float (&x)[4], float scale) {
+  const bool odd = threadIdx.x % 2;
+  const float a = __shfl_xor_sync(~0u, odd ? x[0] : x[2], 1), b = __shfl_xor_sync(~0u, odd ? x[1] : x[3], 1);
+  if (odd ? there_g8 : there_g) {
+    if (odd)
+      ptx::reduce_add_4(row_g8, a * scale, b * scale, x[2] * scale, x[3] * scale);
+    else
+      ptx::reduce_add_4(row_g, x[0] * scale, x[1] * scale, a * scale, b * scale);
+  }
+}
+
+template <class Rep, int DIM>
+__global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant__ backward_args<Rep> p) {
+  extern __shared__ __align__(128) char smem_raw[];
+  backward_smem<DIM> &smem = *reinterpret_cast<backward_smem<DIM> *>(smem_raw);
+  const uint32_t sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v), sq = ptx::smem_addr(smem.q),
+                 sdo = ptx::smem_addr(smem.d_o), sp = ptx::smem_addr(smem.p), sds = ptx::smem_addr(smem.ds);
+  constexpr uint32_t STAGE = BWD_QUERIES * DIM * 2;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int warp_q = warp % 2 * 32, warp_k = warp / 2 * 32; // corner of S, dP, dQ; rows of dK and dV
+  const int warp_d = warp % 2 * (DIM / 2);                  // columns of dK and dV
+  const int group = p.heads_q / p.heads_kv, heads_each = group / p.splits;
+  const int head_kv = blockIdx.y / p.splits, head_mask = p.list.classes > 1 ? head_kv : 0;
+  const int head_begin = head_kv * group + blockIdx.y % p.splits * heads_each;
+  __shared__ worklist_item item; // in shared memory: the main loop has no register to spare
+  if (threadIdx.x == 0)
+    item = p.list.items[(int64_t)head_mask * p.list.count + blockIdx.x];
+  __syncthreads();
+  const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
+
+  walk<BWD_QUERIES> tiles(p.list, item);
+  int heads_left = heads_each; // the head that `tiles` is in is the last but heads_left - 1
+  auto fetch = [&](int s) {
+    const inner next = tiles.tile();
+    const int next_head = head_begin + heads_each - heads_left;
+    const int64_t from = (int64_t)next.row * pitch_q + next_head * DIM;
+    load<DIM, BWD_QUERIES, BWD_THREADS>(sq + s * STAGE, p.q + from, pitch_q, next.limit);
+    load<DIM, BWD_QUERIES, BWD_THREADS>(sdo + s * STAGE, p.d_o + from, pitch_q, next.limit);
+    if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit are harmless: Q and dO are zeros there
+      const int row = threadIdx.x % BWD_QUERIES;
+      const bool second = threadIdx.x >= BWD_QUERIES;
+      ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[s][row] : &smem.lse[s][row]),
+                        (second ? p.delta : p.lse_log2) + (int64_t)next_head * p.rows_q + next.row + row,
+                        row < next.limit);
+    }
+  };
+
+  const int64_t keys_at = (int64_t)item.row * pitch_k + head_kv * DIM;
+  if (tiles.more()) {
+    load<DIM, BWD_KEYS, BWD_THREADS>(sk, p.k + keys_at, pitch_k, item.rows);
+    load<DIM, BWD_KEYS, BWD_THREADS>(sv, p.v + keys_at, pitch_k, item.rows);
+    fetch(0);
+  }
+  ptx::copy_async_commit();
+
+  float dk[2][DIM / 16][4] = {}, dv[2][DIM / 16][4] = {};
+  int stage = 0;
+  while (tiles.more()) {
+    const inner tile = tiles.tile();
+    const int head = head_begin + heads_each - heads_left;
+    tiles.advance();
+    if (!tiles.more() && --heads_left)
+      tiles.restart();
+    ptx::copy_async_wait<0>();
+    __syncthreads(); // this tile has landed; every warp is done with the other stage, P and dS
+    if (tiles.more())
+      fetch(stage ^ 1);
+    ptx::copy_async_commit();
+    const uint32_t tq = sq + stage * STAGE, tdo = sdo + stage * STAGE;
+
+    // S = Q K^T and dP = dO V^T
+    float s[2][4][4] = {}, dp[2][4][4] = {};
+    auto product = [&](float (&out)[2][4][4], uint32_t x, uint32_t y) {
+#pragma unroll
+      for (int d = 0; d < DIM; d += 16) {
+        uint32_t a[2][4], b[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          load_a<DIM>(a[i], x, warp_q + 16 * i, d);
+          load_b<DIM>(b[i], y, warp_k + 16 * i, d);
+        }
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+          for (int n = 0; n < 4; n++)
+            ptx::mma_bf16(out[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+      }
+    };
+    product(s, tq, sk);
+    product(dp, tdo, sv);
+
+    // P and dS; row i of this thread is warp_q + 8 i + lane / 4
+    const bool whole = tile.full && item.rows == BWD_KEYS;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int row = warp_q + i * 8 + lane / 4;
+      const float lse = smem.lse[stage][row], delta = smem.delta[stage][row];
+      float prob[4][2];
+#pragma unroll
+      for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int c = 0; c < 2; c++)
+          prob[n][c] = ptx::ex2(fmaf(s[i / 2][n][i % 2 * 2 + c], p.scale_log2, -lse));
+      if (!whole) {
+        const row_view<Rep> view(p.rep, head_mask, tile.pos + min(row, tile.limit - 1),
+                                 item.pos + warp_k, item.pos + item.rows);
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+          for (int c = 0; c < 2; c++) {
+            const int key = warp_k + n * 8 + lane % 4 * 2 + c;
+            prob[n][c] = view.sees(item.pos + key) | (tile.full & (key < item.rows)) ? prob[n][c] : 0;
+          }
+      }
+#pragma unroll
+      for (int n = 0; n < 4; n++) {
+        const float *x = &dp[i / 2][n][i % 2 * 2];
+        const uint32_t to = at<BWD_KEYS>(0, row, (warp_k + n * 8) / 8) + lane % 4 * 4;
+        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.p) + to) =
+            ptx::pack_bf16(prob[n][0], prob[n][1]);
+        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.ds) + to) =
+            ptx::pack_bf16(prob[n][0] * (x[0] - delta), prob[n][1] * (x[1] - delta));
+      }
+    }
+    __syncthreads(); // P and dS are there
+
+    // dV += P^T dO, dK += dS^T Q
+    auto transposed = [&](float (&out)[2][DIM / 16][4], uint32_t x, uint32_t y) {
+#pragma unroll
+      for (int q = 0; q < BWD_QUERIES; q += 16) {
+        uint32_t a[2][4];
+        load_a_trans<BWD_KEYS>(a[0], x, q, warp_k);
+        load_a_trans<BWD_KEYS>(a[1], x, q, warp_k + 16);
+#pragma unroll
+        for (int n = 0; n < DIM / 16; n += 2) {
+          uint32_t b[4];
+          load_b_trans<DIM>(b, y, q, warp_d + n * 8);
+#pragma unroll
+          for (int m = 0; m < 2; m++) {
+            ptx::mma_bf16(out[m][n], a[m], b[0], b[1]);
+            ptx::mma_bf16(out[m][n + 1], a[m], b[2], b[3]);
+          }
+        }
+      }
+    };
+    transposed(dv, sp, tdo);
+
+    // dQ = dS K: 32 queries x DIM / 4 a warp
+    float dq[2][DIM / 32][4] = {};
+    const int col = warp / 2 * (DIM / 4);
+#pragma unroll
+    for (int k = 0; k < BWD_KEYS; k += 16) {
+      uint32_t a[2][4];
+      load_a<BWD_KEYS>(a[0], sds, warp_q, k);
+      load_a<BWD_KEYS>(a[1], sds, warp_q + 16, k);
+#pragma unroll
+      for (int n = 0; n < DIM / 32; n += 2) {
+        uint32_t b[4];
+        load_b_trans<DIM>(b, sk, k, col + n * 8);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+          ptx::mma_bf16(dq[m][n], a[m], b[0], b[1]);
+          ptx::mma_bf16(dq[m][n + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+      const int row = warp_q + 16 * m + lane / 4;
+      float *to = p.dq_acc + (int64_t)(tile.row + row) * pitch_q + head * DIM + col + lane % 4 / 2 * 4;
+#pragma unroll
+      for (int n = 0; n < DIM / 32; n++)
+        reduce_pairs(to + n * 8, to + n * 8 + 8 * pitch_q, row < tile.limit, row + 8 < tile.limit, dq[m][n],
+                     p.scale);
+    }
+    transposed(dk, sds, tq);
+    stage ^= 1;
+  }
+
+  // dK and dV: rows warp_k + 16 m + lane / 4 (+ 8)
+#pragma unroll
+  for (int m = 0; m < 2; m++) {
+    const int row = warp_k + 16 * m + lane / 4;
+    const int64_t to = keys_at + row * pitch_k + warp_d;
+    const bool there = row < item.rows, there8 = row + 8 < item.rows;
+#pragma unroll
+    for (int n = 0; n < DIM / 16; n++) {
+      if (p.dk_acc) {
+        const int64_t four = to + n * 8 + lane % 4 / 2 * 4;
+        reduce_pairs(p.dk_acc + four, p.dk_acc + four + 8 * pitch_k, there, there8, dk[m][n], p.scale);
+        reduce_pairs(p.dv_acc + four, p.dv_acc + four + 8 * pitch_k, there, there8, dv[m][n], 1);
+        continue;
+      }
+      const int64_t two = to + n * 8 + lane % 4 * 2;
+#pragma unroll
+      for (int c = 0; c < 4; c += 2)
+        if (c ? there8 : there) {
+          *reinterpret_cast<uint32_t *>(p.dk + two + c * 4 * pitch_k) =
+              ptx::pack_bf16(dk[m][n][c] * p.scale, dk[m][n][c + 1] * p.scale);
+          *reinterpret_cast<uint32_t *>(p.dv + two + c * 4 * pitch_k) =
+              ptx::pack_bf16(dv[m][n][c], dv[m][n][c + 1]);
+        }
+    }
+  }
+}
+
+} // namespace mma
+#endif

@@ -1,0 +1,235 @@
+// forward.cuh -- attention forward on mma.sync (sm_80 and later), over any mask representation.
+//
+// A CTA of 4 warps owns 128 queries of one head, 32 a warp: the fewest warps, since each reads the whole
+// K and V tile from shared memory. Tiles of 64 keys come by cp.async into two stages; one barrier a
+// tile. S and P stay in registers (the accumulator of S is the A operand of P V). The running maximum
+// follows only when it would grow by more than 2^8, so O is hardly ever rescaled: P reaches at most 2^8,
+// which fp32 sums and bf16's exponent take without loss. Mask code runs on partial tiles alone.
+// Two CTAs a multiprocessor overlap one's softmax with the other's products.
+#ifndef LONGCA_MMA_FORWARD_CUH
+#define LONGCA_MMA_FORWARD_CUH
+
+#include "tile.cuh"
+
+namespace mma {
+
+constexpr int FWD_QUERIES = 128, FWD_KEYS = 64, FWD_THREADS = 128;
+constexpr float LAZY = 8; // log2 units that a row may outgrow its reference maximum by
+constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+
+template <class Rep> struct forward_args {
+  const bf16 *q, *k, *v; // [rows_q, heads_q, DIM], [rows_k, heads_kv, DIM]
+  bf16 *o;
+  float *o_acc, *lse; // [rows_q, heads_q, DIM] or NULL, [heads_q, rows_q]
+  bool resume;
+  int32_t rows_q, heads_q, heads_kv;
+  float scale_log2; // scale * log2(e)
+  worklist_view list;
+  Rep rep;
+};
+
+template <int DIM> struct forward_smem {
+  bf16 q[FWD_QUERIES * DIM], k[2][FWD_KEYS * DIM], v[2][FWD_KEYS * DIM];
+};
+
+template <class Rep, int DIM>
+__global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant__ forward_args<Rep> p) {
+  extern __shared__ __align__(128) char smem_raw[];
+  forward_smem<DIM> &smem = *reinterpret_cast<forward_smem<DIM> *>(smem_raw);
+  const uint32_t sq = ptx::smem_addr(smem.q), sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v);
+  constexpr uint32_t STAGE = FWD_KEYS * DIM * 2;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int head = blockIdx.y, head_kv = head / (p.heads_q / p.heads_kv);
+  const int head_mask = p.list.classes > 1 ? head_kv : 0;
+  __shared__ worklist_item item; // in shared memory: the main loop has no register to spare
+  if (threadIdx.x == 0) {
+    item = p.list.items[(int64_t)head_mask * p.list.count + blockIdx.x];
+    item.reserved = head_kv * DIM;
+  }
+  __syncthreads();
+
+  const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
+  walk<FWD_KEYS> tiles(p.list, item);
+  auto fetch = [&](uint32_t to) {
+    const inner tile = tiles.tile();
+    const int64_t from = (int64_t)tile.row * pitch_k + item.reserved;
+    load<DIM, FWD_KEYS, FWD_THREADS>(sk + to, p.k + from, pitch_k, tile.limit);
+    load<DIM, FWD_KEYS, FWD_THREADS>(sv + to, p.v + from, pitch_k, tile.limit);
+  };
+  load<DIM, FWD_QUERIES, FWD_THREADS>(sq, p.q + (int64_t)item.row * pitch_q + head * DIM, pitch_q, item.rows);
+  if (tiles.more())
+    fetch(0);
+  ptx::copy_async_commit();
+
+  // Row i of this thread: 32 * warp + 16 * (i / 2) + 8 * (i % 2) + lane / 4.
+  float o[2][DIM / 8][4] = {};
+  float top[4], sum[4] = {}; // reference maximum (scaled, log2), this thread's part of the row sum
+  for (float &x : top)
+    x = -INFINITY;
+
+  uint32_t stage = 0;
+  while (tiles.more()) {
+    const inner tile = tiles.tile();
+    tiles.advance();
+    ptx::copy_async_wait<0>();
+    __syncthreads(); // this tile has landed, and every warp is done with the other stage
+    if (tiles.more())
+      fetch(STAGE - stage);
+    ptx::copy_async_commit();
+
+    // S = Q K^T
+    float s[2][FWD_KEYS / 8][4] = {};
+#pragma unroll
+    for (int d = 0; d < DIM; d += 16) {
+      uint32_t a[2][4];
+      load_a<DIM>(a[0], sq, warp * 32, d);
+      load_a<DIM>(a[1], sq, warp * 32 + 16, d);
+#pragma unroll
+      for (int n = 0; n < FWD_KEYS / 8; n += 2) {
+        uint32_t b[4];
+        load_b<DIM>(b, sk + stage, n * 8, d);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+          ptx::mma_bf16(s[m][n], a[m], b[0], b[1]);
+          ptx::mma_bf16(s[m][n + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+
+    if (!tile.full) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int row = warp * 32 + i * 8 + lane / 4;
+        const row_view<Rep> view(p.rep, head_mask, item.pos + min(row, item.rows - 1), tile.pos,
+                                 tile.pos + tile.limit);
+#pragma unroll
+        for (int j = 0; j < FWD_KEYS / 4; j++) {
+          float &x = s[i / 2][j / 2][i % 2 * 2 + j % 2];
+          x = view.sees(tile.pos + j / 2 * 8 + lane % 4 * 2 + j % 2) ? x : -INFINITY;
+        }
+      }
+    }
+
+    // Online softmax
+    float seen[4];
+    bool grows = false;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float x = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < FWD_KEYS / 8; n++)
+        x = fmaxf(x, fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
+      x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+      x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+      seen[i] = x * p.scale_log2;
+      grows |= seen[i] > top[i] + LAZY; // also from -inf
+    }
+    if (__any_sync(~0u, grows)) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float reference = fmaxf(top[i], seen[i]);
+        const float shrink = reference == -INFINITY ? 1 : ptx::ex2(top[i] - reference);
+        top[i] = reference;
+        sum[i] *= shrink;
+#pragma unroll
+        for (int n = 0; n < DIM / 8; n++) {
+          o[i / 2][n][i % 2 * 2] *= shrink;
+          o[i / 2][n][i % 2 * 2 + 1] *= shrink;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const float shift = top[i] == -INFINITY ? 0 : top[i];
+#pragma unroll
+      for (int n = 0; n < FWD_KEYS / 8; n++)
+#pragma unroll
+        for (int c = i % 2 * 2; c < i % 2 * 2 + 2; c++) {
+          s[i / 2][n][c] = ptx::ex2(fmaf(s[i / 2][n][c], p.scale_log2, -shift));
+          sum[i] += s[i / 2][n][c];
+        }
+    }
+
+    // O += P V
+#pragma unroll
+    for (int n = 0; n < FWD_KEYS / 8; n += 2) {
+      uint32_t a[2][4];
+#pragma unroll
+      for (int m = 0; m < 2; m++) {
+        a[m][0] = ptx::pack_bf16(s[m][n][0], s[m][n][1]);
+        a[m][1] = ptx::pack_bf16(s[m][n][2], s[m][n][3]);
+        a[m][2] = ptx::pack_bf16(s[m][n + 1][0], s[m][n + 1][1]);
+        a[m][3] = ptx::pack_bf16(s[m][n + 1][2], s[m][n + 1][3]);
+      }
+#pragma unroll
+      for (int d = 0; d < DIM / 8; d += 2) {
+        uint32_t b[4];
+        load_b_trans<DIM>(b, sv + stage, n * 8, d * 8);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+          ptx::mma_bf16(o[m][d], a[m], b[0], b[1]);
+          ptx::mma_bf16(o[m][d + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+    stage = STAGE - stage;
+  }
+
+  // Normalise, merge with what is there, store
+  ptx::copy_async_wait<0>(); // without tiles Q may still be on its way into what is reused below
+  if (item.run_begin == item.run_end)
+    __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    float total = sum[i];
+    total += __shfl_xor_sync(~0u, total, 1);
+    total += __shfl_xor_sync(~0u, total, 2);
+    float norm = total > 0 ? 1 / total : 0;
+    float lse = total > 0 ? (top[i] + ptx::lg2(total)) * LN2 : -INFINITY;
+    const int row = warp * 32 + i * 8 + lane / 4;
+    const bool there = row < item.rows;
+    float *lse_at = p.lse + (int64_t)head * p.rows_q + item.row + row;
+    float before = 0;
+    if (p.resume && there) {
+      const float old = *lse_at, all = fmaxf(old, lse);
+      if (all > -INFINITY) {
+        const float both = all + logf(expf(old - all) + expf(lse - all));
+        before = expf(old - both);
+        norm *= expf(lse - both);
+        lse = both;
+      }
+    }
+    __syncwarp(); // the quad has read lse before one of it writes
+    if (there && lane % 4 == 0)
+      *lse_at = lse;
+    const int64_t out = (int64_t)(item.row + row) * pitch_q + head * DIM + lane % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < DIM / 8; n++) {
+      float x = o[i / 2][n][i % 2 * 2] * norm, y = o[i / 2][n][i % 2 * 2 + 1] * norm;
+      if (p.o_acc) {
+        if (there) {
+          float2 *to = reinterpret_cast<float2 *>(p.o_acc + out + n * 8);
+          if (p.resume)
+            x += before * to->x, y += before * to->y;
+          *to = make_float2(x, y);
+        }
+      } else // a warp's rows of Q are its own to overwrite
+        *reinterpret_cast<uint32_t *>(smem_raw + (at<DIM>(0, row, n) + lane % 4 * 4)) =
+            ptx::pack_bf16(x, y);
+    }
+  }
+  if (p.o_acc)
+    return;
+  __syncwarp();
+  constexpr int CHUNKS = DIM / 8;
+#pragma unroll
+  for (int i = lane; i < 32 * CHUNKS; i += 32) {
+    const int row = warp * 32 + i / CHUNKS, chunk = i % CHUNKS;
+    if (row < item.rows)
+      *reinterpret_cast<uint4 *>(p.o + (int64_t)(item.row + row) * pitch_q + head * DIM + chunk * 8) =
+          *reinterpret_cast<uint4 *>(smem_raw + at<DIM>(0, row, chunk));
+  }
+}
+
+} // namespace mma
+#endif

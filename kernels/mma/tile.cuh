@@ -1,0 +1,98 @@
+// tile.cuh -- pieces of the mma engine: swizzled tiles in shared memory, fragments of them, the walk over
+// a work list's runs, and one query row's view of a mask representation.
+//
+// A tile is rows of DIM bf16 (128 or 256 bytes). Its 16-byte chunk c of row r lies at chunk c ^ (r % 8),
+// so the eight rows that one ldmatrix phase reads fall into different banks.
+#ifndef LONGCA_MMA_TILE_CUH
+#define LONGCA_MMA_TILE_CUH
+
+#include "../gpu.cuh"
+#include "../ptx/math.cuh"
+#include "../ptx/mma.cuh"
+#include "../ptx/sync.cuh"
+#include "../worklist.h"
+
+namespace mma {
+
+// Shared-memory address of chunk `chunk` (16 bytes) of row `row`.
+template <int DIM> __device__ __forceinline__ uint32_t at(uint32_t tile, int row, int chunk) {
+  return tile + row * (DIM * 2) + ((chunk ^ (row & 7)) << 4);
+}
+
+// ROWS x DIM from global rows [row, row + limit) of pitch `pitch` elements; zeros past the limit.
+template <int DIM, int ROWS, int THREADS>
+__device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pitch, int limit) {
+  constexpr int CHUNKS = DIM / 8, STEP = THREADS / CHUNKS;
+  const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+  static_assert(ROWS % STEP == 0 && STEP % 8 == 0, "a thread keeps its swizzled chunk from row to row");
+  src += row * pitch + chunk * 8; // fits: at most 128 rows
+  uint32_t dst = at<DIM>(tile, row, chunk);
+#pragma unroll
+  for (int r = 0; r < ROWS; r += STEP) {
+    ptx::copy_async_16(dst + r * DIM * 2, src + r * pitch, row + r < limit);
+  }
+}
+
+// A fragment [16 rows, 16 columns] of a row-major tile; of its transpose where the tile is [k][m].
+template <int DIM> __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int col) {
+  const int lane = threadIdx.x % 32;
+  ptx::ldmatrix(a, at<DIM>(tile, row + lane % 16, col / 8 + lane / 16));
+}
+template <int DIM>
+__device__ __forceinline__ void load_a_trans(uint32_t (&a)[4], uint32_t tile, int k, int m) {
+  const int lane = threadIdx.x % 32;
+  ptx::ldmatrix_trans(a, at<DIM>(tile, k + lane % 8 + lane / 16 * 8, m / 8 + lane / 8 % 2));
+}
+// Two B fragments (16 n by 16 k): registers 0, 1 for n 0..7 and 2, 3 for n 8..15. Tile [n][k], or [k][n].
+template <int DIM> __device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
+  const int lane = threadIdx.x % 32;
+  ptx::ldmatrix(b, at<DIM>(tile, n + lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
+}
+template <int DIM>
+__device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, int k, int n) {
+  const int lane = threadIdx.x % 32;
+  ptx::ldmatrix_trans(b, at<DIM>(tile, k + lane % 16, n / 8 + lane / 16));
+}
+
+// One inner tile: rows [row, row + limit) at positions pos, ...; `full` needs no mask.
+struct inner {
+  int32_t row, pos, limit;
+  bool full;
+};
+
+// The inner tiles of one item, in order. Registers are short where it is used, so it holds two: the item
+// lies in shared memory, and a run is read again (from L1) for each of its tiles.
+template <int TILE> struct walk {
+  const worklist_run *const &runs;
+  const worklist_item &item;
+  int32_t run, left; // left: tiles of `run` that are to come; 0: all runs are done
+
+  __device__ walk(const worklist_view &list, const worklist_item &i) : runs(list.runs), item(i) { restart(); }
+  __device__ void restart() {
+    run = item.run_begin;
+    left = run < item.run_end ? runs[run].tiles : 0;
+  }
+  __device__ bool more() const { return left > 0; }
+  __device__ inner tile() const {
+    const int4 x = __ldg(reinterpret_cast<const int4 *>(runs + run)); // row, pos, tiles, valid
+    const int32_t from = (x.z - left) * TILE;
+    return {x.x + from, x.y + from, x.w && left == 1 ? x.w : TILE, x.w == 0};
+  }
+  __device__ void advance() {
+    if (--left == 0 && ++run < item.run_end)
+      left = runs[run].tiles;
+  }
+};
+
+// What query `q` sees of the keys [first, end). Any representation by its X_allows (rep_allows here,
+// overloaded); those with a shorter way for a row specialise, in pairing.cuh.
+template <class Rep> struct row_view {
+  const Rep &rep;
+  int head, q, last;
+  __device__ row_view(const Rep &r, int h, int pos, int first, int end)
+      : rep(r), head(h), q(pos), last(end - 1) {}
+  __device__ bool sees(int k) const { return (k <= last) & rep_allows(&rep, head, q, min(k, last)); }
+};
+
+} // namespace mma
+#endif
