@@ -1,0 +1,297 @@
+// cmd_bench.c -- `longca bench`: how near the CPU engine comes to this machine's own fp32 peak.
+//
+// The peak is measured, not looked up: independent fused multiply-adds on every thread, in the widest
+// vectors that the engine itself uses, against each thread's own CPU time, so that other work on the
+// machine does not lower it. It is taken again before every round of kernels and the best counts.
+// Kernels are timed by the wall clock; `cpu` says how much of it the threads really had. A rate counts
+// visible pairs only (flops.h), so a kernel that computes hidden pairs pays for them here.
+#include <getopt.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../kernels/cpu/cpu.h"
+#include "check.h"
+#include "cmd.h"
+#include "flops.h"
+#include "mask_draw.h"
+#include "stats.h"
+#include "table.h"
+#include "tensor.h"
+#include "timer.h"
+
+enum { HEADS_Q = 8, HEADS_KV = 1, DIM = 128, SEED = 42, ROUNDS_MAX = 99 };
+
+static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT, MASK_CAUSAL_DOCUMENT};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+struct request {
+  int32_t seqlen;
+  int threads, rounds;
+  enum table_format format;
+};
+
+// One mask's plan and what was measured: [pass][round].
+struct load {
+  struct mask mask;
+  struct attn_problem p;
+  struct attn_plan plan;
+  double flop[2], gflop_s[2][ROUNDS_MAX], cpu[2][ROUNDS_MAX];
+};
+
+struct session {
+  struct request r;
+  const struct attn_kernel *kernel;
+  struct attn_args a; // tensors, shared by the masks
+  double peak_gflop_s;
+  struct load load[KINDS];
+};
+
+static double cpu_us(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static double peak_gflop_s(void) {
+  double sum = 0;
+#pragma omp parallel reduction(+ : sum)
+  {
+    const double begin_us = cpu_us(CLOCK_THREAD_CPUTIME_ID);
+    const double flop = cpu_isa()->peak(1 << 20);
+    sum += flop / (cpu_us(CLOCK_THREAD_CPUTIME_ID) - begin_us) * 1e-3;
+  }
+  return sum;
+}
+
+static int run_pass(struct session *s, struct load *l, enum attn_pass pass) {
+  return (pass == ATTN_FWD ? s->kernel->forward : s->kernel->backward)(&l->plan, &s->a);
+}
+
+// One timed call; its rate and the share of the threads' time that they spent on a processor.
+static int time_pass(struct session *s, struct load *l, enum attn_pass pass, int round) {
+  const double begin_us = timer_now_us(), begin_cpu_us = cpu_us(CLOCK_PROCESS_CPUTIME_ID);
+  if (run_pass(s, l, pass))
+    return -1;
+  const double us = timer_now_us() - begin_us;
+  l->gflop_s[pass][round] = l->flop[pass] / us * 1e-3;
+  l->cpu[pass][round] = (cpu_us(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu_us) / (us * omp_get_max_threads());
+  return 0;
+}
+
+// Prepares a mask and checks both passes against the reference; nothing is timed before.
+static int prepare(struct session *s, struct load *l, enum mask_kind kind) {
+  const struct mask_recipe recipe = {.kind = kind, .seqlen = s->r.seqlen};
+  struct verify_report report;
+  char err[160];
+  if (mask_draw_nth(&l->mask, SEED, 0, &recipe, err, sizeof err)) {
+    fprintf(stderr, "longca bench: %s.\n", err);
+    return 1;
+  }
+  l->p = (struct attn_problem){.mask = &l->mask, .dtype = ATTN_BF16, .heads_q = HEADS_Q,
+                               .heads_kv = HEADS_KV, .dim = DIM, .rows_q = s->r.seqlen,
+                               .rows_k = s->r.seqlen, .backward = true};
+  if (attn_prepare(&l->plan, s->kernel, &l->p)) {
+    fprintf(stderr, "longca bench: %s.\n", attn_error());
+    return 1;
+  }
+  for (enum attn_pass pass = ATTN_FWD; pass <= ATTN_BWD; pass++) {
+    l->flop[pass] = flops_attention(mask_area(&l->mask), HEADS_Q, DIM, pass);
+    if (run_pass(s, l, pass) || !check_outputs(&l->p, &s->a, pass, SEED, &report)) {
+      fprintf(stderr, "longca bench: %s %s is wrong: error %.3g, %lld of %lld rows.\n", mask_name(kind),
+              pass == ATTN_FWD ? "forward" : "backward", report.err_max, (long long)report.wrong,
+              (long long)report.rows);
+      return 1;
+    }
+  }
+  return 0;
+}
+
+// Measures the first `masks` masks with `threads` threads, peak and kernels in turn.
+static int measure(struct session *s, int threads, int masks) {
+  int status = 0;
+  omp_set_num_threads(threads);
+  memset(s->load, 0, sizeof s->load);
+  s->peak_gflop_s = 0;
+  for (int i = 0; i < masks && !status; i++)
+    status = prepare(s, &s->load[i], kinds[i]);
+  for (int round = 0; round < s->r.rounds && !status; round++) {
+    s->peak_gflop_s = fmax(s->peak_gflop_s, peak_gflop_s());
+    for (int i = 0; i < masks && !status; i++)
+      for (enum attn_pass pass = ATTN_FWD; pass <= ATTN_BWD; pass++) // forward leaves what backward reads
+        status |= time_pass(s, &s->load[i], pass, round) != 0;
+  }
+  for (int i = 0; i < masks; i++) {
+    attn_release(&s->load[i].plan);
+    mask_free(&s->load[i].mask);
+    for (int pass = 0; pass < 2 && !status; pass++)
+      if (stats_quantile(s->load[i].gflop_s[pass], (size_t)s->r.rounds, 1) > 1.03 * s->peak_gflop_s) {
+        fprintf(stderr, "longca bench: a kernel ran above the measured peak of %.0f GFLOP/s, so the peak "
+                        "is wrong; run it again.\n", s->peak_gflop_s);
+        status = 1;
+      }
+  }
+  return status;
+}
+
+static double median(const struct session *s, int mask, int pass) {
+  return stats_median(s->load[mask].gflop_s[pass], (size_t)s->r.rounds);
+}
+
+static void add_masks(const struct session *s, struct table *t) {
+  static const char *const passes[] = {"fwd", "bwd"};
+  static const char *const header[] = {"mask", "pass", "gflop_s", "low", "high", "best",
+                                       "peak_pct", "best_peak_pct", "of_full_pct", "cpu_pct"};
+  for (size_t i = 0; i < sizeof header / sizeof *header; i++)
+    table_add(t, "%s", header[i]);
+  for (int pass = 0; pass < 2; pass++)
+    for (int i = 0; i < KINDS; i++) {
+      const double *rate = s->load[i].gflop_s[pass];
+      const size_t n = (size_t)s->r.rounds;
+      double low = NAN, high = NAN;
+      stats_median_interval(rate, n, &low, &high);
+      const double best = stats_quantile(rate, n, 1), mid = stats_median(rate, n);
+      table_add(t, "%s", mask_name(kinds[i]));
+      table_add(t, "%s", passes[pass]);
+      table_add(t, "%.1f", mid);
+      table_add(t, "%.1f", low);
+      table_add(t, "%.1f", high);
+      table_add(t, "%.1f", best);
+      table_add(t, "%.1f", 100 * mid / s->peak_gflop_s);
+      table_add(t, "%.1f", 100 * best / s->peak_gflop_s);
+      table_add(t, "%.1f", 100 * mid / median(s, 0, pass));
+      table_add(t, "%.0f", 100 * stats_median(s->load[i].cpu[pass], n));
+    }
+}
+
+// One line of the scaling table, from what was just measured.
+static void add_scaling(const struct session *s, struct table *t, int threads, double single[2]) {
+  if (threads == 1)
+    for (int pass = 0; pass < 2; pass++)
+      single[pass] = median(s, 0, pass);
+  table_add(t, "%d", threads);
+  table_add(t, "%.1f", s->peak_gflop_s);
+  for (int pass = 0; pass < 2; pass++) {
+    table_add(t, "%.1f", median(s, 0, pass));
+    table_add(t, "%.1f", 100 * median(s, 0, pass) / s->peak_gflop_s);
+    table_add(t, "%.2f", median(s, 0, pass) / single[pass]);
+  }
+}
+
+static void report(struct session *s, struct table *masks, struct table *scaling) {
+  const bool text = s->r.format == TABLE_TEXT;
+  if (text)
+    printf("CPU engine (%s), seqlen %d, heads %d:%d, dim %d, bf16, %d threads, %d rounds\n"
+           "fp32 FMA peak %.1f GFLOP/s; rates are medians with their 95 %% interval\n\n",
+           cpu_isa()->name, s->r.seqlen, HEADS_Q, HEADS_KV, DIM, s->r.threads, s->r.rounds,
+           s->peak_gflop_s);
+  table_print(masks, s->r.format, stdout);
+  printf(text ? "\nfull mask, 1 to %d threads\n\n" : "\n", s->r.threads);
+  table_print(scaling, s->r.format, stdout);
+}
+
+static int bench(struct session *s) {
+  const int64_t n_q = (int64_t)s->r.seqlen * HEADS_Q * DIM, n_k = (int64_t)s->r.seqlen * HEADS_KV * DIM;
+  struct {
+    void *data;
+    int64_t n;
+  } t[] = {{NULL, n_q}, {NULL, n_k}, {NULL, n_k}, {NULL, n_q}, {NULL, n_q}, {NULL, n_q}, {NULL, n_k},
+           {NULL, n_k}};
+  bool ok = true;
+  for (int i = 0; i < 8; i++) {
+    ok &= (t[i].data = tensor_alloc(ATTN_BF16, t[i].n)) != NULL;
+    if (ok && i < 4)
+      tensor_fill_normal(t[i].data, ATTN_BF16, t[i].n, SEED, (uint64_t)i);
+  }
+  float *lse = tensor_alloc(ATTN_FP32, (int64_t)s->r.seqlen * HEADS_Q);
+  s->a = (struct attn_args){.q = t[0].data, .k = t[1].data, .v = t[2].data, .d_o = t[3].data,
+                            .o = t[4].data, .dq = t[5].data, .dk = t[6].data, .dv = t[7].data,
+                            .lse = lse};
+  int status = ok && lse ? 0 : 1;
+  if (status)
+    fputs("longca bench: out of memory; try a smaller --seqlen.\n", stderr);
+  struct table masks = table_new(10), scaling = table_new(8);
+  static const char *const header[] = {"threads", "peak_gflop_s", "fwd_gflop_s", "fwd_peak_pct",
+                                       "fwd_speedup", "bwd_gflop_s", "bwd_peak_pct", "bwd_speedup"};
+  for (size_t i = 0; i < sizeof header / sizeof *header; i++)
+    table_add(&scaling, "%s", header[i]);
+  double single[2] = {NAN, NAN};
+  for (int n = 1; !status; n = 2 * n < s->r.threads ? 2 * n : s->r.threads) {
+    status = measure(s, n, n == s->r.threads ? KINDS : 1);
+    if (!status)
+      add_scaling(s, &scaling, n, single);
+    if (n == s->r.threads)
+      break;
+  }
+  if (!status) {
+    add_masks(s, &masks);
+    report(s, &masks, &scaling);
+  }
+  table_free(&masks);
+  table_free(&scaling);
+  for (int i = 0; i < 8; i++)
+    free(t[i].data);
+  free(lse);
+  return status;
+}
+
+static void usage(FILE *out) {
+  fputs("usage: longca bench [OPTION...]\n\n"
+        "Measures this machine's fp32 peak and how near the CPU engine comes to it: heads 8:1,\n"
+        "dimension 128, bf16; FULL, CAUSAL and documents; 1 to all threads. About half a minute.\n\n"
+        "  --seqlen N    tokens (4096)\n"
+        "  --threads N   most threads (all that OpenMP would use)\n"
+        "  --rounds N    timed calls of each (9)\n"
+        "  --isa NAME    compiled copy of the engine: avx512, avx2, base (the widest that runs)\n"
+        "  --csv         two CSV tables, a blank line between them\n", out);
+}
+
+static int refuse(const char *what, const char *text) {
+  fprintf(stderr, "longca bench: %s, not '%s'.\n", what, text);
+  return 2;
+}
+
+static int parse_count(const char *text, long low, long high) {
+  char *end;
+  const long x = strtol(text, &end, 10);
+  return end == text || *end || x < low || x > high ? -1 : (int)x;
+}
+
+int cmd_bench(int argc, char **argv) {
+  static const struct option options[] = {{"seqlen", 1, 0, 's'}, {"threads", 1, 0, 't'},
+                                          {"rounds", 1, 0, 'r'}, {"isa", 1, 0, 'i'},
+                                          {"csv", 0, 0, 'c'},    {"help", 0, 0, 'h'},
+                                          {0}};
+  struct session *s = calloc(1, sizeof *s);
+  if (!s)
+    return 1;
+  s->r = (struct request){4096, omp_get_max_threads(), 9, TABLE_TEXT};
+  s->kernel = attn_find("fa2", ATTN_HOST);
+  int status = -1, c;
+  opterr = 0;
+  optind = 1;
+  while (status < 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+    if (c == 's' && (s->r.seqlen = parse_count(optarg, 1, 1 << 20)) < 0)
+      status = refuse("--seqlen needs a whole number from 1 to 1048576", optarg);
+    else if (c == 't' && (s->r.threads = parse_count(optarg, 1, 1024)) < 0)
+      status = refuse("--threads needs a whole number from 1 to 1024", optarg);
+    else if (c == 'r' && (s->r.rounds = parse_count(optarg, 1, ROUNDS_MAX)) < 0)
+      status = refuse("--rounds needs a whole number from 1 to 99", optarg);
+    else if (c == 'i' && !cpu_isa_use(optarg))
+      status = refuse("--isa needs avx512, avx2 or base, as far as this processor runs it", optarg);
+    else if (c == 'c')
+      s->r.format = TABLE_CSV;
+    else if (c == 'h')
+      usage(stdout), status = 0;
+    else if (c == '?')
+      status = refuse("the options are --seqlen, --threads, --rounds, --isa, --csv", argv[optind - 1]);
+  if (status < 0 && optind < argc)
+    status = refuse("it takes options only", argv[optind]);
+  if (status < 0)
+    status = bench(s);
+  free(s);
+  return status;
+}
