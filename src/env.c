@@ -45,8 +45,8 @@ static void read_field(const char *path, const char *key, char *buf, size_t size
     char *colon = strchr(line, ':');
     if (strncmp(line, key, strlen(key)) != 0 || !colon)
       continue;
-    colon++;
-    snprintf(buf, size, "%.*s", (int)strcspn(colon, "\n"), colon + strspn(colon, " \t"));
+    colon += 1 + strspn(colon + 1, " \t");
+    snprintf(buf, size, "%.*s", (int)strcspn(colon, "\n"), colon);
     break;
   }
   if (f)
@@ -205,7 +205,7 @@ static void add_line(cJSON *to, const char *name, const char *path) {
     cJSON_AddStringToObject(to, name, buf);
 }
 
-static void add_topology(cJSON *cpu, cJSON *root) {
+static void add_topology(cJSON *cpu) {
   hwloc_topology_t topology;
   if (hwloc_topology_init(&topology))
     return;
@@ -224,8 +224,6 @@ static void add_topology(cJSON *cpu, cJSON *root) {
       if (cache)
         cJSON_AddNumberToObject(cpu, caches[i].name, (double)cache->attr->cache.size);
     }
-    const hwloc_obj_t machine = hwloc_get_root_obj(topology);
-    cJSON_AddNumberToObject(root, "memory_bytes", (double)machine->total_memory);
   }
   hwloc_topology_destroy(topology);
 }
@@ -300,7 +298,11 @@ char *env_json(enum attn_place place) {
   cJSON *cpu = cJSON_AddObjectToObject(root, "cpu");
   cpu_name(buf, sizeof buf);
   cJSON_AddStringToObject(cpu, "model", buf);
-  add_topology(cpu, root);
+  add_topology(cpu);
+  double kb = 0;
+  read_field("/proc/meminfo", "MemTotal", buf, sizeof buf);
+  if (sscanf(buf, "%lf", &kb) == 1)
+    cJSON_AddNumberToObject(root, "memory_bytes", kb * 1024);
   cJSON_AddNumberToObject(cpu, "openmp_threads", omp_get_max_threads());
   cJSON_AddStringToObject(cpu, "vectors", cpu_isa()->name);
   add_field(cpu, "mhz", "/proc/cpuinfo", "cpu MHz");

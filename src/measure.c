@@ -46,6 +46,13 @@ struct measurement {
 
 static size_t tensor_bytes(const struct tensor *t) { return (size_t)t->n * tensor_elem_bytes(t->dtype); }
 
+// x to so many significant digits: no clock is better than 6, and rows are read by people too.
+static double rounded(double x, int digits) {
+  char text[32];
+  snprintf(text, sizeof text, "%.*g", digits, x);
+  return strtod(text, NULL);
+}
+
 static int fail(struct row *row, const char *status, const char *reason) {
   snprintf(row->status, sizeof row->status, "%s", status);
   snprintf(row->reason, sizeof row->reason, "%s", reason);
@@ -173,8 +180,8 @@ static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pas
   struct verify_report report = {0};
   const struct attn_args args = arguments(m, true);
   const bool right = check_outputs(&m->problem, &args, pass, m->p->seed, &report);
-  row->err_max = report.err_max;
-  row->err_cos = report.err_cos;
+  row->err_max = rounded(report.err_max, 4);
+  row->err_cos = rounded(report.err_cos, 4);
   row->wrong = (double)report.wrong;
   if (right)
     return 0;
@@ -232,14 +239,16 @@ static int time_calls(struct measurement *m) {
     return *attn_error() ? fail_kernel(m) : fail_place(m);
   }
   row->n = n;
-  row->time_us = stats_median(time_us, (size_t)n);
+  row->time_us = rounded(stats_median(time_us, (size_t)n), 6);
   stats_median_interval(time_us, (size_t)n, &row->time_us_low, &row->time_us_high);
-  row->time_us_q20 = stats_quantile(time_us, (size_t)n, 0.2);
-  row->time_us_q80 = stats_quantile(time_us, (size_t)n, 0.8);
-  row->time_us_p99 = stats_quantile(time_us, (size_t)n, 0.99);
-  row->sm_mhz_median = stats_median(sm_mhz, (size_t)n);
-  row->sm_mhz_min = stats_quantile(sm_mhz, (size_t)n, 0);
-  row->power_w = stats_median(power_w, (size_t)n);
+  row->time_us_low = rounded(row->time_us_low, 6);
+  row->time_us_high = rounded(row->time_us_high, 6);
+  row->time_us_q20 = rounded(stats_quantile(time_us, (size_t)n, 0.2), 6);
+  row->time_us_q80 = rounded(stats_quantile(time_us, (size_t)n, 0.8), 6);
+  row->time_us_p99 = rounded(stats_quantile(time_us, (size_t)n, 0.99), 6);
+  row->sm_mhz_median = rounded(stats_median(sm_mhz, (size_t)n), 5);
+  row->sm_mhz_min = rounded(stats_quantile(sm_mhz, (size_t)n, 0), 5);
+  row->power_w = rounded(stats_median(power_w, (size_t)n), 5);
   row->throttled = m->place->shares_host ? NAN : throttled;
   free(time_us);
   return 0;
@@ -261,9 +270,9 @@ static int rate(struct measurement *m) {
   if (mask_is_block_sparse(m->p->mask))
     row->flop_nominal = flops_attention((double)m->p->seqlen * m->p->seqlen * m->p->ratio, m->p->heads_q,
                                         m->p->dim, m->p->pass);
-  row->tflop_s = row->flop / row->time_us * 1e-6;
+  row->tflop_s = rounded(row->flop / row->time_us * 1e-6, 6);
   const double peak = m->place->peak_tflop_s(m->p->dtype, row->tflop_s);
-  row->peak_pct = 100 * row->tflop_s / peak;
+  row->peak_pct = rounded(100 * row->tflop_s / peak, 4);
   if (!(row->tflop_s > peak)) // an unknown peak is NaN
     return 0;
   snprintf(row->reason, sizeof row->reason,
@@ -272,12 +281,11 @@ static int rate(struct measurement *m) {
   return -1;
 }
 
-static int measure(struct measurement *m) {
+static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   const struct point *p = m->p;
   struct row *row = m->row;
   if (m->place->open())
     return fail_place(m);
-  const struct attn_kernel *kernel = attn_find(p->kernel, p->place);
   if (!kernel) {
     char reason[ROW_REASON];
     snprintf(reason, sizeof reason, "this build has no kernel '%s' for the %s", p->kernel,
@@ -319,7 +327,7 @@ static int measure(struct measurement *m) {
   if (run_checked(m, ATTN_FWD, !bwd) || (bwd && run_checked(m, ATTN_BWD, true)) || time_calls(m))
     return 1;
   row->area = mask_area(&kept.mask);
-  row->prep_us = m->plan.prep_us;
+  row->prep_us = rounded(m->plan.prep_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;
   row->account_bytes = (double)(m->plan.prep_bytes + m->plan.workspace_bytes);
   for (int i = 0; i < TENSORS; i++)
@@ -330,13 +338,17 @@ static int measure(struct measurement *m) {
   return 0;
 }
 
-int measure_point(const struct point *p, struct row *row) {
+int measure_kernel(const struct point *p, const struct attn_kernel *kernel, struct row *row) {
   struct measurement m = {.p = p, .row = row, .place = place_of(p->place)};
-  const int status = measure(&m);
+  const int status = measure(&m, kernel);
   attn_release(&m.plan);
   for (int i = O; i < TENSORS; i++)
     tensor_release(m.place, &m.t[i]);
   if (status > 0) // whatever was noted on the way: only ok carries numbers
     row->peak_mem_bytes = row->err_max = row->err_cos = row->wrong = NAN;
   return status < 0 ? -1 : 0;
+}
+
+int measure_point(const struct point *p, struct row *row) {
+  return measure_kernel(p, attn_find(p->kernel, p->place), row);
 }

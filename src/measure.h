@@ -9,5 +9,7 @@
 // -1 for an error of the harness itself (a rate above the device's peak): row->reason says it, and
 // nothing measured so far can be trusted.
 int measure_point(const struct point *p, struct row *row);
+// The same with this kernel instead of the registry's; NULL: there is none.
+int measure_kernel(const struct point *p, const struct attn_kernel *kernel, struct row *row);
 
 #endif

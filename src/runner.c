@@ -162,7 +162,6 @@ static enum worker_end run_point(struct worker *w, const struct point *p, struct
     hash = (hash ^ (unsigned char)*c) * 16777619u;
   const char *slash = strrchr(o->path, '/');
   snprintf(log_path, sizeof log_path, "%.*slog", slash ? (int)(slash - o->path + 1) : 0, o->path);
-  mkdir(log_path, 0777);
   snprintf(log_path + strlen(log_path), 32, "/%08x.txt", hash);
   return worker_run(w, o->measure, &limited, row, s->fd, log_path, &stop);
 }

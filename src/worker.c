@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -175,8 +176,11 @@ static void read_log(struct worker *w, struct row *row, const char *path) {
     return;
   text[got] = 0;
   if (path) {
-    write_text(path, text);
     const char *base = strrchr(path, '/');
+    char folder[1024];
+    snprintf(folder, sizeof folder, "%.*s", base ? (int)(base - path) : 0, path);
+    mkdir(folder, 0777); // most runs need none
+    write_text(path, text);
     snprintf(row->log, sizeof row->log, "%.200s", base ? base + 1 : path);
   }
   char *last = text;
