@@ -40,14 +40,61 @@ REP_HD bool blockmap_allows(const struct blockmap *x, int32_t head, int32_t q, i
   return mask_allows(&x->mask, head, q, k);
 }
 
+// Keys [k, k + n) of row q as bits, n <= 64: the predicate of each pair. As FlexAttention compiles its
+// predicate into the kernel, the kind is a constant of each loop.
+REP_HD uint64_t blockmap_word(const struct mask *mask, int32_t q, int32_t k, int32_t n) {
+  struct mask m = *mask;
+  uint8_t seen[64] = {0};
+#define BLOCKMAP_KIND(KIND)                                                                            \
+  case KIND:                                                                                           \
+    m.kind = KIND;                                                                                     \
+    for (int32_t j = 0; j < n; j++)                                                                    \
+      seen[j] = mask_allows(&m, 0, q, k + j);                                                          \
+    break;
+  switch (mask->kind) {
+    BLOCKMAP_KIND(MASK_FULL)
+    BLOCKMAP_KIND(MASK_CAUSAL)
+    BLOCKMAP_KIND(MASK_SLIDING_WINDOW)
+    BLOCKMAP_KIND(MASK_SLIDING_WINDOW_CAUSAL)
+    BLOCKMAP_KIND(MASK_FULL_DOCUMENT)
+    BLOCKMAP_KIND(MASK_CAUSAL_DOCUMENT)
+    BLOCKMAP_KIND(MASK_SHARE_QUESTION)
+    BLOCKMAP_KIND(MASK_CAUSAL_BLOCKWISE)
+    BLOCKMAP_KIND(MASK_GLOBAL_SLIDING_WINDOW)
+    BLOCKMAP_KIND(MASK_PREFIX_LM_CAUSAL)
+    BLOCKMAP_KIND(MASK_PREFIX_LM_DOCUMENT)
+    BLOCKMAP_KIND(MASK_BLOCK_CAUSAL_DOCUMENT)
+    BLOCKMAP_KIND(MASK_FULL_DOCUMENT_LONG)
+    BLOCKMAP_KIND(MASK_CAUSAL_DOCUMENT_LONG)
+  default:
+    return 0;
+  }
+#undef BLOCKMAP_KIND
+  return rep_bits_pack(seen);
+}
+
+// The same for a block-sparse mask, whose predicate is a block's: asked once a block.
+REP_HD void blockmap_grid_bits(const struct mask *m, int32_t head, int32_t q, int32_t k, int32_t n,
+                               uint64_t *bits) {
+  const int32_t *rows = m->row_begin + (int64_t)head * (m->blocks_q + 1);
+  const int32_t *cols = m->col_begin + (int64_t)head * (m->blocks_k + 1);
+  const int32_t r = mask_find(rows, m->blocks_q, q);
+  const uint32_t *kept = m->kept + ((int64_t)head * m->blocks_q + r) * m->kept_words;
+  rep_bits_clear(bits, n);
+  for (int32_t c = mask_find(cols, m->blocks_k, k); c < m->blocks_k && cols[c] - k < n; c++)
+    if (kept[c / 32] >> (c % 32) & 1)
+      rep_bits_set(bits, rep_max(cols[c] - k, 0), rep_min(cols[c + 1] - k, n));
+}
+
 REP_HD void blockmap_row_bits(const struct blockmap *x, int32_t head, int32_t q, int32_t k, int32_t n,
                               uint64_t *bits) {
-  for (int32_t i = 0; i < n; i += 64) {
-    uint64_t word = 0;
-    for (int32_t j = rep_min(64, n - i) - 1; j >= 0; j--)
-      word = word << 1 | mask_allows(&x->mask, head, q, k + i + j);
-    bits[i / 64] = word;
+  if (x->mask.heads) {
+    blockmap_grid_bits(&x->mask, head, q, k, n, bits);
+    return;
   }
+  for (int32_t i = 0; i < n; i += 64)
+    bits[i / 64] = n - i >= 64 ? blockmap_word(&x->mask, q, k + i, 64)
+                               : blockmap_word(&x->mask, q, k + i, n - i);
 }
 
 REP_HD enum tile_class blockmap_class(const struct blockmap *x, int32_t head, int32_t q_begin,
@@ -165,14 +212,21 @@ static inline int blockmap_build_lists(struct blockmap *x, struct blockmap_tally
       blockmap_tally_grid(t, x, head, q_begin, q_end);
     else
       blockmap_tally_rows(t, x, q_begin, q_end);
+    if (room - count < x->blocks) {
+      room = count + count / 2 + x->blocks;
+      if (block_lists_resize(&x->q2k, room))
+        return -1;
+    }
     for (int32_t c = 0; c < x->blocks; c++) {
       any += t->any[c];
       all += t->all[c];
-      if (any && block_lists_push(&x->q2k, &count, &room, all == t->rows ? c : ~c))
-        return -1;
+      if (any)
+        x->q2k.entry[count++] = all == t->rows ? c : ~c;
     }
     x->q2k.begin[row + 1] = count;
   }
+  if (block_lists_resize(&x->q2k, count))
+    return -1;
   return block_lists_transpose(&x->k2q, &x->q2k, x->heads, x->blocks, x->blocks);
 }
 

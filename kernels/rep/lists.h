@@ -142,17 +142,12 @@ REP_HD void block_lists_row_bits(const struct block_lists *l, int64_t row, const
       REP_ADD(list, count, x, X, field.entry, (x)->field.begin[rows], true);                           \
   } while (0)
 
-// Appends an entry; *room is how many the array holds. 0, or -1 when memory is short.
-static inline int block_lists_push(struct block_lists *l, int64_t *count, int64_t *room, int32_t entry) {
-  if (*count == *room) {
-    const int64_t more = *room + *room / 2 + 1024;
-    int32_t *grown = (int32_t *)realloc(l->entry, (size_t)more * sizeof *grown);
-    if (!grown)
-      return -1;
-    l->entry = grown;
-    *room = more;
-  }
-  l->entry[(*count)++] = entry;
+// Makes place for n entries, keeping those that are there. 0, or -1 when memory is short.
+static inline int block_lists_resize(struct block_lists *l, int64_t n) {
+  int32_t *entry = (int32_t *)realloc(l->entry, (size_t)(n > 0 ? n : 1) * sizeof *entry);
+  if (!entry)
+    return -1;
+  l->entry = entry;
   return 0;
 }
 
@@ -181,17 +176,23 @@ static inline int block_lists_transpose(struct block_lists *dst, const struct bl
 static inline int block_lists_from_grid(struct block_lists *q2k, struct block_lists *k2q,
                                         const struct mask *m) {
   const int64_t rows = (int64_t)m->heads * m->blocks_q;
-  int64_t count = 0, room = 0;
+  int64_t count = 0;
   q2k->begin = REP_NEW(int64_t, rows + 1);
   if (!q2k->begin)
     return -1;
   for (int64_t r = 0; r < rows; r++) {
-    const uint32_t *kept = m->kept + r * m->kept_words;
-    for (int32_t c = 0; c < m->blocks_k; c++)
-      if (kept[c / 32] >> (c % 32) & 1 && block_lists_push(q2k, &count, &room, c))
-        return -1;
+    for (int32_t w = 0; w < m->kept_words; w++)
+      count += __builtin_popcount(m->kept[r * m->kept_words + w]);
     q2k->begin[r + 1] = count;
   }
+  q2k->entry = REP_NEW(int32_t, count);
+  if (!q2k->entry)
+    return -1;
+  count = 0;
+  for (int64_t r = 0; r < rows; r++)
+    for (int32_t w = 0; w < m->kept_words; w++)
+      for (uint32_t kept = m->kept[r * m->kept_words + w]; kept; kept &= kept - 1)
+        q2k->entry[count++] = w * 32 + __builtin_ctz(kept);
   return block_lists_transpose(k2q, q2k, m->heads, m->blocks_q, m->blocks_k);
 }
 #endif

@@ -40,6 +40,19 @@ REP_HD void rep_bits_set(uint64_t *bits, int32_t lo, int32_t hi) {
   }
 }
 
+// Bit j of the result is seen[j], 0 or 1. Eight bytes a multiplication: it takes byte i of the
+// little-endian word to bit 56 + i.
+REP_HD uint64_t rep_bits_pack(const uint8_t seen[64]) {
+  uint64_t word = 0;
+  for (int32_t w = 0; w < 8; w++) {
+    uint64_t bytes = 0;
+    for (int32_t i = 0; i < 8; i++) // one load
+      bytes |= (uint64_t)seen[8 * w + i] << (8 * i);
+    word |= bytes * 0x0102040810204080u >> 56 << (8 * w);
+  }
+  return word;
+}
+
 // X_next_keys and X_next_queries from
 //   enum tile_class X_class(x, head, q_begin, q_end, k_begin, k_end)
 //   int32_t X_skip_keys(x, head, q_begin, q_end, k)      first key >= k that may be visible
