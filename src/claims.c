@@ -31,14 +31,15 @@ static bool one_of(const char *word, const char *list) {
 
 static int parse_bound(struct claim *c, const char *text) {
   const char *dots = strstr(text, "..");
-  char *end;
+  char low[32], *end;
   if (!dots || !strcmp(text, ".."))
     return -1;
   c->low = -INFINITY;
   c->high = INFINITY;
-  if (dots != text) {
-    c->low = strtod(text, &end);
-    if (end != dots)
+  snprintf(low, sizeof low, "%.*s", (int)(dots - text), text); // strtod would take "1." of "1..2"
+  if (*low) {
+    c->low = strtod(low, &end);
+    if (*end)
       return -1;
   }
   if (dots[2]) {

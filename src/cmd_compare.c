@@ -28,6 +28,8 @@ static int bad(const char *message) {
 
 // The same point on another machine or in another profile.
 static bool same_point(const struct row *a, const struct row *b) {
+  if (strcmp(a->kernel, b->kernel) != 0 || strcmp(a->mask, b->mask) != 0 || a->seqlen != b->seqlen)
+    return false; // nearly always, and cheap
   char x[ROW_REASON], y[ROW_REASON];
   for (int i = 0; select_key[i]; i++)
     if (strcmp(select_key[i], "machine") != 0 && strcmp(select_key[i], "profile") != 0 &&

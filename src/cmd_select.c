@@ -127,8 +127,7 @@ static void print_labels(const struct place *places, size_t n, const char *serie
     row = places[made].point->row;
     const bool known = !strcmp(series, "kernel") && *row->rep && strcmp(row->rep, "none") != 0;
     printf("#label %s %s", places[i].series, places[i].series);
-    printf(known ? " (%s%s%s)\n" : "\n", row->rep, strcmp(row->engine, "cpu") != 0 ? ", " : "",
-           strcmp(row->engine, "cpu") != 0 ? row->engine : "");
+    printf(known ? " (%s)\n" : "\n", row->rep);
   }
 }
 
@@ -155,23 +154,39 @@ static void print_blocks(const struct place *places, size_t n, const char *x_col
   }
 }
 
-// What cannot be drawn: "#absent PANEL series..." when a series has no value at all, and the reasons.
-static void print_absent(const struct place *places, size_t n) {
-  for (size_t i = 0; i < n;) {
-    size_t j = i, ok = 0;
-    const struct row *unsupported = NULL;
-    for (; j < n && !strcmp(places[i].panel, places[j].panel) &&
-           !strcmp(places[i].series, places[j].series); j++) {
-      ok += !isnan(places[j].point->y);
-      if (*places[j].point->row->reason)
-        unsupported = places[j].point->row;
+// What a panel holds: "#shape" its heads and type, "#drawn" the series with a value, "#absent" those
+// without any, and a "#reason" for each series that lacks points.
+static void print_panels(const struct place *places, size_t n) {
+  for (size_t i = 0, end; i < n; i = end) {
+    const char *panel = places[i].panel;
+    const struct row *r = places[i].point->row;
+    for (end = i; end < n && !strcmp(places[end].panel, panel); end++) {
     }
-    if (!ok)
-      printf("#absent %s %s\n", places[i].panel, places[i].series);
-    if (unsupported)
-      printf("#reason %s %s: %s\n", places[i].panel, places[i].series, unsupported->reason);
-    i = j;
+    printf("#shape %s %g:%g heads, d %g, %s\n", panel, r->heads_q, r->heads_kv, r->dim, r->dtype);
+    for (int drawn = 1; drawn >= 0; drawn--) {
+      printf("#%s %s", drawn ? "drawn" : "absent", panel);
+      for (size_t j = i, k; j < end; j = k) {
+        int ok = 0;
+        for (k = j; k < end && !strcmp(places[j].series, places[k].series); k++)
+          ok |= !isnan(places[k].point->y);
+        if (ok == drawn)
+          printf(" %s", places[j].series);
+      }
+      putchar('\n');
+    }
+    for (size_t j = i; j < end; j++)
+      if (*places[j].point->row->reason &&
+          (j + 1 == end || strcmp(places[j].series, places[j + 1].series) != 0))
+        printf("#reason %s %s %s: %s\n", panel, places[j].series, places[j].point->row->status,
+               places[j].point->row->reason);
   }
+}
+
+static double smallest(const struct measured *p, size_t n) {
+  double low = INFINITY;
+  for (size_t i = 0; i < n; i++)
+    low = fmin(low, p[i].y); // fmin passes over NaN
+  return low;
 }
 
 static int print_block_file(struct row *rows, size_t n, const struct request *r) {
@@ -193,6 +208,7 @@ static int print_block_file(struct row *rows, size_t n, const struct request *r)
     static const char *const keys[] = {"machine", "profile", "commit", "utc",    "mask", "seqlen", "heads_q",
                                        "heads_kv", "dim",    "dtype",  "block", "ratio", NULL};
     printf("#y %s\n#x %s\n", r->y.column, r->x);
+    printf("#low %.6g\n", smallest(points, m));
     puts("#bars 95 % interval of the median by exact ranks; over several draws, their range");
     for (int i = 0; keys[i]; i++)
       print_values(keys[i], places, m, keys[i]);
@@ -200,7 +216,7 @@ static int print_block_file(struct row *rows, size_t n, const struct request *r)
     print_values("series", places, m, r->series);
     print_values("xnames", places, m, r->x);
     print_labels(places, m, r->series);
-    print_absent(places, m);
+    print_panels(places, m);
     print_blocks(places, m, r->x);
   } else if (m) {
     fprintf(stderr, "longca select: %zu points match, but none has a value (%s: %s)\n", m,

@@ -187,7 +187,7 @@ static int show_spread(const struct row *rows, size_t n, const struct axis *down
     char text[LABEL];
     snprintf(text, sizeof text, "%s", head[c].text);
     for (char *s = text; *s; s++)
-      *s = *s == '\t' ? ' ' : *s;
+      *s = *s == '\t' ? '\n' : *s;
     table_add(&t, "%s", text);
   }
   for (size_t r = 0; r < n_rows; r++) {

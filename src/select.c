@@ -100,6 +100,17 @@ static bool parse_number(const char *text, double *x) {
   return !*end;
 }
 
+// The two classes of static masks by name (study 1.1): regular, heterogeneous.
+static bool add_class(struct filter_term *t, const char *name) {
+  const bool regular = !strcmp(name, "regular");
+  if ((!regular && strcmp(name, "heterogeneous") != 0) || t->n + 6 > FILTER_VALUES)
+    return false;
+  const int first = regular ? MASK_FULL : MASK_SHARE_QUESTION;
+  for (int kind = first; kind < first + 6; kind++)
+    snprintf(t->values[t->n++], FILTER_TEXT, "%s", mask_name((enum mask_kind)kind));
+  return true;
+}
+
 static int add_term(struct filter *f, const char *text, char *err, size_t err_size) {
   const size_t name = strcspn(text, "=!<>");
   const size_t op = name + strspn(text + name, "=!<>");
@@ -132,8 +143,10 @@ static int add_term(struct filter *f, const char *text, char *err, size_t err_si
       return -1;
     }
     snprintf(t->values[t->n], FILTER_TEXT, "%.*s", (int)size, v);
-    if (check_value(t->column, t->values[t->n++], err, err_size))
+    if (!strcmp(t->column, "mask") && add_class(t, t->values[t->n])) {
+    } else if (check_value(t->column, t->values[t->n++], err, err_size)) {
       return -1;
+    }
     v += size + (v[size] == ',');
   }
   f->n++;

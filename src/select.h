@@ -1,7 +1,8 @@
 // select.h -- choosing rows, and one value a point from the rows of its draws.
 //
 // A filter is text: "mask=full,causal pass=fwd seqlen>=4K". Terms are joined by blanks or ';', values
-// by ','; operators = != < <= > >=; 8K means 8192. Besides the columns of row.h there are two derived
+// by ','; operators = != < <= > >=; 8K means 8192; mask=regular and mask=heterogeneous mean six masks
+// each. Besides the columns of row.h there are two derived
 // ones: `mode` (gqa or mha, from the heads) and `place` (host or device, from the engine).
 #ifndef LONGCA_SELECT_H
 #define LONGCA_SELECT_H

@@ -46,10 +46,20 @@ static const char *cell_at(const struct table *t, size_t row, int column) {
 
 // Characters, not bytes: continuation bytes of UTF-8 take no room.
 static int width_of(const char *s) {
-  int w = 0;
-  for (; *s; s++)
-    w += (*s & 0xc0) != 0x80;
-  return w;
+  int w = 0, widest = 0;
+  for (; *s; s++) {
+    w = *s == '\n' ? 0 : w + ((*s & 0xc0) != 0x80);
+    widest = w > widest ? w : widest;
+  }
+  return widest;
+}
+
+// Line `i` of a cell; the header alone has several.
+static const char *line_of(const char *s, int i, char *buf, size_t size) {
+  for (; i > 0 && *s; i--)
+    s += strcspn(s, "\n") + (s[strcspn(s, "\n")] == '\n');
+  snprintf(buf, size, "%.*s", (int)strcspn(s, "\n"), s);
+  return buf;
 }
 
 static bool is_flush_right(const struct table *t, size_t rows, int column) {
@@ -61,7 +71,7 @@ static bool is_flush_right(const struct table *t, size_t rows, int column) {
     const bool number = end != s && (!*end || strchr("KMx%", *end));
     if (*s && !number && strcmp(s, "\u2013") != 0 && strcmp(s, "OOM") != 0)
       return false;
-    some |= number;
+    some |= *s != 0;
   }
   return some;
 }
@@ -75,7 +85,9 @@ static void put_escaped(const char *s, enum table_format format, FILE *out) {
     return;
   }
   for (; *s; s++) {
-    if (format == TABLE_MD && *s == '|')
+    if (*s == '\n')
+      fputs(format == TABLE_CSV ? " " : format == TABLE_TEX ? "\\\\" : "<br>", out);
+    else if (format == TABLE_MD && *s == '|')
       fputs("\\|", out);
     else if (format == TABLE_TEX && strchr("&%$#_{}", *s))
       fprintf(out, "\\%c", *s);
@@ -117,6 +129,44 @@ static void print_rule(enum table_format format, int columns, const int *width, 
   fputs(format == TABLE_MD ? " |\n" : "\n", out);
 }
 
+static int header_lines(const struct table *t) {
+  int most = 1;
+  for (int c = 0; c < t->columns; c++) {
+    int lines = 1;
+    for (const char *s = cell_at(t, 0, c); *s; s++)
+      lines += *s == '\n';
+    most = lines > most ? lines : most;
+  }
+  return most;
+}
+
+// One row; line >= 0: that line of its cells alone (text format, a header of several lines).
+static void print_line(const struct table *t, size_t row, int line, enum table_format format,
+                       const int *width, const bool *right, FILE *out) {
+  const struct style *s = &styles[format];
+  char part[256];
+  fputs(s->row_open, out);
+  for (int c = 0; c < t->columns; c++) {
+    const char *text = cell_at(t, row, c), *tag = row ? "td" : "th";
+    if (line >= 0)
+      text = line_of(text, line, part, sizeof part);
+    const bool aligned = format == TABLE_TEXT || format == TABLE_MD;
+    const bool stack = format == TABLE_TEX && strchr(text, '\n');
+    const int pad = aligned ? width[c] - width_of(text) : 0;
+    fputs(c ? s->between : "", out);
+    if (format == TABLE_HTML)
+      fprintf(out, "<%s%s>", tag, right[c] ? " class=\"n\"" : "");
+    fprintf(out, "%*s%s", right[c] ? pad : 0, "", stack ? "\\shortstack{" : "");
+    put_escaped(text, format, out);
+    fputs(stack ? "}" : "", out);
+    if (!right[c] && (c + 1 < t->columns || format == TABLE_MD))
+      fprintf(out, "%*s", pad, "");
+    if (format == TABLE_HTML)
+      fprintf(out, "</%s>", tag);
+  }
+  fputs(s->row_close, out);
+}
+
 void table_print(const struct table *t, enum table_format format, FILE *out) {
   const size_t rows = t->columns ? (t->cells + (size_t)t->columns - 1) / (size_t)t->columns : 0;
   const struct style *s = &styles[format];
@@ -152,22 +202,9 @@ void table_print(const struct table *t, enum table_format format, FILE *out) {
   if (format == TABLE_HTML)
     fputs("<thead>", out);
   for (size_t r = 0; r < rows; r++) {
-    fputs(s->row_open, out);
-    for (int c = 0; c < t->columns; c++) {
-      const char *text = cell_at(t, r, c);
-      const int pad = aligned ? width[c] - width_of(text) : 0;
-      const char *tag = r ? "td" : "th";
-      fputs(c ? s->between : "", out);
-      if (format == TABLE_HTML)
-        fprintf(out, "<%s%s>", tag, right[c] ? " class=\"n\"" : "");
-      fprintf(out, "%*s", right[c] ? pad : 0, "");
-      put_escaped(text, format, out);
-      if (!right[c] && (c + 1 < t->columns || format == TABLE_MD))
-        fprintf(out, "%*s", pad, "");
-      if (format == TABLE_HTML)
-        fprintf(out, "</%s>", tag);
-    }
-    fputs(s->row_close, out);
+    const int lines = format == TABLE_TEXT && !r ? header_lines(t) : 1;
+    for (int i = 0; i < lines; i++)
+      print_line(t, r, lines > 1 ? i : -1, format, width, right, out);
     if (!r)
       print_rule(format, t->columns, width, right, out);
   }

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# draw.sh [-t] FILE.csv|- FIG... -- draws figures from one machine's rows (- for those without rows).
+#
+# A figure is one script, figures/FIG.gp, whose head also says which rows it takes (#select). The block
+# file that is drawn stays beside the figure. Drawn twice, every file has the same bytes: PDF alone
+# holds a date, which is set to a fixed one. -t draws into the terminal instead.
+# Exit code 1 when a figure lacks points; it says which.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+longca=${LONGCA:-build/longca}
+text=0
+if [ "${1:-}" = -t ]; then
+  text=1
+  shift
+fi
+if [ $# -lt 2 ]; then
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+rows=$1
+shift
+
+# data/fresh/m/cpu.csv -> figures/out/m/FIG-cpu; data/recorded/m/quick.csv -> out/recorded/m/FIG-quick
+suffix=
+case $rows in
+  -) folder=figures/out/common ;;
+  *)
+    folder=figures/out/$(basename "$(dirname "$rows")")
+    case $rows in *data/recorded/*) folder=figures/out/recorded/$(basename "$folder") ;; esac
+    suffix=-$(basename "$rows" .csv)
+    ;;
+esac
+mkdir -p "$folder"
+
+failed=0
+for fig in "$@"; do
+  script=figures/$fig.gp
+  out=$folder/$fig$suffix
+  if [ "$rows" != - ]; then
+    select=$(sed -n 's/^#select //p' "$script")
+    # The directive is shell words, quoted ones among them.
+    eval "set -- $select"
+    if ! why=$("$longca" select "$rows" "$@" 2>&1 >"$out.dat.tmp"); then
+      rm -f "$out.dat.tmp"
+      printf '  %-8s %s: %s\n' "missing" "$fig" "${why#longca select: }" >&2
+      failed=1
+      continue
+    fi
+    mv "$out.dat.tmp" "$out.dat"
+  fi
+  if [ $text = 1 ]; then
+    gnuplot -e "FORMAT='dumb'; COLUMNS=${COLUMNS:-100}; dat='$out.dat'; out='$out'" "$script"
+    continue
+  fi
+  done=1
+  for format in svg pdf png; do
+    if ! gnuplot -e "FORMAT='$format'; OUT='$out.$format.tmp'; dat='$out.dat'; out='$out'" "$script"; then
+      rm -f "$out.$format.tmp"
+      failed=1 done=0
+      break
+    fi
+    # 14 digits for 14 digits, so the file's offsets stay valid.
+    [ $format != pdf ] || LC_ALL=C sed -i 's/(D:[0-9]\{14\}/(D:20000101000000/' "$out.pdf.tmp"
+    mv "$out.$format.tmp" "$out.$format"
+  done
+  [ $done = 0 ] || printf '  %-8s %s\n' DRAW "$out.svg .pdf .png"
+done
+exit $failed

@@ -1,0 +1,5 @@
+# Figure 7: backward throughput of the dense kernels on all twelve masks at one length, GQA (study 7).
+#run fig3
+#select --where "mask=regular,heterogeneous mode=gqa pass=bwd kernel=naive,sdpa,fa2,fa3,cudnn,flex,flashmask" --at seqlen=8K --x mask
+#caption Backward throughput of the dense kernels on all twelve masks at one length, GQA.
+load "figures/masks.gp"
