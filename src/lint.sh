@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # lint.sh [-- COMPILER FLAGS] -- what the compiler does not see; `make lint` passes the build's flags.
 #
-#   clang-tidy     every C file, by .clang-tidy      clang-format   layout, by .clang-format
-#   shellcheck     every shell script                text           no tabs, no blanks at a line's end
+#   clang-tidy, every C file, by .clang-tidy;  clang-format, layout, by .clang-format;
+#   shellcheck, every script;  text, no tabs and no blanks at the end of a line
 # A tool that is missing is said and left out, unless CI is set: then it is a failure.
 set -u
 cd "$(dirname "$0")/.." || exit
