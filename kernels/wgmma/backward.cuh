@@ -217,11 +217,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       pb[j] = ptx::pack_bf16(prob[2 * j], prob[2 * j + 1]);
   };
 
-  // One step, entered with P in pb and dQ of the step before in dq; no product is in flight.
+  // One step, entered with P in pb; no product is in flight.
   const auto step = [&](int32_t i, auto last) {
     const int st = i % kStages;
-    if (i > 0)
-      stage_dq<D>(sm, g, t, dq);
     ptx::mbarrier_wait(&sm.do_full[st], i / kStages % 2);
     ptx::wgmma_fence();
     product_over_dim<D, kQueries>(dp, desc_v, kKeys, desc_do, st * stage);
@@ -286,6 +284,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(dq);
+    stage_dq<D>(sm, g, t, dq);
   };
 
   ptx::mbarrier_wait(&sm.kv_full, 0);
@@ -302,7 +301,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   step(steps - 1, std::true_type());
   ptx::wgmma_pin(dk);
   ptx::wgmma_pin(dv);
-  stage_dq<D>(sm, g, t, dq);
 
   const int64_t stride = static_cast<int64_t>(p.heads_kv) * D;
 #pragma unroll

@@ -1,0 +1,29 @@
+// math.cuh -- single instructions of softmax: exp2, log2, packing to bf16.
+//
+// PTX ISA 8.0, sections 9.7.3.21 (ex2), 9.7.3.20 (lg2), 9.7.9.21 (cvt.rn.bf16x2).
+#ifndef LONGCA_PTX_MATH_CUH
+#define LONGCA_PTX_MATH_CUH
+
+#include <stdint.h>
+
+namespace ptx {
+
+static __device__ __forceinline__ float ex2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+static __device__ __forceinline__ float lg2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// bf16 pair, lo in the low half.
+static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+  uint32_t y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
+  return y;
+}
+
+} // namespace ptx
+#endif

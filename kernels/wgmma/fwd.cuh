@@ -1,0 +1,569 @@
+// fwd.cuh -- the forward kernel of the wgmma engine (sm_90a), for any mask representation.
+//
+// One persistent CTA an SM: a producer warp walks the work list (worklist.h) and streams K and V tiles
+// by TMA through two rings; consumer warpgroups own 64 query rows each. Everything is one flat stream
+// of key tiles ("steps"): while a consumer's softmax of step n runs, its O += P V of step n - 1 is in
+// the tensor core, and the other warpgroup's products fill the rest (ping-pong, kernels.md 2.1). The
+// stream does not stop at the end of a query tile: the first Q K^T of the next one is issued beside the
+// last P V of this one, and O is written while the next softmax's inputs wait in registers, so short
+// rows (windows, documents) keep the tensor core busy too.
+//
+// Consumers know nothing of lists: each K stage carries its step {position, valid columns, flags}. The
+// mask is evaluated in steps flagged partial only. A row without visible keys ends with O = 0, LSE = -inf.
+#ifndef LONGCA_WGMMA_FWD_CUH
+#define LONGCA_WGMMA_FWD_CUH
+
+#include "../ptx/math.cuh"
+#include "../ptx/sync.cuh"
+#include "../ptx/tma.cuh"
+#include "../ptx/wgmma.cuh"
+#include "../worklist.h"
+
+namespace wgmma {
+
+enum fwd_flags { STEP_FIRST = 1, STEP_LAST = 2, STEP_PARTIAL = 4, STEP_STOP = 8 }; // of a query tile
+
+// Tile shape. Wgs consumer warpgroups of 64 query rows, Keys keys a tile; Cluster CTAs work on as many
+// query heads of one KV head and share its K and V tiles by multicast. Stages of each ring.
+template <int Dim_, int Wgs_, int Keys_, int QStages_ = 2, int KStages_ = 3, int VStages_ = 2, int Cluster_ = 1>
+struct fwd_config {
+  static constexpr int Dim = Dim_, Wgs = Wgs_, Keys = Keys_, Cluster = Cluster_;
+  static constexpr int QStages = QStages_, KStages = KStages_, VStages = VStages_;
+  static constexpr int Rows = 64 * Wgs, Threads = 128 * (Wgs + 1);
+  static constexpr int RegsProducer = Wgs == 3 ? 32 : 40, RegsConsumer = Wgs == 3 ? 160 : 232;
+  static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
+  static_assert(Keys % 16 == 0 && Keys <= 256, "P V takes 16 keys a product, TMA 256 rows a box");
+  static_assert(Cluster == 1 || Cluster == 2, "clusters of one or two");
+};
+
+struct fwd_params {
+  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}
+  worklist_view list;
+  void *o;      // [rows, heads, dim] bf16
+  float *o_acc; // the same shape in fp32, instead of o; or NULL
+  float *lse;   // [heads, rows]
+  int resume;   // merge with what o_acc and lse hold
+  int rows, heads, group;
+  int heads_section; // heads that run side by side, so that their K and V stay in L2
+  float scale, scale_log2;
+#ifdef FWD_CLOCK
+  long long *clocks;
+#endif
+};
+
+struct fwd_step {
+  int32_t pos, valid, flags, pad;
+};
+struct fwd_tile {
+  int32_t row, pos, rows, head;
+};
+
+template <class C> struct fwd_smem {
+  static constexpr int ChunkQ = C::Rows * 64, ChunkKV = C::Keys * 64; // elements of a 64-column chunk
+  alignas(1024) uint16_t q[C::QStages][C::Dim / 64][ChunkQ];
+  alignas(1024) uint16_t k[C::KStages][C::Dim / 64][ChunkKV];
+  alignas(1024) uint16_t v[C::VStages][C::Dim / 64][ChunkKV];
+  alignas(16) fwd_step step[C::KStages];
+  alignas(16) fwd_tile tile[C::QStages];
+  uint64_t q_full[C::QStages], q_empty[C::QStages];
+  uint64_t k_full[C::KStages], k_empty[C::KStages], v_full[C::VStages], v_empty[C::VStages];
+  uint64_t work_full[2], work_empty[2];
+  int32_t work[2];
+};
+
+// A ring position: the stage, and the parity that a wait for "full" needs there.
+template <int N> struct ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == N) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// ---- producer: one thread ----
+
+template <class C> struct fwd_producer {
+  const fwd_params &p;
+  fwd_smem<C> &s;
+  uint32_t cta; // rank in the cluster
+  ring<C::QStages> qr;
+  ring<C::KStages> kr;
+  ring<C::VStages> vr;
+  ring<2> wr;
+
+  static constexpr uint32_t kv_bytes = C::Keys * C::Dim * 2, q_bytes = C::Rows * C::Dim * 2;
+
+  // Next work index of this CTA's cluster. The first CTA asks the counter and tells the other.
+  __device__ int fetch() {
+    if constexpr (C::Cluster == 1)
+      return atomicAdd(p.list.counter, 1);
+    if (cta == 0) {
+      ptx::mbarrier_wait_cluster(&s.work_empty[wr.stage], wr.parity ^ 1);
+      const int work = atomicAdd(p.list.counter, 1);
+      for (int i = 0; i < C::Cluster; i++)
+        ptx::store_async_cluster(&s.work[wr.stage], work, &s.work_full[wr.stage], i);
+    }
+    ptx::mbarrier_arrive_expect(&s.work_full[wr.stage], 4);
+    ptx::mbarrier_wait_cluster(&s.work_full[wr.stage], wr.parity);
+    const int work = s.work[wr.stage];
+    ptx::mbarrier_arrive_cluster(&s.work_empty[wr.stage], 0);
+    wr.next();
+    return work;
+  }
+
+  // K or V tile at local row `row` of KV head `head`; in a cluster each CTA brings half for both.
+  __device__ void load(const CUtensorMap *map, uint16_t *dst, int row, int head, uint64_t *full) {
+    ptx::mbarrier_arrive_expect(full, kv_bytes);
+    if constexpr (C::Cluster == 1)
+      ptx::tma_load_4d(dst, map, 0, row, 0, head, full);
+    else if constexpr (C::Dim == 128)
+      ptx::tma_load_4d_multicast(dst + cta * C::Keys * 64, map, 0, row, cta, head, full, 3);
+    else
+      ptx::tma_load_4d_multicast(dst + cta * C::Keys * 32, map, 0, row + cta * C::Keys / 2, 0, head, full, 3);
+  }
+
+  __device__ void empty_wait(uint64_t *bar, uint32_t parity) {
+    if constexpr (C::Cluster == 1)
+      ptx::mbarrier_wait(bar, parity);
+    else
+      ptx::mbarrier_wait_cluster(bar, parity);
+  }
+
+  __device__ void load_v(int row, int head) {
+    empty_wait(&s.v_empty[vr.stage], vr.parity ^ 1);
+    load(&p.v, s.v[vr.stage][0], row, head, &s.v_full[vr.stage]);
+    vr.next();
+  }
+
+  __device__ void run() {
+    const int per_section = p.heads_section / C::Cluster, total = p.list.count * (p.heads / C::Cluster);
+    int v_row = -1, v_head = 0; // the V tile that trails the K tiles by one step
+    for (int work = fetch(); work < total;) {
+      const int ahead = fetch();
+      const int section = work / (p.list.count * per_section), at = work - section * p.list.count * per_section;
+      const int heads_here = min(per_section, p.heads / C::Cluster - section * per_section);
+      const int rank = at / heads_here;
+      const int head = (section * per_section + at - rank * heads_here) * C::Cluster + cta;
+      const int head_kv = head / p.group, cls = p.list.classes == 1 ? 0 : head_kv;
+      const int4 *words = reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + rank);
+      const int4 where = __ldg(words), runs = __ldg(words + 1); // {row, pos, rows, begin} {end, ...}
+
+      ptx::mbarrier_wait(&s.q_empty[qr.stage], qr.parity ^ 1);
+      s.tile[qr.stage] = {where.x, where.y, where.z, head};
+      ptx::mbarrier_arrive_expect(&s.q_full[qr.stage], q_bytes);
+      ptx::tma_load_4d(s.q[qr.stage][0], &p.q, 0, where.x, 0, head, &s.q_full[qr.stage]);
+      qr.next();
+
+      int flags = STEP_FIRST;
+      for (int r = where.w; r < runs.x || flags; r++) { // a row without runs takes one step of nothing
+        const int4 run = r < runs.x ? __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r)
+                                    : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
+        for (int t = 0; t < run.z; t++) {
+          const int row = run.x + t * C::Keys;
+          empty_wait(&s.k_empty[kr.stage], kr.parity ^ 1);
+          const int valid = run.w < 0 ? 0 : t == run.z - 1 ? run.w : C::Keys;
+          if (t == run.z - 1 && r + 1 >= runs.x)
+            flags |= STEP_LAST;
+          s.step[kr.stage] = {run.y + t * C::Keys, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
+          load(&p.k, s.k[kr.stage][0], row, head_kv, &s.k_full[kr.stage]);
+          kr.next();
+          if (v_row >= 0)
+            load_v(v_row, v_head);
+          v_row = row;
+          v_head = head_kv;
+          flags = 0;
+        }
+      }
+      work = ahead;
+    }
+    if (v_row >= 0)
+      load_v(v_row, v_head);
+    empty_wait(&s.k_empty[kr.stage], kr.parity ^ 1);
+    s.step[kr.stage] = {0, 0, STEP_STOP, 0};
+    ptx::mbarrier_arrive(&s.k_full[kr.stage]);
+    // The last CTA leaves the counter as it found it.
+    if (atomicAdd(p.list.counter + 1, 1) == gridDim.x - 1) {
+      p.list.counter[0] = 0;
+      p.list.counter[1] = 0;
+    }
+  }
+};
+
+// ---- consumers ----
+
+// Rows of O from accumulators to memory: 4 x 4 transposes in a quad make 16-byte stores.
+template <int Dim> static __device__ __forceinline__ void store_row(uint16_t *row, const float (&o)[Dim / 2],
+                                                                    int half, float scale, bool valid) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int g = 0; g < Dim / 32; g++) {
+    uint32_t w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      w[i] = ptx::pack_bf16(o[4 * (4 * g + i) + half] * scale, o[4 * (4 * g + i) + half + 1] * scale);
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2)
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        if (!(i & bit)) {
+          const uint32_t got = __shfl_xor_sync(~0u, t & bit ? w[i] : w[i | bit], bit);
+          if (t & bit)
+            w[i] = got;
+          else
+            w[i | bit] = got;
+        }
+    if (valid)
+      *reinterpret_cast<uint4 *>(row + 8 * (4 * g + t)) = make_uint4(w[0], w[1], w[2], w[3]);
+  }
+}
+
+template <class C, class Mask> struct fwd_consumer {
+  const fwd_params &p;
+  const Mask &mask;
+  fwd_smem<C> &s;
+  int wg; // 0 .. Wgs - 1
+
+  static constexpr int NS = C::Keys / 2, NO = C::Dim / 2;
+  float sc[NS], o[NO];
+  uint32_t pr[C::Keys / 4];
+  float max0, max1;   // a score near the running maximum of each of this thread's two rows
+  float base0, base1; // the same in log2 units: what is subtracted in the exponent
+  float sum0, sum1;   // this thread's part of the rows' sums
+  float shrink0, shrink1;
+  ring<C::QStages> qr;
+  ring<C::KStages> kr;
+  ring<C::VStages> vr;
+
+  __device__ __forceinline__ void release(uint64_t *bar) { // one arrival a warp, at each CTA that fills it
+    if constexpr (C::Cluster == 1) {
+      if (threadIdx.x % 32 == 0)
+        ptx::mbarrier_arrive(bar);
+    } else if (threadIdx.x % 32 < C::Cluster) {
+      ptx::mbarrier_arrive_cluster(bar, threadIdx.x % 32);
+    }
+  }
+
+  // After Q K^T: its K tile is free, and after a query tile's last one so is Q.
+  __device__ __forceinline__ void release_k(int flags, int q_stage) {
+    release(&s.k_empty[kr.stage]);
+    kr.next();
+    if (flags & STEP_LAST && threadIdx.x % 32 == 0)
+      ptx::mbarrier_arrive(&s.q_empty[q_stage]);
+  }
+
+  // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
+  __device__ __forceinline__ void turn_wait() { ptx::barrier_sync(1 + wg, 256); }
+  __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(1 + (wg + 1) % C::Wgs, 256); }
+
+  __device__ __forceinline__ void issue_qk(int q_stage) {
+    const ptx::wgmma_desc q(s.q[q_stage][0] + wg * 64 * 64, 0), k(s.k[kr.stage][0], 0);
+    ptx::wgmma_pin(sc);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int c = 0; c < C::Dim / 16; c++) // 32 bytes along a row of 128; then the next chunk
+      ptx::wgmma_op<C::Keys, 0>::ss(sc, q.at(c / 4 * C::Rows * 128 + c % 4 * 32),
+                                    k.at(c / 4 * C::Keys * 128 + c % 4 * 32), c > 0);
+    ptx::wgmma_commit();
+  }
+
+  __device__ __forceinline__ void issue_pv(bool keep) {
+    const ptx::wgmma_desc v(s.v[vr.stage][0], C::Keys * 128);
+    ptx::wgmma_pin(o);
+    ptx::wgmma_pin(pr);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int c = 0; c < C::Keys / 16; c++) // 16 keys: two atoms of 1024 bytes
+      ptx::wgmma_op<C::Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), c > 0 || keep);
+    ptx::wgmma_commit();
+  }
+
+  // Sets the rows' bases from the scores of this step: exactly at a tile's first step, later only when
+  // a maximum grew by more than 2^8, so that O is hardly ever rescaled. Sums and, by the caller, O
+  // shrink with the base.
+  __device__ __forceinline__ void find_base(bool first) {
+    float new0 = sc[0], new1 = sc[2];
+#pragma unroll
+    for (int i = 0; i < NS; i += 4) {
+      new0 = fmaxf(new0, fmaxf(sc[i], sc[i + 1]));
+      new1 = fmaxf(new1, fmaxf(sc[i + 2], sc[i + 3]));
+    }
+#pragma unroll
+    for (int lane = 1; lane <= 2; lane *= 2) {
+      new0 = fmaxf(new0, __shfl_xor_sync(~0u, new0, lane));
+      new1 = fmaxf(new1, __shfl_xor_sync(~0u, new1, lane));
+    }
+    const float old0 = first ? -INFINITY : max0, old1 = first ? -INFINITY : max1;
+    max0 = (new0 - old0) * p.scale_log2 > 8 ? new0 : old0;
+    max1 = (new1 - old1) * p.scale_log2 > 8 ? new1 : old1;
+    base0 = max0 == -INFINITY ? 0.0f : max0 * p.scale_log2; // a row that saw nothing yet
+    base1 = max1 == -INFINITY ? 0.0f : max1 * p.scale_log2;
+    shrink0 = ptx::ex2(old0 * p.scale_log2 - base0);
+    shrink1 = ptx::ex2(old1 * p.scale_log2 - base1);
+    sum0 = first ? 0.0f : sum0 * shrink0;
+    sum1 = first ? 0.0f : sum1 * shrink1;
+  }
+
+  // Scores to probabilities in place, of accumulator elements [Begin, End).
+  template <int Begin, int End> __device__ __forceinline__ void exponentials(float &add0, float &add1) {
+#pragma unroll
+    for (int i = Begin; i < End; i += 4) {
+      sc[i] = ptx::ex2(fmaf(sc[i], p.scale_log2, -base0));
+      sc[i + 1] = ptx::ex2(fmaf(sc[i + 1], p.scale_log2, -base0));
+      sc[i + 2] = ptx::ex2(fmaf(sc[i + 2], p.scale_log2, -base1));
+      sc[i + 3] = ptx::ex2(fmaf(sc[i + 3], p.scale_log2, -base1));
+      add0 += sc[i] + sc[i + 1];
+      add1 += sc[i + 2] + sc[i + 3];
+    }
+  }
+
+  __device__ __forceinline__ void pack() {
+#pragma unroll
+    for (int i = 0; i < C::Keys / 4; i++)
+      pr[i] = ptx::pack_bf16(sc[2 * i], sc[2 * i + 1]);
+  }
+
+  __device__ __forceinline__ void rescale() {
+    if (!__any_sync(~0u, shrink0 != 1.0f || shrink1 != 1.0f))
+      return;
+#pragma unroll
+    for (int i = 0; i < NO; i += 4) {
+      o[i] *= shrink0;
+      o[i + 1] *= shrink0;
+      o[i + 2] *= shrink1;
+      o[i + 3] *= shrink1;
+    }
+  }
+
+  // One row of the finished tile: O / sum and its LSE; with resume, merged with what memory holds.
+  __device__ __forceinline__ void write_row(const fwd_tile &tile, int r, int half, float maximum, float sum) {
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    const bool valid = r < tile.rows;
+    const int64_t at = ((int64_t)(tile.row + r) * p.heads + tile.head) * C::Dim;
+    float *lse_at = p.lse + (int64_t)tile.head * p.rows + tile.row + r;
+    float lse = sum > 0.0f ? maximum * p.scale + ptx::lg2(sum) * 0.69314718f : -INFINITY;
+    float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
+    const float before = p.resume && valid ? *lse_at : -INFINITY;
+    __syncwarp(); // the quad has read it before one of it writes
+    if (!p.o_acc) {
+      store_row<C::Dim>(static_cast<uint16_t *>(p.o) + at, o, half, scale, valid);
+    } else if (valid) {
+      float keep = 0.0f;
+      if (before > -INFINITY) {
+        const float top = fmaxf(before, lse);
+        const float both = top + __logf(__expf(before - top) + __expf(lse - top));
+        keep = __expf(before - both);
+        scale *= __expf(lse - both);
+        lse = both;
+      }
+      float *acc = p.o_acc + at + 2 * (threadIdx.x % 4);
+#pragma unroll
+      for (int j = 0; j < NO / 4; j++) {
+        float2 *dst = reinterpret_cast<float2 *>(acc + 8 * j);
+        float2 v = make_float2(o[4 * j + half] * scale, o[4 * j + half + 1] * scale);
+        if (p.resume) {
+          const float2 was = *dst;
+          v.x += keep * was.x;
+          v.y += keep * was.y;
+        }
+        *dst = v;
+      }
+    }
+    if (valid && threadIdx.x % 4 == 0)
+      *lse_at = lse;
+  }
+
+  __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
+    const int r = wg * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    write_row(tile, r, 0, m0, s0);
+    write_row(tile, r + 8, 2, m1, s1);
+  }
+
+  __device__ __forceinline__ void mask_step(const fwd_tile &tile, const fwd_step &step) {
+    const int r = wg * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, last = tile.rows - 1;
+    mask.template apply<C::Keys>(sc, tile.head / p.group, tile.pos + min(r, last),
+                                 tile.pos + min(r + 8, last), step.pos, step.valid);
+  }
+
+  __device__ __forceinline__ fwd_step next_step() {
+    ptx::mbarrier_wait(&s.k_full[kr.stage], kr.parity);
+    const int4 v = ptx::load_shared(&s.step[kr.stage]);
+    return {v.x, v.y, v.z, v.w};
+  }
+  __device__ __forceinline__ fwd_tile next_tile() {
+    ptx::mbarrier_wait(&s.q_full[qr.stage], qr.parity);
+    const int4 v = ptx::load_shared(&s.tile[qr.stage]);
+    qr.next();
+    return {v.x, v.y, v.z, v.w};
+  }
+
+  // Whether a row of this warpgroup has seen no key yet.
+  __device__ __forceinline__ bool any_unset() {
+    return ptx::barrier_any(4 + wg, 128, max0 == -INFINITY || max1 == -INFINITY);
+  }
+
+  // The first step of all: no P V beside it.
+  __device__ __forceinline__ void begin(const fwd_tile &tile, const fwd_step &step) {
+    turn_wait();
+    issue_qk(0);
+    turn_give();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sc);
+    if (step.flags & STEP_PARTIAL)
+      mask_step(tile, step);
+    find_base(true);
+    exponentials<0, NS>(sum0, sum1);
+    pack();
+    release_k(step.flags, 0);
+  }
+
+  __device__ void run() {
+    if (wg == C::Wgs - 1 && C::Wgs > 1)
+      turn_give(); // the first turn is warpgroup 0's
+    fwd_step step = next_step();
+    if (!(step.flags & STEP_STOP)) {
+      fwd_tile tile = next_tile();
+      int q_stage = 0;
+      bool keep = false; // whether the next P V adds to O
+      begin(tile, step);
+      bool unset = any_unset(); // in this warpgroup
+      for (step = next_step(); !(step.flags & STEP_STOP); step = next_step()) {
+        const bool first = step.flags & STEP_FIRST;
+        const fwd_tile done = tile;
+        if (first) {
+          q_stage = qr.stage;
+          tile = next_tile();
+        }
+        turn_wait();
+        issue_qk(q_stage);
+        ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
+        issue_pv(keep);
+        turn_give();
+        ptx::wgmma_wait<1>();
+        ptx::wgmma_pin(sc);
+        const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
+        // The usual step has no maximum: the base of the steps before will do unless a sum explodes,
+        // and then Q K^T is taken again, as K is still here.
+        const bool exact = unset || step.flags & (STEP_FIRST | STEP_PARTIAL);
+        if (exact) {
+          if (step.flags & STEP_PARTIAL)
+            mask_step(tile, step);
+          find_base(first);
+          unset = any_unset();
+        }
+        constexpr int Half = C::Keys / 32 * 8;
+        float add0 = 0.0f, add1 = 0.0f;
+        exponentials<0, Half>(add0, add1);
+        // The assembler schedules within basic blocks, and would sink these exponentials below the wait
+        // that they hide; a wait for what is known to be there, a loop, ends the block.
+        ptx::wgmma_pin(sc);
+        ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(o);
+        ptx::wgmma_pin(pr);
+        release(&s.v_empty[vr.stage]);
+        vr.next();
+        exponentials<Half, NS>(add0, add1);
+        pack();
+        bool redo = false;
+        if (!exact)
+          redo = ptx::barrier_any(4 + wg, 128, !(add0 + add1 < 0x1p60f));
+        if (redo) {
+          issue_qk(q_stage);
+          ptx::wgmma_wait<0>();
+          ptx::wgmma_pin(sc);
+          find_base(false);
+          add0 = add1 = 0.0f;
+          exponentials<0, NS>(add0, add1);
+          pack();
+        }
+        release_k(step.flags, q_stage);
+        sum0 += add0;
+        sum1 += add1;
+        if (first)
+          write_tile(done, done_max0, done_max1, done_sum0, done_sum1);
+        else if (exact || redo)
+          rescale();
+        keep = !first;
+      }
+      ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
+      issue_pv(keep);
+      ptx::wgmma_wait<0>();
+      ptx::wgmma_pin(o);
+      write_tile(tile, max0, max1, sum0, sum1);
+    }
+    if (wg == 0 && C::Wgs > 1)
+      turn_wait(); // takes the turn that is left over
+  }
+};
+
+// ---- the kernel ----
+
+template <class C, class Mask>
+__global__ void __launch_bounds__(C::Threads, 1)
+    fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
+  extern __shared__ uint8_t raw[];
+  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
+  const uint32_t cta = C::Cluster > 1 ? ptx::cluster_cta() : 0;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < C::QStages; i++) {
+      ptx::mbarrier_init(&s.q_full[i], 1);
+      ptx::mbarrier_init(&s.q_empty[i], 4 * C::Wgs);
+    }
+    for (int i = 0; i < C::KStages; i++) {
+      ptx::mbarrier_init(&s.k_full[i], 1);
+      ptx::mbarrier_init(&s.k_empty[i], 4 * C::Wgs * C::Cluster);
+    }
+    for (int i = 0; i < C::VStages; i++) {
+      ptx::mbarrier_init(&s.v_full[i], 1);
+      ptx::mbarrier_init(&s.v_empty[i], 4 * C::Wgs * C::Cluster);
+    }
+    for (int i = 0; i < 2; i++) {
+      ptx::mbarrier_init(&s.work_full[i], 1);
+      ptx::mbarrier_init(&s.work_empty[i], C::Cluster);
+    }
+    ptx::mbarrier_init_fence();
+  }
+  if constexpr (C::Cluster > 1)
+    ptx::cluster_sync();
+  else
+    __syncthreads();
+  const int role = __shfl_sync(~0u, threadIdx.x / 128, 0);
+#ifdef FWD_CLOCK
+  if (threadIdx.x == 128 && blockIdx.x == 0) {
+    long long t;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+    p.clocks[0] = clock64(), p.clocks[2] = t;
+  }
+#endif
+  if (role == 0) {
+    ptx::registers_give<C::RegsProducer>();
+    if (threadIdx.x == 0) {
+      fwd_producer<C> producer{p, s, cta, {}, {}, {}, {}};
+      producer.run();
+    }
+  } else {
+    ptx::registers_take<C::RegsConsumer>();
+    fwd_consumer<C, Mask> consumer{p, mask, s, role - 1};
+    consumer.run();
+#ifdef FWD_CLOCK
+    if (threadIdx.x == 128 && blockIdx.x == 0) {
+      long long t;
+      asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+      p.clocks[1] = clock64(), p.clocks[3] = t;
+    }
+#endif
+  }
+  if constexpr (C::Cluster > 1) { // nobody leaves while the other may still write here
+    __syncwarp();
+    ptx::cluster_sync();
+  }
+}
+
+template <class C> constexpr size_t fwd_smem_bytes() { return sizeof(fwd_smem<C>) + 1024; }
+
+} // namespace wgmma
+#endif
