@@ -101,7 +101,7 @@ static void check_move(void **state) {
     for (int kind = 0; kind < MASK_KINDS; kind++) {
       const struct rep_ops *ops = rep_table[i];
       struct mask m, same;
-      struct rep_array list[REP_ARRAYS_MAX];
+      struct rep_array list[REP_ARRAYS_MAX] = {{0, 0, false}};
       const int32_t n = 300;
       assert_int_equal(case_mask(&m, (enum mask_kind)kind, n, 0), 0);
       assert_int_equal(case_mask(&same, (enum mask_kind)kind, n, 0), 0);

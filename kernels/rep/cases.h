@@ -61,7 +61,7 @@ static inline int case_grid(struct mask *m, enum mask_kind kind, int32_t seqlen,
 // Case number `variant` of a kind: 0 -> typical, the others reach the degenerate ones (windows and
 // prefixes from 0 to beyond the sequence, one document, two, one a token, blocks of any side).
 static inline int case_mask(struct mask *m, enum mask_kind kind, int32_t seqlen, int variant) {
-  uint64_t state = (uint64_t)(kind * 1000003 + seqlen * 101 + variant);
+  uint64_t state = (uint64_t)kind * 1000003 + (uint64_t)seqlen * 101 + (uint64_t)variant;
   if (mask_is_block_sparse(kind))
     return case_grid(m, kind, seqlen, variant, &state);
   const int32_t spread[CASE_VARIANTS] = {seqlen / 3, 1, 0, seqlen, seqlen - 1, 2 * seqlen + 5, 64,

@@ -68,6 +68,8 @@ struct rep_ops {
   struct tile_run (*next_keys)(const void *rep, int32_t head, const struct tile_view *view, int32_t from);
   struct tile_run (*next_queries)(const void *rep, int32_t head, const struct tile_view *view,
                                   int32_t from);
+  enum tile_class (*classify)(const void *rep, int32_t head, int32_t q_begin, int32_t q_end,
+                              int32_t k_begin, int32_t k_end); // X_class
   bool (*allows)(const void *rep, int32_t head, int32_t q, int32_t k);
   // bit i of bits[] (64 a word): whether q sees k + i, for i < n; the rest of the last word is 0
   void (*row_bits)(const void *rep, int32_t head, int32_t q, int32_t k, int32_t n, uint64_t *bits);

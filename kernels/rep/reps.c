@@ -24,6 +24,10 @@
                                          int32_t from) {                                               \
     return X##_next_queries((const struct X *)x, head, view, from);                                    \
   }                                                                                                    \
+  static enum tile_class X##_class_any(const void *x, int32_t head, int32_t q_begin, int32_t q_end,    \
+                                       int32_t k_begin, int32_t k_end) {                               \
+    return X##_class((const struct X *)x, head, q_begin, q_end, k_begin, k_end);                       \
+  }                                                                                                    \
   static bool X##_allows_any(const void *x, int32_t head, int32_t q, int32_t k) {                      \
     return X##_allows((const struct X *)x, head, q, k);                                                \
   }                                                                                                    \
@@ -32,8 +36,18 @@
     X##_row_bits((const struct X *)x, head, q, k, n, bits);                                            \
   }                                                                                                    \
   static const struct rep_ops X##_ops = {                                                              \
-      #X,             sizeof(struct X), X##_supports, X##_build_any,   X##_free_any,   X##_bytes_any,  \
-      X##_arrays_any, X##_keys_any,     X##_queries_any, X##_allows_any, X##_row_bits_any,             \
+      .name = #X,                                                                                      \
+      .size = sizeof(struct X),                                                                        \
+      .supports = X##_supports,                                                                        \
+      .build = X##_build_any,                                                                          \
+      .release = X##_free_any,                                                                         \
+      .bytes = X##_bytes_any,                                                                          \
+      .arrays = X##_arrays_any,                                                                        \
+      .next_keys = X##_keys_any,                                                                       \
+      .next_queries = X##_queries_any,                                                                 \
+      .classify = X##_class_any,                                                                       \
+      .allows = X##_allows_any,                                                                        \
+      .row_bits = X##_row_bits_any,                                                                    \
   };
 
 REP_TABLE(dense)

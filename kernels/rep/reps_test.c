@@ -71,7 +71,7 @@ static void check_walk(const struct subject *s, const struct tile_view *v, bool 
   const char *along = keys ? "keys" : "queries";
   const int32_t begin = keys ? v->k_begin : v->q_begin, end = keys ? v->k_end : v->q_end;
   const int32_t tiles = rep_tiles(begin, end, v->tile);
-  enum tile_class owed[1024];
+  enum tile_class owed[1024] = {TILE_EMPTY};
   assert_true(tiles < 1024);
   for (int32_t t = 0; t < tiles; t++) {
     const int32_t b = begin + t * v->tile, e = rep_min(b + v->tile, end);
@@ -81,6 +81,12 @@ static void check_walk(const struct subject *s, const struct tile_view *v, bool 
     assert_true(true_class == owed[t] || s->by_block); // and never too little:
     assert_false(owed[t] == TILE_EMPTY && true_class != TILE_EMPTY);
     assert_false(owed[t] == TILE_FULL && true_class != TILE_FULL);
+    if (v->q_begin < v->q_end && v->k_begin < v->k_end) {
+      const enum tile_class c = keys ? s->ops->classify(s->rep, s->head, v->q_begin, v->q_end, b, e)
+                                     : s->ops->classify(s->rep, s->head, b, e, v->k_begin, v->k_end);
+      if (c != owed[t])
+        fail_msg(WHERE "tile %d is classified %d, not %d", WHAT(s, v, along), t, c, owed[t]);
+    }
   }
   owed[tiles] = TILE_EMPTY;
   for (int32_t from = 0; from <= tiles; from++) {

@@ -23,14 +23,14 @@ REP_HD struct block_axis varblock_rows(const struct varblock *x, int32_t head) {
   struct block_axis axis;
   axis.begin = x->row_begin + (int64_t)head * (x->blocks_q + 1);
   axis.blocks = x->blocks_q;
-  axis.side = 0;
+  axis.side = 1; // unused
   return axis;
 }
 REP_HD struct block_axis varblock_cols(const struct varblock *x, int32_t head) {
   struct block_axis axis;
   axis.begin = x->col_begin + (int64_t)head * (x->blocks_k + 1);
   axis.blocks = x->blocks_k;
-  axis.side = 0;
+  axis.side = 1; // unused
   return axis;
 }
 REP_HD int64_t varblock_row(const struct varblock *x, int32_t head, int32_t q) {
