@@ -32,35 +32,56 @@ case $rows in
 esac
 mkdir -p "$folder"
 
+# gnuplot writes many empty groups and one font name; readers' devices have another of its metrics.
+slim() {
+  awk '/^<g fill="none"/ { held = held $0 "\n"; next }
+       /^<\/g>$/ && held != "" { sub(/[^\n]*\n$/, "", held); next }
+       { printf "%s", held; held = ""; print }' "$1" |
+    sed 's/<tspan font-family="Liberation Sans" >\([^<]*\)<\/tspan>/\1/g; s/font-family="Liberation Sans"/font-family="Liberation Sans, Arial, Helvetica, sans-serif"/g' >"$1.slim"
+  mv "$1.slim" "$1"
+}
+
 failed=0
 for fig in "$@"; do
   script=figures/$fig.gp
   out=$folder/$fig$suffix
-  if [ "$rows" != - ]; then
+  dat=$out.dat
+  if [ "$rows" = - ]; then
+    data=$(sed -n "s/^#data //p" "$script")
+    if [ -z "$data" ]; then
+      dat=/dev/null
+    elif ! (eval "$data") >"$dat"; then
+      failed=1
+      continue
+    fi
+  else
     select=$(sed -n 's/^#select //p' "$script")
     # The directive is shell words, quoted ones among them.
     eval "set -- $select"
-    if ! why=$("$longca" select "$rows" "$@" 2>&1 >"$out.dat.tmp"); then
-      rm -f "$out.dat.tmp"
+    if ! why=$("$longca" select "$rows" "$@" 2>&1 >"$dat.tmp"); then
+      rm -f "$dat.tmp"
       printf '  %-8s %s: %s\n' "missing" "$fig" "${why#longca select: }" >&2
       failed=1
       continue
     fi
-    mv "$out.dat.tmp" "$out.dat"
+    mv "$dat.tmp" "$dat"
   fi
   if [ $text = 1 ]; then
-    gnuplot -e "FORMAT='dumb'; COLUMNS=${COLUMNS:-100}; dat='$out.dat'; out='$out'" "$script"
+    gnuplot -e "FORMAT='dumb'; COLUMNS=${COLUMNS:-100}; dat='$dat'" "$script"
     continue
   fi
   done=1
   for format in svg pdf png; do
-    if ! gnuplot -e "FORMAT='$format'; OUT='$out.$format.tmp'; dat='$out.dat'; out='$out'" "$script"; then
+    if ! gnuplot -e "FORMAT='$format'; OUT='$out.$format.tmp'; dat='$dat'" "$script"; then
       rm -f "$out.$format.tmp"
       failed=1 done=0
       break
     fi
-    # 14 digits for 14 digits, so the file's offsets stay valid.
-    [ $format != pdf ] || LC_ALL=C sed -i 's/(D:[0-9]\{14\}/(D:20000101000000/' "$out.pdf.tmp"
+    case $format in
+      pdf) # 14 digits for 14 digits, so the file's offsets stay valid
+        LC_ALL=C sed -i 's/(D:[0-9]\{14\}/(D:20000101000000/' "$out.pdf.tmp" ;;
+      svg) slim "$out.svg.tmp" ;;
+    esac
     mv "$out.$format.tmp" "$out.$format"
   done
   [ $done = 0 ] || printf '  %-8s %s\n' DRAW "$out.svg .pdf .png"

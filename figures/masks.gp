@@ -9,12 +9,15 @@ MAX = top_of("all"); K = MAX < 2 ? 1000.0 : 1.0
 # Kernels with the given status at mask i, as words.
 with_status(i, s) = system("awk -v i=".i." -v s=".s." '/^# / { k = $3 } NF > 5 && $1 == i && $5 == s { printf \"%s \", k }' '".dat."'")
 
+NS = words(SERIES)
+lane(n) = (n - (NS + 1) / 2.0) * 0.82 / NS
+at(k) = sum [n = 1:NS] (word(SERIES, n) eq k ? lane(n) : 0)
 set multiplot
-set lmargin at screen 0.255; set rmargin at screen 0.975
+set lmargin at screen 0.285; set rmargin at screen 0.975
 set tmargin at screen 1 - 1.05 / H; set bmargin at screen 1.15 / H
 set xrange [0 : MAX * K * 1.06]; set yrange [N + 0.5 : 0.5]
 unset grid; set grid xtics lw 0.5 lt 1 lc rgb LIGHT
-set border 1; set ytics scale 0 offset 0.6, 0 font F.",7" tc rgb "black"
+set border 1; set ytics scale 0 offset 0.6, 0 font F.",6.5" tc rgb "black"
 set ytics (0); do for [i = 1:N] { set ytics add (mask_title(word(NAMES, i)) i) }
 set xlabel (K > 1 ? "GFLOP/s" : "TFLOP/s") offset 0, 0.6 font F.",7.5"
 set label 2 sprintf("S = %s, %s", length_label(int(word(meta("seqlen"), 1))), meta("shape all")) \
@@ -22,12 +25,15 @@ set label 2 sprintf("S = %s, %s", length_label(int(word(meta("seqlen"), 1))), me
 # Stripes part the masks; the lanes lie within.
 do for [i = 1:N] { if (i % 2 == 0) {
   set object 100 + i rectangle from graph 0, first i - 0.5 to graph 1, first i + 0.5 fs solid noborder fc rgb "#f4f4f4" behind } 
-  u = with_status(i, "unsupported"); o = with_status(i, "oom"); f = with_status(i, "wrong").with_status(i, "timeout").with_status(i, "crash")
-  said = (strlen(u) ? "unsupported: ".u : "").(strlen(o) ? "  out of memory: ".o : "").(strlen(f) ? "  failed: ".f : "")
-  set label 100 + i said at graph 0.992, first i + 0.41 right font F.",5.5" tc rgb GREY noenhanced }
-NS = words(SERIES)
-lane(n) = (n - (NS + 1) / 2.0) * 0.82 / NS
-at(k) = sum [n = 1:NS] (word(SERIES, n) eq k ? lane(n) : 0)
+  # Said in the lanes that stay empty.
+  u = with_status(i, "unsupported")
+  if (strlen(u)) {
+    y = 0; do for [k in u] { y = y + at(k) / words(u) }
+    set label 100 + i "unsupported: ".u at graph 0.008, first i + y left font F.",5.5" tc rgb GREY noenhanced }
+  do for [n = 1:NS] { do for [s in "oom wrong timeout crash"] {
+    if (strstrt(" ".with_status(i, s), " ".word(SERIES, n)." ")) {
+      set label 1100 + 20 * i + n (s eq "oom" ? "out of memory" : s) at graph 0.008, first i + lane(n) left \
+        font F.",5.5" tc lt value("LT_".word(SERIES, n)) } } } }
 plot for [k in DRAWN] dat index "all ".k." |" using (0):($1 + at(k)):($2*K):(0) with vectors nohead lt value("LT_".k) lw 0.5 notitle, \
      for [k in DRAWN] dat index "all ".k." |" using ($2*K):($1 + at(k)):($3*K):($4*K) with xerrorbars lt value("LT_".k) lw 0.9 notitle
 unset object; unset label; unset border; unset tics; unset grid; unset xlabel

@@ -51,17 +51,20 @@ letter(i) = substr("abcdefghijklmnopqrstuvwxyz", i, i)
 length_label(s) = s >= 1024 && s % 1024 == 0 ? sprintf("%dK", s / 1024) : sprintf("%d", s)
 
 # Who, where, when: the grey line at the foot of a figure of measurements.
-foot = (meta("profile") eq "cpu" || meta("profile") eq "smoke" ? \
-        "CPU engine, ".meta("profile")." profile: small sizes, no evidence about GPUs" : meta("profile")." profile")
-foot = meta("machine")."  |  ".foot."  |  ".meta("utc")."  |  commit ".meta("commit")
-set label 1000 foot at screen 0.995, screen 0.008 right font F.",5.5" tc rgb GREY noenhanced
+if (dat ne '/dev/null' && meta('machine') ne '') {
+  foot = (meta("profile") eq "cpu" || meta("profile") eq "smoke" ? \
+          "CPU engine, ".meta("profile")." profile: small sizes, no evidence about GPUs" : meta("profile")." profile")
+  foot = meta("machine")."  |  ".foot."  |  ".meta("utc")."  |  commit ".meta("commit")
+  set label 1000 foot at screen 0.995, screen 0.008 right font F.",5.5" tc rgb GREY noenhanced
 
+}
 set encoding utf8
 set border 3 lw 0.6 lc rgb GREY
 set tics nomirror out scale 0.4 tc rgb GREY font F.",7"
 set xtics offset 0, 0.4
 set ytics offset 0.5, 0
 set grid ytics lw 0.5 lt 1 lc rgb LIGHT
+if (FORMAT eq "dumb") { unset grid }
 set bars 0.4
 set key font F.",7" samplen 1.6 spacing 1.1
 # Part i of "a/b/c".

@@ -45,7 +45,7 @@ do for [i = 1:NP] {
   set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
   set tmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER)) / H
   set bmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
-  set label 1 sprintf("{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.09 left font F.",".(COLS > 2 ? "6.5" : strlen(TITLE(P)) > 26 ? "6.8" : "7.5")
+  set label 1 sprintf(FORMAT eq "dumb" ? "(%s) %s" : "{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.09 left font F.",".(COLS > 2 ? "6.5" : strlen(TITLE(P)) > 26 ? "6.8" : "7.5")
   set label 2 MODE(P)." ".word(meta("shape ".P), 1) at graph 1, graph 1.09 right font F.",".(COLS > 2 ? "5.5" : "6") tc rgb GREY
   absent = meta("absent ".P)
   set label 3 (strlen(absent) > 0 ? "unsupported: ".absent : "") at graph 0.015, graph 0.965 left \

@@ -182,10 +182,39 @@ static void print_panels(const struct place *places, size_t n) {
   }
 }
 
-static double smallest(const struct measured *p, size_t n) {
+static size_t same_heads(const struct place *places, size_t n, const struct place *p) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; i++)
+    count += !strcmp(places[i].panel, p->panel) && places[i].point->row->heads_q == p->point->row->heads_q &&
+             places[i].point->row->heads_kv == p->point->row->heads_kv;
+  return count;
+}
+
+// A panel shows one number of heads: the one with the most points, the larger if several. (Tables and
+// figures that share a file of rows measure other numbers, too.) Returns how many places are left.
+static size_t keep_one_shape(struct place *places, size_t n) {
+  bool *drop = calloc(n + 1, sizeof *drop);
+  size_t kept = 0;
+  for (size_t i = 0; drop && i < n; i++)
+    for (size_t j = 0; j < n && !drop[i]; j++) {
+      const struct row *a = places[i].point->row, *b = places[j].point->row;
+      if (strcmp(places[i].panel, places[j].panel) != 0 ||
+          (a->heads_q == b->heads_q && a->heads_kv == b->heads_kv))
+        continue;
+      const size_t mine = same_heads(places, n, &places[i]), theirs = same_heads(places, n, &places[j]);
+      drop[i] = theirs > mine || (theirs == mine && b->heads_q * 1e6 + b->heads_kv > a->heads_q * 1e6 + a->heads_kv);
+    }
+  for (size_t i = 0; drop && i < n; i++)
+    if (!drop[i])
+      places[kept++] = places[i];
+  free(drop);
+  return kept;
+}
+
+static double smallest(const struct place *places, size_t n) {
   double low = INFINITY;
   for (size_t i = 0; i < n; i++)
-    low = fmin(low, p[i].y); // fmin passes over NaN
+    low = fmin(low, places[i].point->y); // fmin passes over NaN
   return low;
 }
 
@@ -202,13 +231,15 @@ static int print_block_file(struct row *rows, size_t n, const struct request *r)
     name_place(&places[i], r);
     ok += !isnan(points[i].y);
   }
+  const size_t matched = m;
+  m = places ? keep_one_shape(places, m) : 0;
   if (places && ok) {
     sort_request = r;
     qsort(places, m, sizeof *places, by_place);
     static const char *const keys[] = {"machine", "profile", "commit", "utc",    "mask", "seqlen", "heads_q",
                                        "heads_kv", "dim",    "dtype",  "block", "ratio", NULL};
     printf("#y %s\n#x %s\n", r->y.column, r->x);
-    printf("#low %.6g\n", smallest(points, m));
+    printf("#low %.6g\n", smallest(places, m));
     puts("#bars 95 % interval of the median by exact ranks; over several draws, their range");
     for (int i = 0; keys[i]; i++)
       print_values(keys[i], places, m, keys[i]);
@@ -218,8 +249,8 @@ static int print_block_file(struct row *rows, size_t n, const struct request *r)
     print_labels(places, m, r->series);
     print_panels(places, m);
     print_blocks(places, m, r->x);
-  } else if (m) {
-    fprintf(stderr, "longca select: %zu points match, but none has a value (%s: %s)\n", m,
+  } else if (matched) {
+    fprintf(stderr, "longca select: %zu points match, but none has a value (%s: %s)\n", matched,
             points[0].row->status, points[0].row->reason);
   } else {
     fputs("longca select: no row matches; `longca run` measures what is missing\n", stderr);

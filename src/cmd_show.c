@@ -2,6 +2,7 @@
 //
 // Spread, the paper's printed numbers (data/published) are rows like any others, so they stand beside
 // ours by naming both files: --rows seqlen,machine --across kernel,block,ratio --value tflop_s.
+#include <csv.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +24,8 @@ static void usage(FILE *out) {
   fprintf(out,
           "usage: longca show FILE... [--where FILTER]... [--at COLUMN=VALUE]... [--format F]\n"
           "                   [--columns COLUMN,...]\n"
-          "       longca show FILE... --rows COLUMN,... --across COLUMN,... --value QUANTITY ...\n\n"
+          "       longca show FILE... --rows COLUMN,... --across COLUMN,... --value QUANTITY ...\n"
+          "       longca show --table FILE.csv [--format F]\n\n"
           "  --columns  of the plain list; `--columns help` names them all\n"
           "  --rows, --across, --value   one quantity over two axes, the median over draws; a cell\n"
           "             without a value holds its status\n"
@@ -218,17 +220,62 @@ static int show_spread(const struct row *rows, size_t n, const struct axis *down
   return 0;
 }
 
+// ---- any CSV, printed as it is --------------------------------------------------------------
+
+struct reading {
+  struct table *table;
+  int field;
+};
+
+static void on_field(void *text, size_t size, void *context) {
+  struct reading *r = context;
+  table_add(r->table, "%.*s", (int)size, text ? (const char *)text : "");
+  r->field++;
+}
+
+static void on_line(int end, void *context) {
+  struct reading *r = context;
+  if (!r->table->columns)
+    r->table->columns = r->field;
+  while (r->table->cells % (size_t)r->table->columns) // a short line
+    table_add(r->table, "%s", "");
+}
+
+static int show_table(const char *path, enum table_format format, const char *caption) {
+  FILE *f = fopen(path, "r");
+  if (!f) {
+    fprintf(stderr, "longca show: cannot read %s\n", path);
+    return 2;
+  }
+  struct table t = table_new(0);
+  struct reading r = {&t, 0};
+  struct csv_parser parser;
+  char line[8192];
+  t.caption = caption;
+  csv_init(&parser, CSV_APPEND_NULL);
+  while (fgets(line, sizeof line, f))
+    if (*line != '#')
+      csv_parse(&parser, line, strlen(line), on_field, on_line, &r);
+  csv_fini(&parser, on_field, on_line, &r);
+  csv_free(&parser);
+  fclose(f);
+  table_print(&t, format, stdout);
+  table_free(&t);
+  return 0;
+}
+
 int cmd_show(int argc, char **argv) {
   static const struct option options[] = {
       {"where", required_argument, NULL, 'w'}, {"at", required_argument, NULL, 'a'},
       {"columns", required_argument, NULL, 'c'}, {"rows", required_argument, NULL, 'r'},
       {"across", required_argument, NULL, 'x'}, {"value", required_argument, NULL, 'v'},
-      {"format", required_argument, NULL, 'f'}, {"caption", required_argument, NULL, 't'},
+      {"format", required_argument, NULL, 'f'}, {"table", required_argument, NULL, 'T'},
+      {"caption", required_argument, NULL, 't'},
       {"help", no_argument, NULL, 'h'},        {0}};
   char columns[1024] = "mask,kernel,rep,engine,pass,mode,seqlen,block,ratio,draw,status,time_us,time_us_low,"
                        "time_us_high,tflop_s,peak_pct,prep_us,peak_mem_bytes";
   char err[1024];
-  const char *wishes[8], *caption = NULL;
+  const char *wishes[8], *caption = NULL, *table = NULL;
   struct filter where = {.n = 0};
   struct axis down = {.n = 0}, across = {.n = 0};
   struct quantity q = {"tflop_s", 1};
@@ -253,11 +300,15 @@ int cmd_show(int argc, char **argv) {
       snprintf(columns, sizeof columns, "%s", optarg);
     if (c == 't')
       caption = optarg;
+    if (c == 'T')
+      table = optarg;
     if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
       snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg, table_formats());
       return bad(err);
     }
   }
+  if (table)
+    return show_table(table, (enum table_format)format, caption);
   if (!down.n != !across.n)
     return bad("--rows and --across go together");
   if (optind == argc)

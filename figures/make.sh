@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# make.sh WHAT... -- measures what figures and tables lack on this machine, then draws them.
+#
+# WHAT is figN, tableN, claims or report. From the environment (set by figures.mk):
+#   PROFILE  scale of the measurements: cpu, quick, paper, smoke     B     build folder
+#   DATA     all: this machine's rows and beside them every machine's in data/recorded
+#            fresh: this machine's alone;  recorded: those in data/recorded alone, nothing is measured
+#   DUMB=1   draw into the terminal
+# Exit code 1 when a figure of this machine lacks points, 2 for a bad setting.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export LONGCA=${LONGCA:-${B:-build}/longca}
+profile=${PROFILE:-cpu} data=${DATA:-all}
+case $data in
+  all | fresh | recorded) ;;
+  *)
+    printf "make.sh: DATA=%s is none of all, fresh, recorded\n" "$data" >&2
+    exit 2
+    ;;
+esac
+
+# The experiments that give the rows of a figure or table; tables that share rows share experiments.
+experiments_of() {
+  case $1 in
+    table1 | table2) ;;
+    table6) echo table3 ;;
+    table7) echo table4 ;;
+    table8) echo table5 ;;
+    table*) echo "$1" ;;
+    fig*) sed -n 's/^#run //p' "figures/$1.gp" ;;
+  esac
+}
+
+free=() figs=() tables=() experiments=()
+for what in "$@"; do
+  for e in $(experiments_of "$what"); do
+    case " ${experiments[*]} " in *" $e "*) ;; *) experiments+=("$e") ;; esac
+  done
+  case $what in
+    fig*) if grep -q '^#run ' "figures/$what.gp"; then figs+=("$what"); else free+=("$what"); fi ;;
+    table*) tables+=("$what") ;;
+  esac
+done
+
+recorded=() fresh=
+if [ "$data" != fresh ]; then
+  for csv in data/recorded/*/*.csv; do [ ! -e "$csv" ] || recorded+=("$csv"); done
+fi
+if [ "$data" != recorded ]; then
+  fresh=data/fresh/$("$LONGCA" env --machine)/$profile.csv
+  if [ ${#experiments[@]} -gt 0 ]; then
+    [ "$profile" != cpu ] || printf '%s\n' "  The cpu profile: the C engine at small sizes. It shows that everything works; it says nothing about GPUs."
+    "$LONGCA" run "${experiments[@]}" --profile "$profile"
+  fi
+fi
+
+flag=()
+[ "${DUMB:-0}" = 0 ] || flag=(-t)
+failed=0
+[ ${#free[@]} = 0 ] || figures/draw.sh "${flag[@]}" - "${free[@]}" || failed=1
+for csv in $fresh "${recorded[@]}"; do
+  case $csv in data/recorded/*) printf '  recorded on %s, not here:\n' "$(basename "$(dirname "$csv")")" ;; esac
+  [ ${#figs[@]} = 0 ] || figures/draw.sh "${flag[@]}" "$csv" "${figs[@]}" || [ "$csv" != "$fresh" ] || failed=1
+  supported=() spread=()
+  for t in "${tables[@]}"; do
+    case $t in table[12]) supported+=("$t") ;; *) spread+=("$t") ;; esac
+  done
+  [ "$csv" != "${fresh:-${recorded[0]:-}}" ] || [ ${#supported[@]} = 0 ] || figures/table.sh - "${supported[@]}" || failed=1
+  [ ${#spread[@]} = 0 ] || figures/table.sh "$csv" "${spread[@]}" || [ "$csv" != "$fresh" ] || failed=1
+done
+
+rows=()
+for csv in $fresh "${recorded[@]}"; do [ ! -e "$csv" ] || rows+=("$csv"); done
+for what in "$@"; do
+  case $what in
+    claims | report)
+      if [ ${#rows[@]} = 0 ]; then
+        printf 'make.sh: nothing has been measured here (make figures) and nothing is in data/recorded\n' >&2
+        exit 1
+      fi
+      ;;&
+    claims) "$LONGCA" claims "${rows[@]}" ;;
+    report) paper/report.sh "${rows[@]}" ;;
+  esac
+done
+if [ -z "$fresh" ] && [ ${#recorded[@]} = 0 ]; then
+  printf '  nothing is in data/recorded yet\n'
+fi
+exit $failed
