@@ -90,12 +90,12 @@ struct gpu_memory {
   }
 };
 
-// Mask positions of local rows, from segments (none: row r stands at position r).
+// Mask positions of local rows, from segments (none: row r stands at position r); -1: padding.
 static inline std::vector<int32_t> gpu_positions(const attn_segment *segment, int32_t segments,
                                                  int32_t rows) {
   std::vector<int32_t> pos(rows);
   for (int32_t r = 0; r < rows; r++)
-    pos[r] = r;
+    pos[r] = segment ? -1 : r;
   for (int32_t s = 0; segment && s < segments; s++)
     for (int32_t i = 0; i < segment[s].len; i++)
       pos[segment[s].row + i] = segment[s].pos + i;

@@ -32,7 +32,7 @@ __global__ void build_visible(struct mask mask, const int32_t *pos_q, const int3
   const int q = blockIdx.x, head = blockIdx.y;
   uint8_t *row = visible + ((int64_t)head * gridDim.x + q) * ld;
   for (int k = threadIdx.x; k < ld; k += blockDim.x)
-    row[k] = k < rows_k && mask_allows(&mask, head, pos_q[q], pos_k[k]);
+    row[k] = k < rows_k && pos_q[q] >= 0 && pos_k[k] >= 0 && mask_allows(&mask, head, pos_q[q], pos_k[k]);
 }
 
 __global__ void repeat_heads(const bf16 *in, bf16 *out, int heads_kv, int group, int dim) {
@@ -190,7 +190,7 @@ int naive_prepare(struct attn_plan *plan) {
   if (p->heads_q != p->heads_kv && (s->memory.get(&s->k, rows_k * heads * p->dim, work) ||
                                     s->memory.get(&s->v, rows_k * heads * p->dim, work)))
     return -1;
-  if (p->mask->kind == MASK_FULL)
+  if (p->mask->kind == MASK_FULL && !p->q_seg && !p->k_seg)
     return 0;
   struct mask mask;
   int64_t passing = 0; // needed while building only

@@ -10,8 +10,14 @@
   K(attn_naive_cpu) K(attn_sdpa_cpu) K(attn_fa2_cpu) K(attn_fa3_cpu) K(attn_cudnn_cpu)                 \
   K(attn_flex_cpu) K(attn_flashmask_cpu) K(attn_vsa_cpu) K(attn_vsa_triton_cpu)                        \
   K(attn_fa2_sparse_cpu) K(attn_flashinfer_cpu) K(attn_flex_sparse_cpu)
+#ifdef LONGCA_CUDNN
+#define CUDNN_KERNELS(K) K(attn_cudnn)
+#else
+#define CUDNN_KERNELS(K)
+#endif
 #ifdef LONGCA_CUDA
-#define CUDA_KERNELS(K)
+#define CUDA_KERNELS(K)                                                                                \
+  K(attn_naive) K(attn_sdpa) K(attn_fa2) CUDNN_KERNELS(K) K(attn_vsa_triton) K(attn_fa2_sparse)
 #else
 #define CUDA_KERNELS(K)
 #endif

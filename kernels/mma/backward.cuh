@@ -10,11 +10,12 @@
 #ifndef LONGCA_MMA_BACKWARD_CUH
 #define LONGCA_MMA_BACKWARD_CUH
 
+#include "engine.h"
 #include "tile.cuh"
 
 namespace mma {
 
-constexpr int BWD_KEYS = 128, BWD_QUERIES = 64, BWD_THREADS = 256;
+constexpr int BWD_KEYS = MMA_BWD_KEYS, BWD_QUERIES = MMA_BWD_QUERIES, BWD_THREADS = 256;
 
 template <class Rep> struct backward_args {
   const bf16 *q, *k, *v, *d_o; // as in forward_args
@@ -127,10 +128,11 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant
       }
     };
     product(s, tq, sk);
+    if (!tile.full || item.rows < BWD_KEYS)
+      hide(s, p.rep, head_mask, warp_q + lane / 4, tile.limit, tile.pos, item.pos + warp_k, item.pos + item.rows);
     product(dp, tdo, sv);
 
     // P and dS; row i of this thread is warp_q + 8 i + lane / 4
-    const bool whole = tile.full && item.rows == BWD_KEYS;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int row = warp_q + i * 8 + lane / 4;
@@ -141,17 +143,6 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant
 #pragma unroll
         for (int c = 0; c < 2; c++)
           prob[n][c] = ptx::ex2(fmaf(s[i / 2][n][i % 2 * 2 + c], p.scale_log2, -lse));
-      if (!whole) {
-        const row_view<Rep> view(p.rep, head_mask, tile.pos + min(row, tile.limit - 1),
-                                 item.pos + warp_k, item.pos + item.rows);
-#pragma unroll
-        for (int n = 0; n < 4; n++)
-#pragma unroll
-          for (int c = 0; c < 2; c++) {
-            const int key = warp_k + n * 8 + lane % 4 * 2 + c;
-            prob[n][c] = view.sees(item.pos + key) | (tile.full & (key < item.rows)) ? prob[n][c] : 0;
-          }
-      }
 #pragma unroll
       for (int n = 0; n < 4; n++) {
         const float *x = &dp[i / 2][n][i % 2 * 2];

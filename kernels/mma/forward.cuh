@@ -9,11 +9,12 @@
 #ifndef LONGCA_MMA_FORWARD_CUH
 #define LONGCA_MMA_FORWARD_CUH
 
+#include "engine.h"
 #include "tile.cuh"
 
 namespace mma {
 
-constexpr int FWD_QUERIES = 128, FWD_KEYS = 64, FWD_THREADS = 128;
+constexpr int FWD_QUERIES = MMA_FWD_QUERIES, FWD_KEYS = MMA_FWD_KEYS, FWD_THREADS = 128;
 constexpr float LAZY = 8; // log2 units that a row may outgrow its reference maximum by
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
@@ -96,19 +97,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant_
       }
     }
 
-    if (!tile.full) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int row = warp * 32 + i * 8 + lane / 4;
-        const row_view<Rep> view(p.rep, head_mask, item.pos + min(row, item.rows - 1), tile.pos,
-                                 tile.pos + tile.limit);
-#pragma unroll
-        for (int j = 0; j < FWD_KEYS / 4; j++) {
-          float &x = s[i / 2][j / 2][i % 2 * 2 + j % 2];
-          x = view.sees(tile.pos + j / 2 * 8 + lane % 4 * 2 + j % 2) ? x : -INFINITY;
-        }
-      }
-    }
+    if (!tile.full)
+      hide(s, p.rep, head_mask, warp * 32 + lane / 4, item.rows, item.pos, tile.pos, tile.pos + tile.limit);
 
     // Online softmax
     float seen[4];

@@ -84,15 +84,41 @@ template <int TILE> struct walk {
   }
 };
 
-// What query `q` sees of the keys [first, end). Any representation by its X_allows (rep_allows here,
-// overloaded); those with a shorter way for a row specialise, in pairing.cuh.
-template <class Rep> struct row_view {
-  const Rep &rep;
-  int head, q, last;
-  __device__ row_view(const Rep &r, int h, int pos, int first, int end)
-      : rep(r), head(h), q(pos), last(end - 1) {}
-  __device__ bool sees(int k) const { return (k <= last) & rep_allows(&rep, head, q, min(k, last)); }
-};
+// What query `q` sees of the keys [first, end). Each representation says it, in <rep>.cu: by its own
+// short way for a row, or pair by pair with MMA_ALLOWS.
+template <class Rep> struct row_view;
+
+// -inf where a thread's scores are not visible. Its rows are `row` + 8 i, i < 4, of `rows` queries at
+// positions q, ...; its columns 8 n + 2 (lane % 4) and the next, of keys at first, ..., end.
+// Columns outside, rows inside: what a representation reads for a key it reads once. The fences keep
+// the compiler from reading ahead for all columns at once, which would spill.
+template <class Rep, int N>
+__device__ __forceinline__ void hide(float (&s)[2][N][4], const Rep &rep, int head, int row, int rows, int q,
+                                     int first, int end) {
+  const auto view = [&](int i) { return row_view<Rep>(rep, head, q + min(row + 8 * i, rows - 1), first, end); };
+  const row_view<Rep> views[4] = {view(0), view(1), view(2), view(3)};
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+      const int key = first + n * 8 + threadIdx.x % 4 * 2 + c;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        float &x = s[i / 2][n][i % 2 * 2 + c];
+        x = views[i].sees(key) ? x : -INFINITY;
+      }
+      asm volatile("" ::: "memory");
+    }
+}
+
+#define MMA_ALLOWS(X)                                                                                  \
+  template <> struct mma::row_view<X> {                                                                \
+    const X &rep;                                                                                      \
+    int head, q, last;                                                                                 \
+    __device__ row_view(const X &r, int h, int pos, int first, int end)                                \
+        : rep(r), head(h), q(pos), last(end - 1) {}                                                    \
+    __device__ bool sees(int k) const { return (k <= last) & X##_allows(&rep, head, q, min(k, last)); } \
+  };
 
 } // namespace mma
 #endif

@@ -1,0 +1,39 @@
+// engine.h -- the mma engine as kernels/*.cu see it: prepare a plan for a representation, then run it.
+//
+// A representation is instantiated in kernels/mma/<rep>.cu by MMA_REP(rep) of launch.cuh and listed once
+// in engine.cu. Any length, head dimensions 64 and 128, GQA, segments, continuation and accumulation.
+#ifndef LONGCA_MMA_ENGINE_H
+#define LONGCA_MMA_ENGINE_H
+
+#include "../attn.h"
+#include "../rep_device.h"
+#include "../worklist.h"
+
+// First unmet condition of the engine, then of the representation; or NULL.
+const char *mma_supports(const char *rep, const struct attn_problem *problem);
+// 0, or -1 with attn_error() set.
+int mma_prepare(struct attn_plan *plan, const char *rep);
+int mma_forward(struct attn_plan *plan, const struct attn_args *args);
+int mma_backward(struct attn_plan *plan, const struct attn_args *args);
+void mma_release(struct attn_plan *plan);
+
+// ---- between engine.cu and the instantiations
+
+struct mma_backward_buffers {
+  float *lse_log2, *delta;       // [heads_q, rows_q]
+  float *dq_acc;                 // [rows_q, heads_q, dim]
+  float *dk_acc, *dv_acc;        // [rows_k, heads_kv, dim]; NULL: bf16 results at once
+  int splits;                    // CTAs that share a group's query heads
+};
+struct mma_rep {
+  const char *name;
+  int (*forward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
+                 const struct worklist_view *list);
+  int (*backward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
+                  const struct worklist_view *list, const struct mma_backward_buffers *buffers);
+};
+
+// Outer and inner tiles of the two passes.
+enum { MMA_FWD_QUERIES = 128, MMA_FWD_KEYS = 64, MMA_BWD_KEYS = 128, MMA_BWD_QUERIES = 64 };
+
+#endif
