@@ -56,6 +56,16 @@ struct cpu_isa {
   // C [m, n] (+)= A B; A(i, k) = a[i * a_row + k * a_col], B [k, ldb]; m a multiple of 8, n of 32.
   void (*product)(int m, int n, int k, const float *a, int64_t a_row, int64_t a_col, const float *b,
                   int64_t ldb, float *c, int64_t ldc, bool add);
+  // dst [dim] = scale * src[at ...] of dtype, and back.
+  void (*load_row)(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim, float scale);
+  void (*store_row)(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim, float scale);
+  // dst [dim] += scale * src
+  void (*add_row)(float *dst, const float *src, int dim, float scale);
+  float (*dot)(const float *a, const float *b, int dim);
+  // Packs keys [row, row + count) of KV head `kv` of src [rows, heads_kv, dim] as rows, [TK, LD(dim)],
+  // or transposed, [dim, LDS]; zeros beyond count.
+  void (*pack)(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row, int count,
+               bool transposed);
   // fp32 FMA rate of one thread: runs `rounds` rounds, returns how many FLOP that was.
   double (*peak)(int64_t rounds);
 };
@@ -71,12 +81,5 @@ int cpu_prepare(struct attn_plan *plan);
 int cpu_forward(struct attn_plan *plan, const struct attn_args *args);
 int cpu_backward(struct attn_plan *plan, const struct attn_args *args);
 void cpu_release(struct attn_plan *plan);
-
-// dst [dim] fp32 = src[at ...] of dtype, and back.
-void cpu_get_row(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim);
-void cpu_put_row(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim);
-// Scales a finished gradient row and writes it, or adds it to the fp32 accumulator.
-void cpu_put_gradient(const struct attn_args *a, void *dst, float *acc, enum attn_dtype dtype, int64_t at,
-                      float *row, float scale, int dim);
 
 #endif

@@ -9,56 +9,19 @@
 #include <omp.h>
 #include <string.h>
 
-#include "../../src/tensor.h"
 #include "plan.h"
 
 static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
-void cpu_get_row(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim) {
-  if (dtype == ATTN_FP32)
-    memcpy(dst, (const float *)src + at, dim * sizeof *dst);
+// Writes a finished gradient row, or adds it to the fp32 accumulator.
+static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst, float *acc,
+                         int64_t at, const float *row, float scale) {
+  const struct attn_problem *p = &plan->problem;
+  const struct cpu_isa *isa = ((struct cpu_state *)plan->state)->isa;
+  if (a->accumulate)
+    isa->add_row(acc + at, row, p->dim, scale);
   else
-    for (int j = 0; j < dim; j++)
-      dst[j] = bf16_to_float(((const uint16_t *)src)[at + j]);
-}
-
-void cpu_put_row(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim) {
-  if (dtype == ATTN_FP32)
-    memcpy((float *)dst + at, src, dim * sizeof *src);
-  else
-    for (int j = 0; j < dim; j++)
-      ((uint16_t *)dst)[at + j] = bf16_from_float(src[j]);
-}
-
-void cpu_put_gradient(const struct attn_args *a, void *dst, float *acc, enum attn_dtype dtype,
-                         int64_t at, float *row, float scale, int dim) {
-  for (int j = 0; j < dim; j++)
-    row[j] *= scale;
-  if (!a->accumulate)
-    cpu_put_row(dst, dtype, at, row, dim);
-  else
-    for (int j = 0; j < dim; j++)
-      acc[at + j] += row[j];
-}
-
-// Packs a key tile as rows, dst [TK, LD(dim)], or transposed, dst [dim, LDS]; zeros beyond its keys.
-static void pack(float *dst, const void *src, const struct attn_problem *p, int kv,
-                 struct cpu_key_tile tile, bool transposed) {
-  enum { BLOCK = 16 };
-  float rows[BLOCK][128];
-  for (int k = 0; k < CPU_TK; k += BLOCK) {
-    for (int i = 0; i < BLOCK; i++) {
-      float *row = transposed ? rows[i] : dst + (k + i) * CPU_LD(p->dim);
-      if (k + i < tile.count)
-        cpu_get_row(row, src, p->dtype, ((int64_t)(tile.row + k + i) * p->heads_kv + kv) * p->dim, p->dim);
-      else
-        memset(row, 0, p->dim * sizeof *row);
-    }
-    if (transposed)
-      for (int j = 0; j < p->dim; j++)
-        for (int i = 0; i < BLOCK; i++)
-          dst[j * CPU_LDS + k + i] = rows[i][j];
-  }
+    isa->store_row(dst, p->dtype, at, row, p->dim, scale);
 }
 
 static float scale_of(const struct attn_plan *plan, const struct attn_args *a) {
@@ -127,6 +90,7 @@ static void clear_matrix(float *m, int rows, int dim) {
 static void forward_task(const struct attn_plan *plan, const struct attn_args *a,
                          const struct cpu_task *task, struct cpu_scratch *own) {
   const struct attn_problem *p = &plan->problem;
+  const struct cpu_isa *isa = ((struct cpu_state *)plan->state)->isa;
   struct cpu_rows *r = &own->rows;
   const int ld = CPU_LD(p->dim);
   const float scale = scale_of(plan, a) * LOG2_E;
@@ -135,10 +99,7 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
   memset(r->sum, 0, CPU_TM * CPU_LANES * sizeof *r->sum);
   for (int i = 0; i < r->rows; i++) {
     const int64_t at = row_at(p, task, r->heads, i);
-    float *q = r->q + i * ld;
-    cpu_get_row(q, a->q, p->dtype, at, p->dim);
-    for (int j = 0; j < p->dim; j++)
-      q[j] *= scale;
+    isa->load_row(r->q + i * ld, a->q, p->dtype, at, p->dim, scale);
     r->max[i] = -INFINITY;
     const float lse = a->resume ? a->lse[lse_at(p, task, r->heads, i)] : -INFINITY;
     if (lse != -INFINITY) { // a normalised result is one that has seen weight 1 at maximum lse
@@ -150,18 +111,16 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
   clear_matrix(r->q + r->rows * ld, CPU_TM - r->rows, p->dim);
   walk(plan->state, task, own, NULL, NULL);
   for (int i = 0; i < r->rows; i++) {
-    float sum = 0, *o = r->acc + i * ld;
+    float sum = 0;
     for (int l = 0; l < CPU_LANES; l++)
       sum += r->sum[i * CPU_LANES + l];
     const float inverse = sum == 0 ? 0 : 1 / sum; // == : a NaN must come through
-    for (int j = 0; j < p->dim; j++)
-      o[j] *= inverse;
     a->lse[lse_at(p, task, r->heads, i)] = sum == 0 ? -INFINITY : (r->max[i] + log2f(sum)) * LN_2;
     const int64_t at = row_at(p, task, r->heads, i);
     if (a->o_acc)
-      memcpy(a->o_acc + at, o, p->dim * sizeof(float));
+      isa->store_row(a->o_acc, ATTN_FP32, at, r->acc + i * ld, p->dim, inverse);
     else
-      cpu_put_row(a->o, p->dtype, at, o, p->dim);
+      isa->store_row(a->o, p->dtype, at, r->acc + i * ld, p->dim, inverse);
   }
 }
 
@@ -176,8 +135,9 @@ int cpu_forward(struct attn_plan *plan, const struct attn_args *a) {
 #pragma omp for schedule(dynamic, 4)
     for (int64_t i = 0; i < tiles; i++) {
       const int kv = (int)(i / st->tiles_k);
-      pack(st->k_t + i * floats, a->k, p, kv, st->key_tiles[i % st->tiles_k], true);
-      pack(st->v + i * floats, a->v, p, kv, st->key_tiles[i % st->tiles_k], false);
+      const struct cpu_key_tile *tile = &st->key_tiles[i % st->tiles_k];
+      st->isa->pack(st->k_t + i * floats, a->k, p, kv, tile->row, tile->count, true);
+      st->isa->pack(st->v + i * floats, a->v, p, kv, tile->row, tile->count, false);
     }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < tasks; i++)
@@ -189,31 +149,28 @@ int cpu_forward(struct attn_plan *plan, const struct attn_args *a) {
 static void backward_task(const struct attn_plan *plan, const struct attn_args *a,
                           const struct cpu_task *task, struct cpu_scratch *own, float *dk, float *dv) {
   const struct attn_problem *p = &plan->problem;
+  const struct cpu_isa *isa = ((struct cpu_state *)plan->state)->isa;
   struct cpu_rows *r = &own->rows;
   const int ld = CPU_LD(p->dim);
   const float scale = scale_of(plan, a);
-  float o[128];
+  float o[128] __attribute__((aligned(64)));
   r->rows = task->count * r->heads;
   r->scale_l2 = scale * LOG2_E;
   clear_matrix(r->acc, CPU_TM, p->dim);
   for (int i = 0; i < r->rows; i++) {
     const int64_t at = row_at(p, task, r->heads, i);
     const float lse = a->lse[lse_at(p, task, r->heads, i)];
-    cpu_get_row(r->q + i * ld, a->q, p->dtype, at, p->dim);
-    cpu_get_row(r->d_o + i * ld, a->d_o, p->dtype, at, p->dim);
-    cpu_get_row(o, a->o, p->dtype, at, p->dim);
-    float delta = 0;
-    for (int j = 0; j < p->dim; j++)
-      delta += o[j] * r->d_o[i * ld + j];
-    r->delta[i] = delta;
+    isa->load_row(r->q + i * ld, a->q, p->dtype, at, p->dim, 1);
+    isa->load_row(r->d_o + i * ld, a->d_o, p->dtype, at, p->dim, 1);
+    isa->load_row(o, a->o, p->dtype, at, p->dim, 1);
+    r->delta[i] = isa->dot(o, r->d_o + i * ld, p->dim);
     r->lse[i] = lse == -INFINITY ? INFINITY : lse * LOG2_E;
   }
   clear_matrix(r->q + r->rows * ld, CPU_TM - r->rows, p->dim);
   clear_matrix(r->d_o + r->rows * ld, CPU_TM - r->rows, p->dim);
   walk(plan->state, task, own, dk, dv);
   for (int i = 0; i < r->rows; i++)
-    cpu_put_gradient(a, a->dq, a->dq_acc, p->dtype, row_at(p, task, r->heads, i), r->acc + i * ld, scale,
-                 p->dim);
+    put_gradient(plan, a, a->dq, a->dq_acc, row_at(p, task, r->heads, i), r->acc + i * ld, scale);
 }
 
 // dK and dV of one key tile: the sum over the parts, in order, starting from grads of slot `slot`.
@@ -223,18 +180,14 @@ static void write_keys(const struct attn_plan *plan, const struct attn_args *a, 
   const struct cpu_state *st = plan->state;
   const int64_t floats = cpu_tile_floats(p->dim), grad = st->tiles_k * floats;
   for (int i = 0; i < st->key_tiles[tile].count; i++) {
-    float dk[128], dv[128];
-    const float *from = st->grads + slot * 2 * grad + tile * floats + (int64_t)i * CPU_LD(p->dim);
-    memcpy(dk, from, p->dim * sizeof *dk);
-    memcpy(dv, from + grad, p->dim * sizeof *dv);
+    float *dk = st->grads + slot * 2 * grad + tile * floats + (int64_t)i * CPU_LD(p->dim);
     for (int part = 1; part < parts; part++) {
-      from += 2 * grad;
-      for (int j = 0; j < p->dim; j++)
-        dk[j] += from[j], dv[j] += from[grad + j];
+      st->isa->add_row(dk, dk + part * 2 * grad, p->dim, 1);
+      st->isa->add_row(dk + grad, dk + (part * 2 + 1) * grad, p->dim, 1);
     }
     const int64_t at = ((int64_t)(st->key_tiles[tile].row + i) * p->heads_kv + kv) * p->dim;
-    cpu_put_gradient(a, a->dk, a->dk_acc, p->dtype, at, dk, scale_of(plan, a), p->dim);
-    cpu_put_gradient(a, a->dv, a->dv_acc, p->dtype, at, dv, 1, p->dim);
+    put_gradient(plan, a, a->dk, a->dk_acc, at, dk, scale_of(plan, a));
+    put_gradient(plan, a, a->dv, a->dv_acc, at, dk + grad, 1);
   }
 }
 
@@ -253,9 +206,10 @@ int cpu_backward(struct attn_plan *plan, const struct attn_args *a) {
 #pragma omp for schedule(dynamic, 4)
     for (int64_t i = 0; i < tiles; i++) {
       const int kv = (int)(i / st->tiles_k);
-      pack(st->k_t + i * floats, a->k, p, kv, st->key_tiles[i % st->tiles_k], true);
-      pack(st->v + i * floats, a->v, p, kv, st->key_tiles[i % st->tiles_k], true);
-      pack(st->k + i * floats, a->k, p, kv, st->key_tiles[i % st->tiles_k], false);
+      const struct cpu_key_tile *tile = &st->key_tiles[i % st->tiles_k];
+      st->isa->pack(st->k_t + i * floats, a->k, p, kv, tile->row, tile->count, true);
+      st->isa->pack(st->v + i * floats, a->v, p, kv, tile->row, tile->count, true);
+      st->isa->pack(st->k + i * floats, a->k, p, kv, tile->row, tile->count, false);
     }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < pairs; i++) {

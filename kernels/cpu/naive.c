@@ -101,7 +101,7 @@ static void repeat_head(float *dst, const void *src, const struct attn_problem *
   for (int64_t i = 0; i < pad; i++) {
     float buffer[128], *row = ld ? buffer : dst + i * CPU_LD(p->dim);
     if (i < rows)
-      cpu_get_row(row, src, p->dtype, (i * heads + head) * p->dim, p->dim);
+      cpu_isa()->load_row(row, src, p->dtype, (i * heads + head) * p->dim, p->dim, 1);
     else
       memset(row, 0, p->dim * sizeof *row);
     for (int j = 0; ld && j < p->dim; j++)
@@ -168,7 +168,7 @@ static void finish_row(const struct attn_plan *plan, const struct attn_args *a, 
   if (a->o_acc)
     memcpy(a->o_acc + at, o, p->dim * sizeof *o);
   else
-    cpu_put_row(a->o, p->dtype, at, o, p->dim);
+    cpu_isa()->store_row(a->o, p->dtype, at, o, p->dim, 1);
 }
 
 static const uint8_t *mask_row(const struct attn_plan *plan, int kv, int64_t row) {
@@ -210,7 +210,7 @@ static void gradient_row(const struct attn_plan *plan, const struct attn_args *a
   const float lse = a->lse[(int64_t)head * p->rows_q + q];
   const float *d_o = st->d_o + q * CPU_LD(p->dim);
   float *s = st->p + q * st->ld, *ds = st->ds + q * st->ld, o[128], delta = 0;
-  cpu_get_row(o, a->o, p->dtype, (q * p->heads_q + head) * p->dim, p->dim);
+  cpu_isa()->load_row(o, a->o, p->dtype, (q * p->heads_q + head) * p->dim, p->dim, 1);
   for (int j = 0; j < p->dim; j++)
     delta += o[j] * d_o[j];
   for (int64_t k = 0; k < p->rows_k; k++) {
@@ -219,6 +219,15 @@ static void gradient_row(const struct attn_plan *plan, const struct attn_args *a
   }
   memset(s + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *s);
   memset(ds + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *ds);
+}
+
+static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst, float *acc,
+                         int64_t at, const float *row, float scale) {
+  const struct attn_problem *p = &plan->problem;
+  if (a->accumulate)
+    cpu_isa()->add_row(acc + at, row, p->dim, scale);
+  else
+    cpu_isa()->store_row(dst, p->dtype, at, row, p->dim, scale);
 }
 
 static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
@@ -250,14 +259,13 @@ static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
     product(st->pad_q, p->dim, st->pad_k, st->ds, st->ld, 1, st->k, ld, st->out, ld, false);
 #pragma omp for schedule(static)
     for (int64_t q = 0; q < p->rows_q; q++)
-      cpu_put_gradient(a, a->dq, a->dq_acc, p->dtype, (q * p->heads_q + h) * p->dim, st->out + q * ld,
-                       scale, p->dim);
+      put_gradient(plan, a, a->dq, a->dq_acc, (q * p->heads_q + h) * p->dim, st->out + q * ld, scale);
     if ((h + 1) % group == 0) {
 #pragma omp for schedule(static)
       for (int64_t k = 0; k < p->rows_k; k++) {
         const int64_t at = (k * p->heads_kv + kv) * p->dim;
-        cpu_put_gradient(a, a->dk, a->dk_acc, p->dtype, at, st->dk + k * ld, scale, p->dim);
-        cpu_put_gradient(a, a->dv, a->dv_acc, p->dtype, at, st->dv + k * ld, 1, p->dim);
+        put_gradient(plan, a, a->dk, a->dk_acc, at, st->dk + k * ld, scale);
+        put_gradient(plan, a, a->dv, a->dv_acc, at, st->dv + k * ld, 1);
       }
     }
   }

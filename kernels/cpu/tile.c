@@ -15,7 +15,8 @@
 #include "cpu.h"
 
 #if defined(__AVX512F__)
-enum { VW = 16, MR = 8, NV = 2 };
+#define VW 16
+enum { MR = 8, NV = 2 };
 #define CPU_ISA cpu_isa_avx512
 #define CPU_ISA_NAME "avx512"
 static bool usable(void) {
@@ -24,15 +25,17 @@ static bool usable(void) {
          __builtin_cpu_supports("avx512cd");
 }
 #elif defined(__AVX2__)
-enum { VW = 8, MR = 4, NV = 2 };
+#define VW 8
+enum { MR = 4, NV = 2 };
 #define CPU_ISA cpu_isa_avx2
 #define CPU_ISA_NAME "avx2"
 static bool usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #else
+#define VW 4
 #ifdef __aarch64__
-enum { VW = 4, MR = 8, NV = 2 };
+enum { MR = 8, NV = 2 };
 #else
-enum { VW = 4, MR = 4, NV = 2 };
+enum { MR = 4, NV = 2 };
 #endif
 #define CPU_ISA cpu_isa_base
 #define CPU_ISA_NAME "base"
@@ -44,6 +47,10 @@ _Static_assert(CPU_TM % MR == 0 && CPU_TK % MR == 0 && CPU_TK % NR == 0 && 64 % 
 
 typedef float vec __attribute__((vector_size(VW * 4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VW * 4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(VW * 4), may_alias));
+// Rows of the caller's tensors: any alignment.
+typedef float loose_vec __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+typedef uint16_t half_vec __attribute__((vector_size(VW * 2), aligned(2), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
@@ -53,32 +60,32 @@ INLINE vec select(ivec mask, vec yes, vec no) {
   return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
 }
 
-// C[MR, NR] (+)= sum over k < n of A[i * a_row + k * a_col] B[k, NR]
-INLINE void micro(int n, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb,
+// C[MR, nv * VW] (+)= sum over k < n of A[i * a_row + k * a_col] B[k, nv * VW]; nv is 1 or NV
+INLINE void micro(int nv, int n, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb,
                   float *c, int64_t ldc, bool add) {
   vec acc[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++)
+    for (int j = 0; j < nv; j++)
       acc[i][j] = add ? load(c + i * ldc + j * VW) : splat(0);
   for (int k = 0; k < n; k++, a += a_col, b += ldb) {
     vec row[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++)
+    for (int j = 0; j < nv; j++)
       row[j] = load(b + j * VW);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++) {
       const vec x = splat(a[i * a_row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; j++)
+      for (int j = 0; j < nv; j++)
         acc[i][j] += x * row[j];
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++)
+    for (int j = 0; j < nv; j++)
       store(c + i * ldc + j * VW, acc[i][j]);
 }
 
@@ -107,15 +114,14 @@ INLINE ivec lanes_seen(const uint64_t *bits, int k) {
   return (bit & word) != 0;
 }
 
-INLINE float max_lane(vec x) {
-  float a[VW] __attribute__((aligned(64)));
-  store(a, x);
-#pragma GCC unroll 4
-  for (int w = VW / 2; w > 0; w /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < w; i++)
-      a[i] = a[i] > a[i + w] ? a[i] : a[i + w];
-  return a[0];
+// Largest of s[0, n), n a multiple of VW; -inf for none. As a reduction of floats it becomes vector
+// maxima, which a comparison of compiler vectors does not.
+INLINE float max_of(const float *s, int n) {
+  float top = -INFINITY;
+#pragma omp simd reduction(max : top) aligned(s : VW * 4)
+  for (int k = 0; k < n / VW * VW; k++)
+    top = s[k] > top ? s[k] : top;
+  return top;
 }
 
 // Visible keys of each block of MR rows, as [begin, end); begin = end: none.
@@ -139,13 +145,22 @@ static void extents(struct extent *e, const struct cpu_rows *r, const struct cpu
   }
 }
 
-// S = A B over the columns that each block sees; A [TM, LD(dim)], B [dim, LDS].
+// S = A B over the columns that each block sees; A [TM, LD(dim)], B [dim, LDS]. At the ends of an extent
+// a single vector of columns is computed where that is enough.
 INLINE void scores(const struct extent *e, int dim, const float *a, const float *b, float *s) {
   for (int k = 0; k < CPU_TK; k += NR)
-    for (int m = 0; m < e->blocks; m++)
-      if (e->begin[m] < k + NR && e->end[m] > k)
-        micro(dim, a + m * MR * CPU_LD(dim), CPU_LD(dim), 1, b + k, CPU_LDS,
-              s + m * MR * CPU_LDS + k, CPU_LDS, false);
+    for (int m = 0; m < e->blocks; m++) {
+      if (e->begin[m] >= k + NR || e->end[m] <= k)
+        continue;
+      const float *rows = a + m * MR * CPU_LD(dim);
+      float *to = s + m * MR * CPU_LDS + k;
+      if (e->end[m] <= k + VW)
+        micro(1, dim, rows, CPU_LD(dim), 1, b + k, CPU_LDS, to, CPU_LDS, false);
+      else if (e->begin[m] >= k + NR - VW)
+        micro(1, dim, rows, CPU_LD(dim), 1, b + k + NR - VW, CPU_LDS, to + NR - VW, CPU_LDS, false);
+      else
+        micro(NV, dim, rows, CPU_LD(dim), 1, b + k, CPU_LDS, to, CPU_LDS, false);
+    }
 }
 
 // C [TM, LD(dim)] += S B over the columns that each block sees; B [TK, LD(dim)].
@@ -153,33 +168,32 @@ INLINE void rows_product(const struct extent *e, int dim, const float *s, const 
   for (int j = 0; j < dim; j += NR)
     for (int m = 0; m < e->blocks; m++)
       if (e->begin[m] < e->end[m])
-        micro(e->end[m] - e->begin[m], s + m * MR * CPU_LDS + e->begin[m], CPU_LDS, 1,
+        micro(NV, e->end[m] - e->begin[m], s + m * MR * CPU_LDS + e->begin[m], CPU_LDS, 1,
               b + e->begin[m] * CPU_LD(dim) + j, CPU_LD(dim), c + m * MR * CPU_LD(dim) + j,
               CPU_LD(dim), true);
 }
+
+// How far, in powers of two, a score may exceed the running maximum before O and the sum are scaled
+// down to it: P stays below 2^8, far from what fp32 can hold, and hardly any tile but the first scales.
+#define SLACK 8.f
 
 // Online softmax of one row over the columns [begin, end), multiples of VW: S becomes P, and O is
 // scaled down when the maximum grows.
 INLINE void softmax_row(struct cpu_rows *r, int row, int begin, int end, const uint64_t *bits, int dim) {
   float *s = r->s + row * CPU_LDS;
-  vec top = splat(-INFINITY);
-  for (int k = begin; k < end; k += VW) {
-    vec x = load(s + k);
-    if (bits) {
-      x = select(lanes_seen(bits, k), x, splat(-INFINITY));
-      store(s + k, x);
-    }
-    top = select(x > top, x, top);
-  }
-  const float peak = max_lane(top);
+  for (int k = begin; bits && k < end; k += VW)
+    store(s + k, select(lanes_seen(bits, k), load(s + k), splat(-INFINITY)));
+  const float peak = max_of(s + begin, end - begin);
   float max = r->max[row];
   vec sum = load(r->sum + row * CPU_LANES);
-  if (peak > max) {
-    const vec alpha = exp2_vec(splat(max - peak));
-    float *o = r->acc + row * CPU_LD(dim);
-    for (int j = 0; j < dim; j += VW)
-      store(o + j, load(o + j) * alpha);
-    sum *= alpha;
+  if (peak > max + SLACK) { // a row that has seen nothing has max = -inf, sum = 0 and O = 0
+    if (max > -INFINITY) {
+      const vec alpha = exp2_vec(splat(max - peak));
+      float *o = r->acc + row * CPU_LD(dim);
+      for (int j = 0; j < dim; j += VW)
+        store(o + j, load(o + j) * alpha);
+      sum *= alpha;
+    }
     r->max[row] = max = peak;
   }
   // A row that has seen nothing so far has max = -inf: any finite number in its place gives P = 0.
@@ -247,7 +261,7 @@ INLINE void keys_product(const struct extent *e, int rows, int dim, const float 
     for (int k = 0; k < CPU_TK / MR; k++)
       if (first[k] <= last[k]) {
         const int begin = first[k] * MR, end = (last[k] + 1) * MR < rows ? (last[k] + 1) * MR : rows;
-        micro(end - begin, s + begin * CPU_LDS + k * MR, 1, CPU_LDS, b + begin * CPU_LD(dim) + j,
+        micro(NV, end - begin, s + begin * CPU_LDS + k * MR, 1, CPU_LDS, b + begin * CPU_LD(dim) + j,
               CPU_LD(dim), c + k * MR * CPU_LD(dim) + j, CPU_LD(dim), true);
       }
 }
@@ -285,11 +299,70 @@ static void backward_tile(struct cpu_rows *r, const float *k_t, const float *v_t
     backward(r, 128, k_t, v_t, k, seen, dk, dv);
 }
 
+static void load_row(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim, float scale) {
+  for (int j = 0; j < dim; j += VW)
+    if (dtype == ATTN_FP32)
+      store(dst + j, *(const loose_vec *)((const float *)src + at + j) * scale);
+    else {
+      const half_vec x = *(const half_vec *)((const uint16_t *)src + at + j);
+      store(dst + j, (vec)(__builtin_convertvector(x, ivec) << 16) * scale);
+    }
+}
+
+// bf16 by rounding to nearest even, as bf16_from_float() of src/tensor.h does; NaN stays NaN.
+static void store_row(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim, float scale) {
+  for (int j = 0; j < dim; j += VW) {
+    const vec x = load(src + j) * scale;
+    if (dtype == ATTN_FP32) {
+      *(loose_vec *)((float *)dst + at + j) = x;
+      continue;
+    }
+    const uvec u = (uvec)x, nan = (uvec)(x != x);
+    const uvec rounded = u + 0x7fff + (u >> 16 & 1);
+    *(half_vec *)((uint16_t *)dst + at + j) =
+        __builtin_convertvector(((rounded & ~nan) | ((u | 0x400000) & nan)) >> 16, half_vec);
+  }
+}
+
+static void add_row(float *dst, const float *src, int dim, float scale) {
+  for (int j = 0; j < dim; j++)
+    dst[j] += src[j] * scale;
+}
+
+static float dot(const float *a, const float *b, int dim) {
+  vec sum = splat(0);
+  float total = 0;
+  for (int j = 0; j < dim; j += VW)
+    sum += load(a + j) * load(b + j);
+  for (int l = 0; l < VW; l++)
+    total += sum[l];
+  return total;
+}
+
+static void pack(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row, int count,
+                 bool transposed) {
+  enum { BLOCK = 16 };
+  float rows[BLOCK][128] __attribute__((aligned(64)));
+  for (int k = 0; k < CPU_TK; k += BLOCK) {
+    for (int i = 0; i < BLOCK; i++) {
+      float *to = transposed ? rows[i] : dst + (k + i) * CPU_LD(p->dim);
+      if (k + i < count)
+        load_row(to, src, p->dtype, ((int64_t)(row + k + i) * p->heads_kv + kv) * p->dim, p->dim, 1);
+      else
+        memset(to, 0, (size_t)p->dim * sizeof *to);
+    }
+    if (transposed)
+      for (int j = 0; j < p->dim; j++)
+        for (int i = 0; i < BLOCK; i++)
+          dst[j * CPU_LDS + k + i] = rows[i][j];
+  }
+}
+
 static void product(int m, int n, int k, const float *a, int64_t a_row, int64_t a_col, const float *b,
                     int64_t ldb, float *c, int64_t ldc, bool add) {
   for (int j = 0; j < n; j += NR)
     for (int i = 0; i < m; i += MR)
-      micro(k, a + i * a_row, a_row, a_col, b + j, ldb, c + i * ldc + j, ldc, add);
+      micro(NV, k, a + i * a_row, a_row, a_col, b + j, ldb, c + i * ldc + j, ldc, add);
 }
 
 // Sixteen independent chains of x = x a + b, values that the compiler cannot know.
@@ -318,5 +391,6 @@ static double peak(int64_t rounds) {
 extern const struct cpu_isa CPU_ISA;
 const struct cpu_isa CPU_ISA = {
     .name = CPU_ISA_NAME, .lanes = VW, .usable = usable, .forward = forward_tile,
-    .backward = backward_tile, .product = product, .peak = peak,
+    .backward = backward_tile, .product = product, .load_row = load_row,
+    .store_row = store_row, .add_row = add_row, .dot = dot, .pack = pack, .peak = peak,
 };
