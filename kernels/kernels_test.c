@@ -37,11 +37,15 @@ static void bench_make(struct bench *b, const struct attn_problem *p) {
   tensor_fill_normal(k, p->dtype, b->n_k, 7, 1);
   tensor_fill_normal(v, p->dtype, b->n_k, 7, 2);
   tensor_fill_normal(d_o, p->dtype, b->n_q, 7, 3);
-  b->a = (struct attn_args){
-      .q = q, .k = k, .v = v, .d_o = d_o, .o = tensor_alloc(p->dtype, b->n_q),
-      .lse = tensor_alloc(ATTN_FP32, (int64_t)p->rows_q * p->heads_q),
-      .dq = tensor_alloc(p->dtype, b->n_q), .dk = tensor_alloc(p->dtype, b->n_k),
-      .dv = tensor_alloc(p->dtype, b->n_k)};
+  b->a = (struct attn_args){.q = q,
+                            .k = k,
+                            .v = v,
+                            .d_o = d_o,
+                            .o = tensor_alloc(p->dtype, b->n_q),
+                            .lse = tensor_alloc(ATTN_FP32, (int64_t)p->rows_q * p->heads_q),
+                            .dq = tensor_alloc(p->dtype, b->n_q),
+                            .dk = tensor_alloc(p->dtype, b->n_k),
+                            .dv = tensor_alloc(p->dtype, b->n_k)};
 }
 
 static void bench_free(struct bench *b) {
@@ -91,7 +95,8 @@ static bool run_and_check(const struct attn_kernel *kernel, const struct attn_pr
   return fwd_right && bwd_right;
 }
 
-static void expect_right(const struct attn_kernel *kernel, const struct attn_problem *p, int variant) {
+static void expect_right(const struct attn_kernel *kernel, const struct attn_problem *p,
+                         int variant) {
   char said[256];
   if (!run_and_check(kernel, p, p, said, sizeof said))
     fail_msg("%s, %s variant %d, %s, heads %d:%d, dim %d, length %d: %s", kernel->name,
@@ -100,12 +105,16 @@ static void expect_right(const struct attn_kernel *kernel, const struct attn_pro
 }
 
 // Variant `variant` of a mask at length `seqlen` for `kernel`, or false when it is not supported.
-static bool make_case(const struct attn_kernel *kernel, enum mask_kind kind, int32_t seqlen, int variant,
-                      int group, struct mask *m, struct attn_problem *p) {
+static bool make_case(const struct attn_kernel *kernel, enum mask_kind kind, int32_t seqlen,
+                      int variant, int group, struct mask *m, struct attn_problem *p) {
   assert_int_equal(case_mask(m, kind, seqlen, variant), 0);
   const int heads_kv = m->heads ? m->heads : group == 1 ? 2 : 1;
-  *p = (struct attn_problem){.mask = m, .heads_q = heads_kv * group, .heads_kv = heads_kv, .dim = 64,
-                             .rows_q = seqlen, .rows_k = seqlen};
+  *p = (struct attn_problem){.mask = m,
+                             .heads_q = heads_kv * group,
+                             .heads_kv = heads_kv,
+                             .dim = 64,
+                             .rows_q = seqlen,
+                             .rows_k = seqlen};
   return attn_why_not(kernel, p) == NULL;
 }
 
@@ -144,7 +153,8 @@ static void test_every_small_length(void **state) {
     for (int32_t n = 1; attn_kernels[k]->place == ATTN_HOST && n <= 140; n += n < 34 ? 1 : 13) {
       struct mask m;
       struct attn_problem p;
-      if (make_case(attn_kernels[k], (n + k) % MASK_KINDS, n, n / 3 % CASE_VARIANTS, n % 2 ? 4 : 3, &m, &p)) {
+      if (make_case(attn_kernels[k], (n + k) % MASK_KINDS, n, n / 3 % CASE_VARIANTS, n % 2 ? 4 : 3,
+                    &m, &p)) {
         p.dtype = ATTN_FP32;
         expect_right(attn_kernels[k], &p, n / 3 % CASE_VARIANTS);
       }
@@ -159,8 +169,13 @@ static void test_group_sizes(void **state) {
   for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
     struct mask m;
     assert_int_equal(case_mask(&m, MASK_CAUSAL_DOCUMENT, 67, 0), 0);
-    const struct attn_problem p = {.mask = &m, .dtype = ATTN_FP32, .heads_q = groups[i] * 2,
-                                   .heads_kv = 2, .dim = 64, .rows_q = 67, .rows_k = 67};
+    const struct attn_problem p = {.mask = &m,
+                                   .dtype = ATTN_FP32,
+                                   .heads_q = groups[i] * 2,
+                                   .heads_kv = 2,
+                                   .dim = 64,
+                                   .rows_q = 67,
+                                   .rows_k = 67};
     expect_right(attn_find("fa2", ATTN_HOST), &p, groups[i]);
     expect_right(attn_find("naive", ATTN_HOST), &p, groups[i]);
     mask_free(&m);
@@ -196,10 +211,15 @@ static void test_segments(void **state) {
   (void)state;
   static const struct attn_segment q_seg[] = {{0, 50, 50}, {50, 250, 49}};
   static const struct attn_segment k_seg[] = {{0, 0, 131}, {131, 200, 99}};
-  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_CAUSAL_DOCUMENT, MASK_PREFIX_LM_CAUSAL,
-                                         MASK_GLOBAL_SLIDING_WINDOW, MASK_VARIABLE_BLOCK_SPARSE};
+  static const enum mask_kind kinds[] = {MASK_FULL,
+                                         MASK_CAUSAL,
+                                         MASK_CAUSAL_DOCUMENT,
+                                         MASK_PREFIX_LM_CAUSAL,
+                                         MASK_GLOBAL_SLIDING_WINDOW,
+                                         MASK_VARIABLE_BLOCK_SPARSE};
   for (int k = 0; attn_kernels[k]; k++)
-    for (size_t i = 0; attn_kernels[k]->place == ATTN_HOST && i < sizeof kinds / sizeof *kinds; i++) {
+    for (size_t i = 0; attn_kernels[k]->place == ATTN_HOST && i < sizeof kinds / sizeof *kinds;
+         i++) {
       struct mask m;
       struct attn_problem p;
       if (make_case(attn_kernels[k], kinds[i], 299, 0, 4, &m, &p)) {
@@ -222,7 +242,8 @@ static void test_empty_rows(void **state) {
     struct attn_problem p;
     struct attn_plan plan;
     struct bench b;
-    if (attn_kernels[k]->place == ATTN_HOST && make_case(attn_kernels[k], MASK_CAUSAL, 150, 0, 8, &m, &p)) {
+    if (attn_kernels[k]->place == ATTN_HOST &&
+        make_case(attn_kernels[k], MASK_CAUSAL, 150, 0, 8, &m, &p)) {
       p.dtype = ATTN_FP32;
       p.rows_k = 50;
       p.q_seg = &q_seg, p.k_seg = &k_seg;
@@ -260,7 +281,8 @@ static void test_continuation(void **state) {
   static const enum mask_kind kinds[] = {MASK_CAUSAL, MASK_FULL_DOCUMENT, MASK_SHARE_QUESTION,
                                          MASK_UNIFORM_BLOCK_SPARSE};
   for (int k = 0; attn_kernels[k]; k++)
-    for (size_t i = 0; attn_kernels[k]->place == ATTN_HOST && i < sizeof kinds / sizeof *kinds; i++) {
+    for (size_t i = 0; attn_kernels[k]->place == ATTN_HOST && i < sizeof kinds / sizeof *kinds;
+         i++) {
       struct mask m;
       struct attn_problem whole;
       if (make_case(attn_kernels[k], kinds[i], N, 0, 4, &m, &whole)) {
@@ -304,8 +326,8 @@ static void test_continuation(void **state) {
         add(b.a.dk, dk_acc, b.n_k);
         add(b.a.dv, dv_acc, b.n_k);
         if (!check_outputs(&whole, &b.a, ATTN_BWD, 3, &report))
-          fail_msg("%s, %s: backward in pieces, error %g", attn_kernels[k]->name, mask_name(kinds[i]),
-                   report.err_max);
+          fail_msg("%s, %s: backward in pieces, error %g", attn_kernels[k]->name,
+                   mask_name(kinds[i]), report.err_max);
         free(dk_acc), free(dv_acc);
         bench_free(&b);
       }
@@ -330,8 +352,13 @@ static void test_ratio_one(void **state) {
       for (int w = 0; w < sparse.heads * sparse.blocks_q * sparse.kept_words; w++)
         ((uint32_t *)sparse.kept)[w] = (1u << sparse.blocks_k) - 1;
     }
-    p = (struct attn_problem){.mask = &sparse, .dtype = ATTN_FP32, .heads_q = sparse.heads * 4,
-                              .heads_kv = sparse.heads, .dim = 128, .rows_q = 321, .rows_k = 321};
+    p = (struct attn_problem){.mask = &sparse,
+                              .dtype = ATTN_FP32,
+                              .heads_q = sparse.heads * 4,
+                              .heads_kv = sparse.heads,
+                              .dim = 128,
+                              .rows_q = 321,
+                              .rows_k = 321};
     assert_null(attn_why_not(kernel, &p));
     struct attn_problem truth = p;
     truth.mask = &full;
@@ -350,9 +377,15 @@ static void test_the_check_can_fail(void **state) {
   char said[256];
   const struct attn_kernel *kernel = attn_find("fa2", ATTN_HOST);
   assert_int_equal(mask_init(&causal, MASK_CAUSAL, 120, NULL, 0, 0, 0, 0, NULL, 0), 0);
-  assert_int_equal(mask_init(&banded, MASK_SLIDING_WINDOW_CAUSAL, 120, NULL, 0, 118, 0, 0, NULL, 0), 0);
-  p = (struct attn_problem){.mask = &causal, .dtype = ATTN_FP32, .heads_q = 2, .heads_kv = 2, .dim = 64,
-                            .rows_q = 120, .rows_k = 120};
+  assert_int_equal(mask_init(&banded, MASK_SLIDING_WINDOW_CAUSAL, 120, NULL, 0, 118, 0, 0, NULL, 0),
+                   0);
+  p = (struct attn_problem){.mask = &causal,
+                            .dtype = ATTN_FP32,
+                            .heads_q = 2,
+                            .heads_kv = 2,
+                            .dim = 64,
+                            .rows_q = 120,
+                            .rows_k = 120};
   truth = p;
   truth.mask = &banded; // differs in the pair (119, 0) alone
   assert_true(run_and_check(kernel, &p, &p, said, sizeof said));
@@ -448,10 +481,10 @@ static void test_reasons(void **state) {
   struct attn_problem p;
   assert_int_equal(case_mask(&causal, MASK_CAUSAL, 128, 0), 0);
   assert_int_equal(case_mask(&sparse, MASK_UNIFORM_BLOCK_SPARSE, 128, 3), 0); // 48 x 48
-  p = (struct attn_problem){.mask = &causal, .heads_q = 3, .heads_kv = 3, .dim = 128, .rows_q = 128,
-                            .rows_k = 128};
-  static const char *const never[] = {"fa3", "cudnn", "vsa_triton", "vsa", "fa2_sparse", "flashinfer",
-                                      "flex_sparse"};
+  p = (struct attn_problem){
+      .mask = &causal, .heads_q = 3, .heads_kv = 3, .dim = 128, .rows_q = 128, .rows_k = 128};
+  static const char *const never[] = {"fa3",        "cudnn",      "vsa_triton", "vsa",
+                                      "fa2_sparse", "flashinfer", "flex_sparse"};
   for (size_t i = 0; i < sizeof never / sizeof *never; i++)
     assert_non_null(attn_why_not(attn_find(never[i], ATTN_HOST), &p));
   p.mask = &sparse;
@@ -473,8 +506,8 @@ static void test_memory_account(void **state) {
       struct attn_plan plan;
       const int32_t n = i ? 8192 : 4096;
       assert_int_equal(mask_init(&m, MASK_CAUSAL, n, NULL, 0, 0, 0, 0, NULL, 0), 0);
-      const struct attn_problem p = {.mask = &m, .heads_q = 8, .heads_kv = 1, .dim = 128, .rows_q = n,
-                                     .rows_k = n};
+      const struct attn_problem p = {
+          .mask = &m, .heads_q = 8, .heads_kv = 1, .dim = 128, .rows_q = n, .rows_k = n};
       assert_int_equal(attn_prepare(&plan, attn_find(k ? "fa2" : "naive", ATTN_HOST), &p), 0);
       bytes[k][i] = plan.workspace_bytes + plan.prep_bytes;
       attn_release(&plan);
@@ -486,12 +519,12 @@ static void test_memory_account(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_pairing),     cmocka_unit_test(test_every_small_length),
-      cmocka_unit_test(test_group_sizes),       cmocka_unit_test(test_instruction_sets),
-      cmocka_unit_test(test_segments),          cmocka_unit_test(test_empty_rows),
-      cmocka_unit_test(test_continuation),      cmocka_unit_test(test_ratio_one),
+      cmocka_unit_test(test_every_pairing),      cmocka_unit_test(test_every_small_length),
+      cmocka_unit_test(test_group_sizes),        cmocka_unit_test(test_instruction_sets),
+      cmocka_unit_test(test_segments),           cmocka_unit_test(test_empty_rows),
+      cmocka_unit_test(test_continuation),       cmocka_unit_test(test_ratio_one),
       cmocka_unit_test(test_the_check_can_fail), cmocka_unit_test(test_large_scores),
-      cmocka_unit_test(test_deterministic),     cmocka_unit_test(test_reasons),
+      cmocka_unit_test(test_deterministic),      cmocka_unit_test(test_reasons),
       cmocka_unit_test(test_memory_account),
   };
   return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);

@@ -25,7 +25,8 @@
 
 enum { HEADS_Q = 8, HEADS_KV = 1, DIM = 128, SEED = 42, ROUNDS_MAX = 99 };
 
-static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT, MASK_CAUSAL_DOCUMENT};
+static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT,
+                                       MASK_CAUSAL_DOCUMENT};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 struct request {
@@ -78,7 +79,8 @@ static int time_pass(struct session *s, struct load *l, enum attn_pass pass, int
     return -1;
   const double us = timer_now_us() - begin_us;
   l->gflop_s[pass][round] = l->flop[pass] / us * 1e-3;
-  l->cpu[pass][round] = (cpu_us(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu_us) / (us * omp_get_max_threads());
+  l->cpu[pass][round] =
+      (cpu_us(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu_us) / (us * omp_get_max_threads());
   return 0;
 }
 
@@ -91,9 +93,14 @@ static int prepare(struct session *s, struct load *l, enum mask_kind kind) {
     fprintf(stderr, "longca bench: %s.\n", err);
     return 1;
   }
-  l->p = (struct attn_problem){.mask = &l->mask, .dtype = ATTN_BF16, .heads_q = HEADS_Q,
-                               .heads_kv = HEADS_KV, .dim = DIM, .rows_q = s->r.seqlen,
-                               .rows_k = s->r.seqlen, .backward = true};
+  l->p = (struct attn_problem){.mask = &l->mask,
+                               .dtype = ATTN_BF16,
+                               .heads_q = HEADS_Q,
+                               .heads_kv = HEADS_KV,
+                               .dim = DIM,
+                               .rows_q = s->r.seqlen,
+                               .rows_k = s->r.seqlen,
+                               .backward = true};
   if (attn_prepare(&l->plan, s->kernel, &l->p)) {
     fprintf(stderr, "longca bench: %s.\n", attn_error());
     return 1;
@@ -101,9 +108,9 @@ static int prepare(struct session *s, struct load *l, enum mask_kind kind) {
   for (enum attn_pass pass = ATTN_FWD; pass <= ATTN_BWD; pass++) {
     l->flop[pass] = flops_attention(mask_area(&l->mask), HEADS_Q, DIM, pass);
     if (run_pass(s, l, pass) || !check_outputs(&l->p, &s->a, pass, SEED, &report)) {
-      fprintf(stderr, "longca bench: %s %s is wrong: error %.3g, %lld of %lld rows.\n", mask_name(kind),
-              pass == ATTN_FWD ? "forward" : "backward", report.err_max, (long long)report.wrong,
-              (long long)report.rows);
+      fprintf(stderr, "longca bench: %s %s is wrong: error %.3g, %lld of %lld rows.\n",
+              mask_name(kind), pass == ATTN_FWD ? "forward" : "backward", report.err_max,
+              (long long)report.wrong, (long long)report.rows);
       return 1;
     }
   }
@@ -121,16 +128,20 @@ static int measure(struct session *s, int threads, int masks) {
   for (int round = 0; round < s->r.rounds && !status; round++) {
     s->peak_gflop_s = fmax(s->peak_gflop_s, peak_gflop_s());
     for (int i = 0; i < masks && !status; i++)
-      for (enum attn_pass pass = ATTN_FWD; pass <= ATTN_BWD; pass++) // forward leaves what backward reads
+      for (enum attn_pass pass = ATTN_FWD; pass <= ATTN_BWD;
+           pass++) // forward leaves what backward reads
         status |= time_pass(s, &s->load[i], pass, round) != 0;
   }
   for (int i = 0; i < masks; i++) {
     attn_release(&s->load[i].plan);
     mask_free(&s->load[i].mask);
     for (int pass = 0; pass < 2 && !status; pass++)
-      if (stats_quantile(s->load[i].gflop_s[pass], (size_t)s->r.rounds, 1) > 1.03 * s->peak_gflop_s) {
-        fprintf(stderr, "longca bench: a kernel ran above the measured peak of %.0f GFLOP/s, so the peak "
-                        "is wrong; run it again.\n", s->peak_gflop_s);
+      if (stats_quantile(s->load[i].gflop_s[pass], (size_t)s->r.rounds, 1) >
+          1.03 * s->peak_gflop_s) {
+        fprintf(stderr,
+                "longca bench: a kernel ran above the measured peak of %.0f GFLOP/s, so the peak "
+                "is wrong; run it again.\n",
+                s->peak_gflop_s);
         status = 1;
       }
   }
@@ -143,8 +154,9 @@ static double median(const struct session *s, int mask, int pass) {
 
 static void add_masks(const struct session *s, struct table *t) {
   static const char *const passes[] = {"fwd", "bwd"};
-  static const char *const header[] = {"mask", "pass", "gflop_s", "low", "high", "best",
-                                       "peak_pct", "best_peak_pct", "of_full_pct", "cpu_pct"};
+  static const char *const header[] = {"mask",        "pass",   "gflop_s",  "low",
+                                       "high",        "best",   "peak_pct", "best_peak_pct",
+                                       "of_full_pct", "cpu_pct"};
   for (size_t i = 0; i < sizeof header / sizeof *header; i++)
     table_add(t, "%s", header[i]);
   for (int pass = 0; pass < 2; pass++)
@@ -194,12 +206,13 @@ static void report(struct session *s, struct table *masks, struct table *scaling
 }
 
 static int bench(struct session *s) {
-  const int64_t n_q = (int64_t)s->r.seqlen * HEADS_Q * DIM, n_k = (int64_t)s->r.seqlen * HEADS_KV * DIM;
+  const int64_t n_q = (int64_t)s->r.seqlen * HEADS_Q * DIM,
+                n_k = (int64_t)s->r.seqlen * HEADS_KV * DIM;
   struct {
     void *data;
     int64_t n;
-  } t[] = {{NULL, n_q}, {NULL, n_k}, {NULL, n_k}, {NULL, n_q}, {NULL, n_q}, {NULL, n_q}, {NULL, n_k},
-           {NULL, n_k}};
+  } t[] = {{NULL, n_q}, {NULL, n_k}, {NULL, n_k}, {NULL, n_q},
+           {NULL, n_q}, {NULL, n_q}, {NULL, n_k}, {NULL, n_k}};
   bool ok = true;
   for (int i = 0; i < 8; i++) {
     ok &= (t[i].data = tensor_alloc(ATTN_BF16, t[i].n)) != NULL;
@@ -207,15 +220,22 @@ static int bench(struct session *s) {
       tensor_fill_normal(t[i].data, ATTN_BF16, t[i].n, SEED, (uint64_t)i);
   }
   float *lse = tensor_alloc(ATTN_FP32, (int64_t)s->r.seqlen * HEADS_Q);
-  s->a = (struct attn_args){.q = t[0].data, .k = t[1].data, .v = t[2].data, .d_o = t[3].data,
-                            .o = t[4].data, .dq = t[5].data, .dk = t[6].data, .dv = t[7].data,
+  s->a = (struct attn_args){.q = t[0].data,
+                            .k = t[1].data,
+                            .v = t[2].data,
+                            .d_o = t[3].data,
+                            .o = t[4].data,
+                            .dq = t[5].data,
+                            .dk = t[6].data,
+                            .dv = t[7].data,
                             .lse = lse};
   int status = ok && lse ? 0 : 1;
   if (status)
     fputs("longca bench: out of memory; try a smaller --seqlen.\n", stderr);
   struct table masks = table_new(10), scaling = table_new(8);
-  static const char *const header[] = {"threads", "peak_gflop_s", "fwd_gflop_s", "fwd_peak_pct",
-                                       "fwd_speedup", "bwd_gflop_s", "bwd_peak_pct", "bwd_speedup"};
+  static const char *const header[] = {"threads",      "peak_gflop_s", "fwd_gflop_s",
+                                       "fwd_peak_pct", "fwd_speedup",  "bwd_gflop_s",
+                                       "bwd_peak_pct", "bwd_speedup"};
   for (size_t i = 0; i < sizeof header / sizeof *header; i++)
     table_add(&scaling, "%s", header[i]);
   double single[2] = {NAN, NAN};
@@ -239,14 +259,16 @@ static int bench(struct session *s) {
 }
 
 static void usage(FILE *out) {
-  fputs("usage: longca bench [OPTION...]\n\n"
-        "Measures this machine's fp32 peak and how near the CPU engine comes to it: heads 8:1,\n"
-        "dimension 128, bf16; FULL, CAUSAL and documents; 1 to all threads. About half a minute.\n\n"
-        "  --seqlen N    tokens (4096)\n"
-        "  --threads N   most threads (all that OpenMP would use)\n"
-        "  --rounds N    timed calls of each (9)\n"
-        "  --isa NAME    compiled copy of the engine: avx512, avx2, base (the widest that runs)\n"
-        "  --csv         two CSV tables, a blank line between them\n", out);
+  fputs(
+      "usage: longca bench [OPTION...]\n\n"
+      "Measures this machine's fp32 peak and how near the CPU engine comes to it: heads 8:1,\n"
+      "dimension 128, bf16; FULL, CAUSAL and documents; 1 to all threads. About half a minute.\n\n"
+      "  --seqlen N    tokens (4096)\n"
+      "  --threads N   most threads (all that OpenMP would use)\n"
+      "  --rounds N    timed calls of each (9)\n"
+      "  --isa NAME    compiled copy of the engine: avx512, avx2, base (the widest that runs)\n"
+      "  --csv         two CSV tables, a blank line between them\n",
+      out);
 }
 
 static int refuse(const char *what, const char *text) {
@@ -261,9 +283,12 @@ static int parse_count(const char *text, long low, long high) {
 }
 
 int cmd_bench(int argc, char **argv) {
-  static const struct option options[] = {{"seqlen", 1, 0, 's'}, {"threads", 1, 0, 't'},
-                                          {"rounds", 1, 0, 'r'}, {"isa", 1, 0, 'i'},
-                                          {"csv", 0, 0, 'c'},    {"help", 0, 0, 'h'},
+  static const struct option options[] = {{"seqlen", 1, 0, 's'},
+                                          {"threads", 1, 0, 't'},
+                                          {"rounds", 1, 0, 'r'},
+                                          {"isa", 1, 0, 'i'},
+                                          {"csv", 0, 0, 'c'},
+                                          {"help", 0, 0, 'h'},
                                           {0}};
   struct session *s = calloc(1, sizeof *s);
   if (!s)
@@ -287,7 +312,8 @@ int cmd_bench(int argc, char **argv) {
     else if (c == 'h')
       usage(stdout), status = 0;
     else if (c == '?')
-      status = refuse("the options are --seqlen, --threads, --rounds, --isa, --csv", argv[optind - 1]);
+      status =
+          refuse("the options are --seqlen, --threads, --rounds, --isa, --csv", argv[optind - 1]);
   if (status < 0 && optind < argc)
     status = refuse("it takes options only", argv[optind]);
   if (status < 0)

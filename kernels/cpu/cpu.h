@@ -38,7 +38,7 @@ struct cpu_rows {
 
 // What the tile's queries see of one key tile.
 struct cpu_visible {
-  bool full; // every query sees every key, and there are CPU_TK of them
+  bool full;                          // every query sees every key, and there are CPU_TK of them
   uint64_t bits[CPU_TM][CPU_TK / 64]; // otherwise: bit i of query r
 };
 
@@ -56,16 +56,18 @@ struct cpu_isa {
   // C [m, n] (+)= A B; A(i, k) = a[i * a_row + k * a_col], B [k, ldb]; m a multiple of 8, n of 32.
   void (*product)(int m, int n, int k, const float *a, int64_t a_row, int64_t a_col, const float *b,
                   int64_t ldb, float *c, int64_t ldc, bool add);
-  // dst [dim] = scale * src[at ...] of dtype, and back.
-  void (*load_row)(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim, float scale);
-  void (*store_row)(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim, float scale);
+  // dst [dim] = scale * src[at ...] of dtype, and back. The fp32 side is 64-byte aligned.
+  void (*load_row)(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim,
+                   float scale);
+  void (*store_row)(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim,
+                    float scale);
   // dst [dim] += scale * src
   void (*add_row)(float *dst, const float *src, int dim, float scale);
   float (*dot)(const float *a, const float *b, int dim);
   // Packs keys [row, row + count) of KV head `kv` of src [rows, heads_kv, dim] as rows, [TK, LD(dim)],
   // or transposed, [dim, LDS]; zeros beyond count.
-  void (*pack)(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row, int count,
-               bool transposed);
+  void (*pack)(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row,
+               int count, bool transposed);
   // fp32 FMA rate of one thread: runs `rounds` rounds, returns how many FLOP that was.
   double (*peak)(int64_t rounds);
 };

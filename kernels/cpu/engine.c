@@ -14,8 +14,8 @@
 static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
 // Writes a finished gradient row, or adds it to the fp32 accumulator.
-static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst, float *acc,
-                         int64_t at, const float *row, float scale) {
+static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst,
+                         float *acc, int64_t at, const float *row, float scale) {
   const struct attn_problem *p = &plan->problem;
   const struct cpu_isa *isa = ((struct cpu_state *)plan->state)->isa;
   if (a->accumulate)
@@ -37,8 +37,8 @@ static int64_t lse_at(const struct attn_problem *p, const struct cpu_task *t, in
 }
 
 // What the task's queries see of key tile `tile` of a segment; false: nothing at all.
-static bool look(const struct cpu_state *st, const struct cpu_task *task, const struct tile_view *view,
-                 int32_t tile, bool full, struct cpu_visible *seen) {
+static bool look(const struct cpu_state *st, const struct cpu_task *task,
+                 const struct tile_view *view, int32_t tile, bool full, struct cpu_visible *seen) {
   const int32_t k = view->k_begin + tile * CPU_TK;
   const int32_t n = view->k_end - k < CPU_TK ? view->k_end - k : CPU_TK;
   seen->full = full && n == CPU_TK;
@@ -64,8 +64,8 @@ static void walk(const struct cpu_state *st, const struct cpu_task *task, struct
   int64_t first = task->kv * (int64_t)st->tiles_k;
   for (int s = 0; s < st->k_segs; s++) {
     const struct attn_segment *seg = &st->k_seg[s];
-    const struct tile_view view = {task->pos, task->pos + task->count, seg->pos, seg->pos + seg->len,
-                                   CPU_TK};
+    const struct tile_view view = {task->pos, task->pos + task->count, seg->pos,
+                                   seg->pos + seg->len, CPU_TK};
     struct tile_run run = st->ops->next_keys(st->rep, task->kv, &view, 0);
     for (; run.begin < run.end; run = st->ops->next_keys(st->rep, task->kv, &view, run.end))
       for (int32_t t = run.begin; t < run.end; t++) {
@@ -147,13 +147,14 @@ int cpu_forward(struct attn_plan *plan, const struct attn_args *a) {
 }
 
 static void backward_task(const struct attn_plan *plan, const struct attn_args *a,
-                          const struct cpu_task *task, struct cpu_scratch *own, float *dk, float *dv) {
+                          const struct cpu_task *task, struct cpu_scratch *own, float *dk,
+                          float *dv) {
   const struct attn_problem *p = &plan->problem;
   const struct cpu_isa *isa = ((struct cpu_state *)plan->state)->isa;
   struct cpu_rows *r = &own->rows;
   const int ld = CPU_LD(p->dim);
   const float scale = scale_of(plan, a);
-  float o[128] __attribute__((aligned(64)));
+  _Alignas(64) float o[128];
   r->rows = task->count * r->heads;
   r->scale_l2 = scale * LOG2_E;
   clear_matrix(r->acc, CPU_TM, p->dim);
@@ -174,8 +175,8 @@ static void backward_task(const struct attn_plan *plan, const struct attn_args *
 }
 
 // dK and dV of one key tile: the sum over the parts, in order, starting from grads of slot `slot`.
-static void write_keys(const struct attn_plan *plan, const struct attn_args *a, int kv, int32_t tile,
-                       int64_t slot, int parts) {
+static void write_keys(const struct attn_plan *plan, const struct attn_args *a, int kv,
+                       int32_t tile, int64_t slot, int parts) {
   const struct attn_problem *p = &plan->problem;
   const struct cpu_state *st = plan->state;
   const int64_t floats = cpu_tile_floats(p->dim), grad = st->tiles_k * floats;
@@ -218,8 +219,8 @@ int cpu_backward(struct attn_plan *plan, const struct attn_args *a) {
       float *dk = st->grads + slot * 2 * grad, *dv = dk + grad;
       memset(dk, 0, 2 * grad * sizeof *dk);
       for (int32_t t = part; t < st->tasks_per_head; t += st->parts)
-        backward_task(plan, a, &st->tasks[(int64_t)kv * st->tasks_per_head + t], &st->scratch[thread],
-                      dk, dv);
+        backward_task(plan, a, &st->tasks[(int64_t)kv * st->tasks_per_head + t],
+                      &st->scratch[thread], dk, dv);
       if (st->parts == 1)
         for (int32_t tile = 0; tile < st->tiles_k; tile++)
           write_keys(plan, a, kv, tile, slot, 1);

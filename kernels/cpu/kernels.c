@@ -8,7 +8,7 @@ static const char *rep_supports(const struct attn_kernel *kernel, const struct a
 }
 
 static const char *sdpa_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
-  return mask_is_block_sparse(p->mask->kind) ? "SDPA is studied on the dense masks" 
+  return mask_is_block_sparse(p->mask->kind) ? "SDPA is studied on the dense masks"
                                              : rep_supports(kernel, p);
 }
 
@@ -18,9 +18,11 @@ static const char *flex_supports(const struct attn_kernel *kernel, const struct 
              : rep_supports(kernel, p);
 }
 
-static const char *flex_sparse_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
-  return mask_is_block_sparse(p->mask->kind) ? rep_supports(kernel, p)
-                                             : "flex_sparse asks for block ids: block-sparse masks only";
+static const char *flex_sparse_supports(const struct attn_kernel *kernel,
+                                        const struct attn_problem *p) {
+  return mask_is_block_sparse(p->mask->kind)
+             ? rep_supports(kernel, p)
+             : "flex_sparse asks for block ids: block-sparse masks only";
 }
 
 static const char *vsa_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
@@ -28,7 +30,8 @@ static const char *vsa_supports(const struct attn_kernel *kernel, const struct a
   return why ? why : p->mask->block == 64 ? NULL : "VSA takes blocks of 64 x 64";
 }
 
-static const char *fa2_sparse_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
+static const char *fa2_sparse_supports(const struct attn_kernel *kernel,
+                                       const struct attn_problem *p) {
   const char *why = rep_supports(kernel, p);
   return why ? why : p->mask->block == 128 ? NULL : "FA2 Sparse takes blocks of 128 x 128";
 }
@@ -41,24 +44,26 @@ static const char *cudnn_supports(const struct attn_kernel *kernel, const struct
   return "cuDNN runs on NVIDIA GPUs only";
 }
 
-static const char *vsa_triton_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
-  return "on the CPU engine vsa_triton is the same pairing as vsa (block list): it differs by its engine "
+static const char *vsa_triton_supports(const struct attn_kernel *kernel,
+                                       const struct attn_problem *p) {
+  return "on the CPU engine vsa_triton is the same pairing as vsa (block list): it differs by its "
+         "engine "
          "alone";
 }
 
-#define CPU_KERNEL(id, published, representation, why_not, what)                                       \
-  extern const struct attn_kernel id;                                                                  \
-  const struct attn_kernel id = {                                                                      \
-      .name = published,                                                                               \
-      .rep = representation,                                                                           \
-      .engine = "cpu",                                                                                 \
-      .summary = what,                                                                                 \
-      .place = ATTN_HOST,                                                                              \
-      .supports = why_not,                                                                             \
-      .prepare = cpu_prepare,                                                                          \
-      .forward = cpu_forward,                                                                          \
-      .backward = cpu_backward,                                                                        \
-      .release = cpu_release,                                                                          \
+#define CPU_KERNEL(id, published, representation, why_not, what) \
+  extern const struct attn_kernel id; \
+  const struct attn_kernel id = { \
+      .name = published, \
+      .rep = representation, \
+      .engine = "cpu", \
+      .summary = what, \
+      .place = ATTN_HOST, \
+      .supports = why_not, \
+      .prepare = cpu_prepare, \
+      .forward = cpu_forward, \
+      .backward = cpu_backward, \
+      .release = cpu_release, \
   };
 
 CPU_KERNEL(attn_sdpa_cpu, "sdpa", "dense", sdpa_supports, "dense S x S mask, fused, on the CPU")

@@ -14,13 +14,13 @@
 enum { TILE = 128 };
 
 struct naive {
-  uint8_t *mask;         // [patterns, rows_q, rows_k]
-  int64_t pad_q, pad_k;  // rows_q and rows_k in whole tiles
-  int64_t ld;            // row stride of scores and of transposed keys
+  uint8_t *mask;        // [patterns, rows_q, rows_k]
+  int64_t pad_q, pad_k; // rows_q and rows_k in whole tiles
+  int64_t ld;           // row stride of scores and of transposed keys
   float *memory;
-  float *p, *ds;         // [pad_q, ld] scores, then probabilities; dP, then dS
-  float *q, *d_o, *out;  // [pad_q, LD(dim)]; out: O or dQ
-  float *k_t, *v_t;      // [dim, ld]
+  float *p, *ds;          // [pad_q, ld] scores, then probabilities; dP, then dS
+  float *q, *d_o, *out;   // [pad_q, LD(dim)]; out: O or dQ
+  float *k_t, *v_t;       // [dim, ld]
   float *k, *v, *dk, *dv; // [pad_k, LD(dim)]
   int threads;
 };
@@ -45,10 +45,11 @@ static int naive_prepare(struct attn_plan *plan) {
   plan->prep_bytes = (int64_t)patterns * p->rows_q * p->rows_k;
   st->mask = malloc(plan->prep_bytes + 1);
   const int64_t rows_q = st->pad_q * CPU_LD(p->dim), rows_k = st->pad_k * CPU_LD(p->dim);
-  const int64_t sizes[] = {st->pad_q * st->ld, rows_q, rows_q, p->dim * st->ld, rows_k, // forward
-                           st->pad_q * st->ld, rows_q, p->dim * st->ld, rows_k, rows_k, rows_k};
-  float **const at[] = {&st->p, &st->q, &st->out, &st->k_t, &st->v,
-                        &st->ds, &st->d_o, &st->v_t, &st->k, &st->dk, &st->dv};
+  const int64_t sizes[] = {
+      st->pad_q * st->ld, rows_q, rows_q,          p->dim * st->ld, rows_k, // forward
+      st->pad_q * st->ld, rows_q, p->dim * st->ld, rows_k,          rows_k, rows_k};
+  float **const at[] = {&st->p,   &st->q,   &st->out, &st->k_t, &st->v, &st->ds,
+                        &st->d_o, &st->v_t, &st->k,   &st->dk,  &st->dv};
   const int n = p->backward ? 11 : 5;
   int64_t floats = 0;
   for (int i = 0; i < n; i++)
@@ -99,7 +100,8 @@ static void repeat_head(float *dst, const void *src, const struct attn_problem *
                         int64_t pad, int heads, int head, int64_t ld) {
 #pragma omp for schedule(static)
   for (int64_t i = 0; i < pad; i++) {
-    float buffer[128], *row = ld ? buffer : dst + i * CPU_LD(p->dim);
+    _Alignas(64) float buffer[128];
+    float *row = ld ? buffer : dst + i * CPU_LD(p->dim);
     if (i < rows)
       cpu_isa()->load_row(row, src, p->dtype, (i * heads + head) * p->dim, p->dim, 1);
     else
@@ -117,9 +119,10 @@ static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_r
   for (int64_t i = 0; i < m; i += TILE)
     for (int64_t j = 0; j < n; j += TILE)
       for (int64_t l = 0; l < k; l += TILE) {
-        const int cols = n - j < TILE ? (int)(n - j) : TILE, depth = k - l < TILE ? (int)(k - l) : TILE;
-        isa->product(TILE, cols, depth, a + i * a_row + l * a_col, a_row, a_col, b + l * ldb + j, ldb,
-                     c + i * ldc + j, ldc, add || l > 0);
+        const int cols = n - j < TILE ? (int)(n - j) : TILE,
+                  depth = k - l < TILE ? (int)(k - l) : TILE;
+        isa->product(TILE, cols, depth, a + i * a_row + l * a_col, a_row, a_col, b + l * ldb + j,
+                     ldb, c + i * ldc + j, ldc, add || l > 0);
       }
 }
 
@@ -152,8 +155,8 @@ static float merge_lse(float before, float now, float *w_before, float *w_now) {
   return lse;
 }
 
-static void finish_row(const struct attn_plan *plan, const struct attn_args *a, int head, int64_t row,
-                       float now, float *o) {
+static void finish_row(const struct attn_plan *plan, const struct attn_args *a, int head,
+                       int64_t row, float now, float *o) {
   const struct attn_problem *p = &plan->problem;
   const int64_t at = (row * p->heads_q + head) * p->dim;
   float *lse = a->lse + (int64_t)head * p->rows_q + row;
@@ -209,7 +212,8 @@ static void gradient_row(const struct attn_plan *plan, const struct attn_args *a
   const uint8_t *seen = mask_row(plan, kv, q);
   const float lse = a->lse[(int64_t)head * p->rows_q + q];
   const float *d_o = st->d_o + q * CPU_LD(p->dim);
-  float *s = st->p + q * st->ld, *ds = st->ds + q * st->ld, o[128], delta = 0;
+  _Alignas(64) float o[128];
+  float *s = st->p + q * st->ld, *ds = st->ds + q * st->ld, delta = 0;
   cpu_isa()->load_row(o, a->o, p->dtype, (q * p->heads_q + head) * p->dim, p->dim, 1);
   for (int j = 0; j < p->dim; j++)
     delta += o[j] * d_o[j];
@@ -221,8 +225,8 @@ static void gradient_row(const struct attn_plan *plan, const struct attn_args *a
   memset(ds + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *ds);
 }
 
-static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst, float *acc,
-                         int64_t at, const float *row, float scale) {
+static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst,
+                         float *acc, int64_t at, const float *row, float scale) {
   const struct attn_problem *p = &plan->problem;
   if (a->accumulate)
     cpu_isa()->add_row(acc + at, row, p->dim, scale);
@@ -259,7 +263,8 @@ static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
     product(st->pad_q, p->dim, st->pad_k, st->ds, st->ld, 1, st->k, ld, st->out, ld, false);
 #pragma omp for schedule(static)
     for (int64_t q = 0; q < p->rows_q; q++)
-      put_gradient(plan, a, a->dq, a->dq_acc, (q * p->heads_q + h) * p->dim, st->out + q * ld, scale);
+      put_gradient(plan, a, a->dq, a->dq_acc, (q * p->heads_q + h) * p->dim, st->out + q * ld,
+                   scale);
     if ((h + 1) % group == 0) {
 #pragma omp for schedule(static)
       for (int64_t k = 0; k < p->rows_k; k++) {

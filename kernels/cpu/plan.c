@@ -58,8 +58,8 @@ static int64_t tiles_visited(const struct cpu_state *st, const struct cpu_task *
   int64_t n = 0;
   for (int s = 0; s < st->k_segs; s++) {
     const struct attn_segment *seg = &st->k_seg[s];
-    const struct tile_view view = {task->pos, task->pos + task->count, seg->pos, seg->pos + seg->len,
-                                   CPU_TK};
+    const struct tile_view view = {task->pos, task->pos + task->count, seg->pos,
+                                   seg->pos + seg->len, CPU_TK};
     struct tile_run run = st->ops->next_keys(st->rep, task->kv, &view, 0);
     for (; run.begin < run.end; run = st->ops->next_keys(st->rep, task->kv, &view, run.end))
       n += run.end - run.begin;
@@ -98,7 +98,8 @@ static int list_tasks(struct cpu_state *st, const struct attn_problem *p) {
                                 .pos = st->q_seg[s].pos + at,
                                 .count = left < st->queries ? left : st->queries};
         // Only block-sparse masks differ between heads.
-        const struct cpu_task *like = &st->tasks[t - st->tasks - kv * (ptrdiff_t)st->tasks_per_head];
+        const struct cpu_task *like =
+            &st->tasks[t - st->tasks - kv * (ptrdiff_t)st->tasks_per_head];
         task.cost = p->mask->heads || !kv ? tiles_visited(st, &task) : like->cost;
         for (; task.head < (kv + 1) * group; task.head += st->heads)
           *t++ = task;

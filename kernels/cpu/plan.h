@@ -29,7 +29,7 @@ struct cpu_state {
   const struct attn_segment *q_seg, *k_seg;
   int32_t q_segs, k_segs;
   int threads;
-  int heads, queries; // of a query tile: heads divides the GQA group, heads * queries <= CPU_TM
+  int heads, queries;     // of a query tile: heads divides the GQA group, heads * queries <= CPU_TM
   struct cpu_task *tasks; // by KV head, then longest first; as many for each
   int32_t tasks_per_head;
   struct cpu_key_tile *key_tiles; // of all segments, in order
@@ -41,7 +41,8 @@ struct cpu_state {
   // Backward: a KV head's queries are dealt into `parts`, each with dK and dV of its own, summed in
   // order afterwards, so the result does not depend on who finishes first.
   int parts;
-  float *grads; // [slots, 2, tiles_k * TK, LD(dim)]; slots: threads if parts = 1, or heads_kv * parts
+  float
+      *grads; // [slots, 2, tiles_k * TK, LD(dim)]; slots: threads if parts = 1, or heads_kv * parts
   float *memory; // all of the above floats
 };
 

@@ -61,8 +61,8 @@ INLINE vec select(ivec mask, vec yes, vec no) {
 }
 
 // C[MR, nv * VW] (+)= sum over k < n of A[i * a_row + k * a_col] B[k, nv * VW]; nv is 1 or NV
-INLINE void micro(int nv, int n, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb,
-                  float *c, int64_t ldc, bool add) {
+INLINE void micro(int nv, int n, const float *a, int64_t a_row, int64_t a_col, const float *b,
+                  int64_t ldb, float *c, int64_t ldc, bool add) {
   vec acc[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
@@ -164,7 +164,8 @@ INLINE void scores(const struct extent *e, int dim, const float *a, const float 
 }
 
 // C [TM, LD(dim)] += S B over the columns that each block sees; B [TK, LD(dim)].
-INLINE void rows_product(const struct extent *e, int dim, const float *s, const float *b, float *c) {
+INLINE void rows_product(const struct extent *e, int dim, const float *s, const float *b,
+                         float *c) {
   for (int j = 0; j < dim; j += NR)
     for (int m = 0; m < e->blocks; m++)
       if (e->begin[m] < e->end[m])
@@ -179,7 +180,8 @@ INLINE void rows_product(const struct extent *e, int dim, const float *s, const 
 
 // Online softmax of one row over the columns [begin, end), multiples of VW: S becomes P, and O is
 // scaled down when the maximum grows.
-INLINE void softmax_row(struct cpu_rows *r, int row, int begin, int end, const uint64_t *bits, int dim) {
+INLINE void softmax_row(struct cpu_rows *r, int row, int begin, int end, const uint64_t *bits,
+                        int dim) {
   float *s = r->s + row * CPU_LDS;
   for (int k = begin; bits && k < end; k += VW)
     store(s + k, select(lanes_seen(bits, k), load(s + k), splat(-INFINITY)));
@@ -260,14 +262,16 @@ INLINE void keys_product(const struct extent *e, int rows, int dim, const float 
   for (int j = 0; j < dim; j += NR)
     for (int k = 0; k < CPU_TK / MR; k++)
       if (first[k] <= last[k]) {
-        const int begin = first[k] * MR, end = (last[k] + 1) * MR < rows ? (last[k] + 1) * MR : rows;
-        micro(NV, end - begin, s + begin * CPU_LDS + k * MR, 1, CPU_LDS, b + begin * CPU_LD(dim) + j,
-              CPU_LD(dim), c + k * MR * CPU_LD(dim) + j, CPU_LD(dim), true);
+        const int begin = first[k] * MR,
+                  end = (last[k] + 1) * MR < rows ? (last[k] + 1) * MR : rows;
+        micro(NV, end - begin, s + begin * CPU_LDS + k * MR, 1, CPU_LDS,
+              b + begin * CPU_LD(dim) + j, CPU_LD(dim), c + k * MR * CPU_LD(dim) + j, CPU_LD(dim),
+              true);
       }
 }
 
-INLINE void backward(struct cpu_rows *r, int dim, const float *k_t, const float *v_t, const float *k,
-                     const struct cpu_visible *seen, float *dk, float *dv) {
+INLINE void backward(struct cpu_rows *r, int dim, const float *k_t, const float *v_t,
+                     const float *k, const struct cpu_visible *seen, float *dk, float *dv) {
   struct extent e;
   extents(&e, r, seen);
   scores(&e, dim, r->q, k_t, r->s);
@@ -299,7 +303,8 @@ static void backward_tile(struct cpu_rows *r, const float *k_t, const float *v_t
     backward(r, 128, k_t, v_t, k, seen, dk, dv);
 }
 
-static void load_row(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim, float scale) {
+static void load_row(float *dst, const void *src, enum attn_dtype dtype, int64_t at, int dim,
+                     float scale) {
   for (int j = 0; j < dim; j += VW)
     if (dtype == ATTN_FP32)
       store(dst + j, *(const loose_vec *)((const float *)src + at + j) * scale);
@@ -310,7 +315,8 @@ static void load_row(float *dst, const void *src, enum attn_dtype dtype, int64_t
 }
 
 // bf16 by rounding to nearest even, as bf16_from_float() of src/tensor.h does; NaN stays NaN.
-static void store_row(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim, float scale) {
+static void store_row(void *dst, enum attn_dtype dtype, int64_t at, const float *src, int dim,
+                      float scale) {
   for (int j = 0; j < dim; j += VW) {
     const vec x = load(src + j) * scale;
     if (dtype == ATTN_FP32) {
@@ -339,15 +345,16 @@ static float dot(const float *a, const float *b, int dim) {
   return total;
 }
 
-static void pack(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row, int count,
-                 bool transposed) {
+static void pack(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row,
+                 int count, bool transposed) {
   enum { BLOCK = 16 };
-  float rows[BLOCK][128] __attribute__((aligned(64)));
+  _Alignas(64) float rows[BLOCK][128];
   for (int k = 0; k < CPU_TK; k += BLOCK) {
     for (int i = 0; i < BLOCK; i++) {
       float *to = transposed ? rows[i] : dst + (k + i) * CPU_LD(p->dim);
       if (k + i < count)
-        load_row(to, src, p->dtype, ((int64_t)(row + k + i) * p->heads_kv + kv) * p->dim, p->dim, 1);
+        load_row(to, src, p->dtype, ((int64_t)(row + k + i) * p->heads_kv + kv) * p->dim, p->dim,
+                 1);
       else
         memset(to, 0, (size_t)p->dim * sizeof *to);
     }
@@ -358,8 +365,8 @@ static void pack(float *dst, const void *src, const struct attn_problem *p, int 
   }
 }
 
-static void product(int m, int n, int k, const float *a, int64_t a_row, int64_t a_col, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool add) {
+static void product(int m, int n, int k, const float *a, int64_t a_row, int64_t a_col,
+                    const float *b, int64_t ldb, float *c, int64_t ldc, bool add) {
   for (int j = 0; j < n; j += NR)
     for (int i = 0; i < m; i += MR)
       micro(NV, k, a + i * a_row, a_row, a_col, b + j, ldb, c + i * ldc + j, ldc, add);
@@ -390,7 +397,16 @@ static double peak(int64_t rounds) {
 
 extern const struct cpu_isa CPU_ISA;
 const struct cpu_isa CPU_ISA = {
-    .name = CPU_ISA_NAME, .lanes = VW, .usable = usable, .forward = forward_tile,
-    .backward = backward_tile, .product = product, .load_row = load_row,
-    .store_row = store_row, .add_row = add_row, .dot = dot, .pack = pack, .peak = peak,
+    .name = CPU_ISA_NAME,
+    .lanes = VW,
+    .usable = usable,
+    .forward = forward_tile,
+    .backward = backward_tile,
+    .product = product,
+    .load_row = load_row,
+    .store_row = store_row,
+    .add_row = add_row,
+    .dot = dot,
+    .pack = pack,
+    .peak = peak,
 };
