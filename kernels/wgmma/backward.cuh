@@ -1,314 +1,241 @@
-// backward.cuh -- attention backward on wgmma: dQ, dK, dV of one key tile and one KV head per CTA.
+// backward.cuh -- the backward kernel of the wgmma engine (sm_90a), for any mask representation.
 //
-// A CTA keeps K and V of 128 keys in shared memory and dK, dV in registers while it loops over the
-// group's query heads and the 64-query tiles that see its keys (kernels.md 2.2, 5.5 idea 2): no sum of
-// dK or dV ever leaves the registers. Two consumer warpgroups own 64 keys each:
-//   S^T = K Q^T   dP^T = V dO^T      accumulators laid out as the A operand of the next two
-//   dV += P^T dO  dK  += dS^T Q      A from registers
-//   dQ  = dS K                       dS through shared memory, each warpgroup half of the columns
-// dQ is staged in fp32 and added to global memory by the copy engine (one warp a warpgroup), in
-// accumulator order: backward_finish() puts it right. In steady state the exponentials of step i + 1
-// run under dQ of step i, dS under dV, so the tensor cores always have a product queued.
+// A CTA keeps K and V of 128 keys of one KV head in shared memory and their dK, dV in registers while
+// it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
+// 2): no partial dK or dV leaves the registers. Four warpgroups:
+//   loader   one thread streams Q, dO, LSE and D through two stages
+//   keys 0-63, keys 64-127    S^T = K Q^T and dP^T = V dO^T, whose accumulators are laid out as the A
+//            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory
+//   dQ       dQ = dS K; the copy engine adds it to fp32 global memory in accumulator order, which
+//            backward_finish() puts right
+// Each hands over by mbarrier and none waits for its twin, so they drift apart and one's exponentials
+// run under another's products.
 #ifndef LONGCA_WGMMA_BACKWARD_CUH
 #define LONGCA_WGMMA_BACKWARD_CUH
 
-#include <cuda.h>
 #include <cuda_bf16.h>
-#include <stdint.h>
-#include <type_traits>
 
 #include "../ptx/bulk.cuh"
 #include "../ptx/math.cuh"
 #include "../ptx/sync.cuh"
 #include "../ptx/tma.cuh"
 #include "../ptx/wgmma.cuh"
+#include "../worklist.h"
 
-namespace wgmma_bwd {
+namespace wgmma {
 
-enum { kKeys = 128, kQueries = 64, kStages = 2, kThreads = 384 };
-enum barrier_id { kDsWritten = 1, kDqFull = 2, kDqEmpty = 4 }; // the last two: + warpgroup
+enum { BWD_KEYS = 128, BWD_QUERIES = 64, BWD_STAGES = 2, BWD_THREADS = 512, BWD_STEPS = 8 };
 
-template <int D> struct alignas(1024) shared_memory {
-  __nv_bfloat16 k[kKeys * D], v[kKeys * D];                           // [D / 64][keys][64], swizzled
-  __nv_bfloat16 q[kStages][kQueries * D], d_o[kStages][kQueries * D]; // [D / 64][queries][64]
-  __nv_bfloat16 ds[2][kKeys * kQueries];                              // [keys / 64][queries][64]
-  float dq[2][kQueries * D / 2];                                      // [warpgroup][accumulator order]
-  float lse2[kStages][kQueries], delta[kStages][kQueries];
-  int32_t tile[kStages]; // 2 * query tile + (needs no mask)
-  uint64_t kv_full, q_full[kStages], q_empty[kStages], do_full[kStages], do_empty[kStages];
-};
-
-struct item { // one CTA's work
-  int32_t key_row, key_pos, keys; // local rows and mask position of its keys, at most 128
-  int32_t kv_head, head, heads;   // query heads [head, head + heads)
-  int32_t run, runs;              // its runs of query tiles
-};
-struct run {
-  int32_t begin, end, full;
-};
-
-struct params {
-  const item *items;
-  const run *runs;
-  const float *lse2, *delta; // [heads_q, rows_pad]: LSE / ln 2 (+inf: no key) and rowsum(dO O)
-  float *dq_acc;             // [heads_q, rows_pad / 64][64 * D], accumulator order, zeroed
-  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, D]
-  int32_t heads_kv, rows_pad;
+struct bwd_params {
+  CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
+  worklist_view list;        // items of 128 keys, runs of 64-query tiles at rows that 64 divides
+  const float *lse2, *delta; // [heads, rows_pad]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
+  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order, zeroed before
+  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim]
+  int32_t heads_kv, group, rows_pad;
   float scale, scale_log2;
 };
 
-// The query tiles of an item, head by head.
-struct walk {
-  const run *first, *last, *at;
-  int32_t tile, head;
-  __device__ walk(const params &p, const item &w)
-      : first(p.runs + w.run), last(first + w.runs), at(first), tile(at->begin), head(w.head) {}
-  __device__ void next() {
-    if (++tile < at->end)
-      return;
-    if (++at == last) {
-      at = first;
-      head++;
-    }
-    tile = at->begin;
-  }
+struct bwd_step {
+  int32_t pos, valid; // mask position of the tile; its real queries, 0 when no mask is needed
+  int32_t tile;       // of dq_acc, heads included
+  int32_t pad;
 };
 
-static __device__ __forceinline__ int32_t steps_of(const params &p, const item &w) {
-  int32_t tiles = 0;
-  for (int32_t r = w.run; r < w.run + w.runs; r++)
-    tiles += p.runs[r].end - p.runs[r].begin;
-  return tiles * w.heads;
-}
+template <int D> struct bwd_smem {
+  alignas(1024) __nv_bfloat16 k[BWD_KEYS * D], v[BWD_KEYS * D]; // [dim / 64][keys][64], swizzled
+  __nv_bfloat16 q[BWD_STAGES][BWD_QUERIES * D], d_o[BWD_STAGES][BWD_QUERIES * D];
+  __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
+  float dq[BWD_QUERIES * D];                   // accumulator order
+  float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
+  bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
+  uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
+  uint64_t ds_full[2], ds_empty[2];
+};
 
-// A [64, D] K-major times B [N, D] K-major.
+// A [64, D] K-major, one of `rows` rows, times B [N, D] K-major.
 template <int D, int N>
-static __device__ __forceinline__ void product_over_dim(float (&acc)[N / 2], ptx::wgmma_desc a, int a_rows,
+static __device__ __forceinline__ void product_over_dim(float (&acc)[N / 2], ptx::wgmma_desc a, int rows,
                                                         ptx::wgmma_desc b, int b_bytes) {
 #pragma unroll
-  for (int k = 0; k < D / 16; k++)
-    ptx::wgmma_op<N, 0>::ss(acc, a.at(k / 4 * a_rows * 128 + k % 4 * 32),
-                            b.at(b_bytes + k / 4 * N * 128 + k % 4 * 32), k != 0);
+  for (int c = 0; c < D / 16; c++)
+    ptx::wgmma_op<N, 0>::ss(acc, a.at(c / 4 * rows * 128 + c % 4 * 32),
+                            b.at(b_bytes + c / 4 * N * 128 + c % 4 * 32), c > 0);
 }
 
-// Hands this warpgroup's half of dQ to the warp that adds it to global memory.
 template <int D>
-static __device__ __forceinline__ void stage_dq(shared_memory<D> &sm, int g, int t,
-                                                const float (&dq)[D / 4]) {
-  ptx::barrier_sync(kDqEmpty + g, 160);
+static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int head_kv) {
+  ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
+  ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
+  ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
+  int i = 0;
+  for (int head = head_kv * p.group; head < (head_kv + 1) * p.group; head++)
+    for (int r = item.run_begin; r < item.run_end; r++) {
+      const int4 run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r); // row, pos, tiles, valid
+      for (int t = 0; t < run.z; t++, i++) {
+        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
+        const int at = head * p.rows_pad + row;
+        ptx::mbarrier_wait(&sm.q_empty[s], parity);
+        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES,
+                                  run.w && t < run.z - 1 ? BWD_QUERIES : run.w, at / BWD_QUERIES, 0};
+        ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
+        ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
+        ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
+        ptx::mbarrier_wait(&sm.do_empty[s], parity);
+        ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
+        ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
+        ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
+      }
+    }
+}
+
+// Half of the columns at a time: 32 accumulators leave the other warpgroups the registers they need.
+template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> &sm, int steps) {
+  constexpr int halves = D / 64;
+  const int t = threadIdx.x % 128;
+  const ptx::wgmma_desc ds(sm.ds, 0), k(sm.k, BWD_KEYS * 128);
+  float dq[32];
+#pragma unroll 1
+  for (int i = 0; i < steps; i++) {
+    const int b = i % 2;
+    ptx::mbarrier_wait(&sm.ds_full[b], i / 2 % 2);
+    float *const out = p.dq_acc + static_cast<int64_t>(sm.step[i % BWD_STEPS].tile) * BWD_QUERIES * D;
 #pragma unroll
-  for (int j = 0; j < D / 16; j++)
-    *reinterpret_cast<float4 *>(&sm.dq[g][(j * 128 + t) * 4]) =
-        make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
-  ptx::fence_async_shared();
-  ptx::barrier_arrive(kDqFull + g, 160);
+    for (int h = 0; h < halves; h++) {
+      ptx::wgmma_pin(dq);
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int c = 0; c < BWD_KEYS / 16; c++)
+        ptx::wgmma_op<64, 1>::ss(dq, ds.at(b * sizeof sm.ds[0] + c / 4 * BWD_QUERIES * 128 + c % 4 * 32),
+                                 k.at(h * BWD_KEYS * 128 + c * 2048), c > 0);
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<0>();
+      ptx::wgmma_pin(dq);
+      if (h == halves - 1 && t % 32 == 0)
+        ptx::mbarrier_arrive(&sm.ds_empty[b]);
+      if (t == 0)
+        ptx::bulk_wait_read<halves - 1>();
+      ptx::barrier_sync(1, 128); // the copy engine has read this half of the tile before
+      float *const half = sm.dq + h * (BWD_QUERIES * 64);
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        *reinterpret_cast<float4 *>(half + (j * 128 + t) * 4) =
+            make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
+      ptx::fence_async_shared();
+      ptx::barrier_sync(1, 128);
+      if (t == 0) {
+        ptx::bulk_add_f32(out + h * (BWD_QUERIES * 64), half, BWD_QUERIES * 64 * sizeof(float));
+        ptx::bulk_commit();
+      }
+    }
+  }
+  if (t == 0)
+    ptx::bulk_wait<0>();
 }
 
 template <int D, class Mask>
-__global__ void __launch_bounds__(kThreads, 1)
-    backward_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-                    const __grid_constant__ CUtensorMap map_v, const __grid_constant__ CUtensorMap map_do,
-                    const params p, const Mask mask) {
-  extern __shared__ char raw[];
-  shared_memory<D> &sm = *reinterpret_cast<shared_memory<D> *>(
-      (reinterpret_cast<uintptr_t>(raw) + 1023) & ~static_cast<uintptr_t>(1023));
-  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  const item w = p.items[blockIdx.x];
-  const int32_t steps = steps_of(p, w);
-
-  if (threadIdx.x == 0) {
-    ptx::mbarrier_init(&sm.kv_full, 1);
-    for (int s = 0; s < kStages; s++) {
-      ptx::mbarrier_init(&sm.q_full[s], 1);
-      ptx::mbarrier_init(&sm.do_full[s], 1);
-      ptx::mbarrier_init(&sm.q_empty[s], 2);
-      ptx::mbarrier_init(&sm.do_empty[s], 2);
-    }
-    ptx::mbarrier_init_fence();
-  }
-  __syncthreads();
-
-  if (group == 0) {
-    ptx::registers_give<32>();
-    if (warp == 0 && lane == 0) { // loads
-      ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
-      ptx::tma_load_4d(sm.k, &map_k, 0, w.key_row, 0, w.kv_head, &sm.kv_full);
-      ptx::tma_load_4d(sm.v, &map_v, 0, w.key_row, 0, w.kv_head, &sm.kv_full);
-      walk at(p, w);
-      for (int32_t i = 0; i < steps; i++, at.next()) {
-        const int s = i % kStages, parity = i / kStages % 2 ^ 1;
-        const int64_t row = static_cast<int64_t>(at.head) * p.rows_pad + at.tile * kQueries;
-        ptx::mbarrier_wait(&sm.q_empty[s], parity);
-        sm.tile[s] = 2 * at.tile + at.at->full;
-        ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
-        ptx::tma_load_4d(sm.q[s], &map_q, 0, at.tile * kQueries, 0, at.head, &sm.q_full[s]);
-        ptx::bulk_load(sm.lse2[s], p.lse2 + row, sizeof sm.lse2[s], &sm.q_full[s]);
-        ptx::mbarrier_wait(&sm.do_empty[s], parity);
-        ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
-        ptx::tma_load_4d(sm.d_o[s], &map_do, 0, at.tile * kQueries, 0, at.head, &sm.do_full[s]);
-        ptx::bulk_load(sm.delta[s], p.delta + row, sizeof sm.delta[s], &sm.do_full[s]);
-      }
-    } else if (warp == 1 || warp == 2) { // adds one warpgroup's half of dQ to global memory
-      const int g = warp - 1;
-      walk at(p, w);
-      ptx::barrier_arrive(kDqEmpty + g, 160);
-      for (int32_t i = 0; i < steps; i++, at.next()) {
-        ptx::barrier_sync(kDqFull + g, 160);
-        if (lane == 0) {
-          float *dst = p.dq_acc + (static_cast<int64_t>(at.head) * p.rows_pad + at.tile * kQueries) * D +
-                       g * (kQueries * D / 2);
-          ptx::bulk_add_f32(dst, sm.dq[g], sizeof sm.dq[g]);
-          ptx::bulk_commit();
-          ptx::bulk_wait_read<0>();
-        }
-        __syncwarp();
-        if (i + 1 < steps)
-          ptx::barrier_arrive(kDqEmpty + g, 160);
-      }
-      if (lane == 0)
-        ptx::bulk_wait<0>();
-    }
-    return;
-  }
-
-  ptx::registers_take<240>();
-  const int g = group - 1, t = threadIdx.x % 128;
-  float dk[D / 2], dv[D / 2], s[kQueries / 2], dp[kQueries / 2], dq[D / 4];
-  uint32_t pb[kQueries / 4];
+static __device__ void bwd_keys(const bwd_params &p, const Mask &mask, bwd_smem<D> &sm,
+                                const worklist_item &item, int head_kv, int steps, int g) {
+  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+  const int key0 = 64 * g + 16 * warp + lane / 4; // this thread's keys: key0 and key0 + 8
+  const int column = lane % 4 * 2;                // its queries: 8 j + column and the next
+  const ptx::wgmma_desc k(sm.k + g * 64 * 64, 0), v(sm.v + g * 64 * 64, 0);
+  const ptx::wgmma_desc q(sm.q, BWD_QUERIES * 128), d_o(sm.d_o, BWD_QUERIES * 128);
+  constexpr int stage = sizeof sm.q[0], NS = BWD_QUERIES / 2;
+  // stmatrix: lane l holds row l % 8 of matrix l / 8 = 2 (query octet) + (key octet)
+  char *const ds_row = reinterpret_cast<char *>(sm.ds) + g * (BWD_QUERIES * 128) +
+                       (lane / 16 * 8 + lane % 8) * 128 + ((2 * warp + lane / 8 % 2) ^ lane % 8) * 16;
+  float dk[D / 2], dv[D / 2];
 #pragma unroll
   for (int i = 0; i < D / 2; i++)
     dk[i] = dv[i] = 0;
-  const int key0 = 64 * g + 16 * warp + lane / 4; // this thread's keys: key0 and key0 + 8
-  const int column = lane % 4 * 2;                // its queries: 8j + column and the next
-  typename Mask::key_state seen_by[2] = {mask.key(w.kv_head, w.key_pos + key0, key0 < w.keys),
-                                         mask.key(w.kv_head, w.key_pos + key0 + 8, key0 + 8 < w.keys)};
 
-  const ptx::wgmma_desc desc_k(sm.k + g * 64 * 64, 0), desc_v(sm.v + g * 64 * 64, 0);
-  const ptx::wgmma_desc desc_k_cols(sm.k + (D == 128 ? g * kKeys * 64 : g * 32), 0);
-  const ptx::wgmma_desc desc_q(sm.q, kQueries * 128), desc_do(sm.d_o, kQueries * 128), desc_ds(sm.ds, 0);
-  constexpr int stage = sizeof sm.q[0], ds_buffer = sizeof sm.ds[0];
-  // stmatrix: lane l holds row l % 8 of matrix l / 8 = (query octet, key octet)
-  char *const ds_row = reinterpret_cast<char *>(sm.ds) + g * (kQueries * 128) +
-                       (lane / 16 * 8 + lane % 8) * 128 + ((2 * warp + lane / 8 % 2) ^ lane % 8) * 16;
+  ptx::mbarrier_wait(&sm.kv_full, 0);
+#pragma unroll 1
+  for (int i = 0; i < steps; i++) {
+    const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2;
+    float sc[NS], dp[NS];
+    uint32_t pb[NS / 2], dsb[NS / 2];
+    ptx::mbarrier_wait(&sm.q_full[s], parity);
+    ptx::wgmma_fence();
+    product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sc);
 
-  // P = exp(scale S - LSE) of the step whose S is in s, as the A operand of dV.
-  const auto softmax = [&](int st) {
-    const float *lse2 = sm.lse2[st] + column;
-    const int32_t tile = sm.tile[st];
-    float prob[kQueries / 2];
+    // P = exp(scale S - LSE); in place
 #pragma unroll
-    for (int j = 0; j < kQueries / 8; j++) {
-      const float2 l = *reinterpret_cast<const float2 *>(lse2 + 8 * j);
+    for (int j = 0; j < NS / 4; j++) {
+      const float2 l = *reinterpret_cast<const float2 *>(&sm.lse2[s][8 * j + column]);
 #pragma unroll
       for (int e = 0; e < 4; e++)
-        prob[4 * j + e] = ptx::ex2(fmaf(s[4 * j + e], p.scale_log2, e % 2 ? -l.y : -l.x));
+        sc[4 * j + e] = ptx::ex2(fmaf(sc[4 * j + e], p.scale_log2, e % 2 ? -l.y : -l.x));
     }
-    if (tile % 2 == 0) {
-      const int32_t query = tile / 2 * kQueries + column;
+    const bwd_step step = sm.step[i % BWD_STEPS];
+    if (step.valid)
+      mask.template apply_keys<NS>(sc, head_kv, item.pos, key0, item.rows, step.pos, column, step.valid);
 #pragma unroll
-      for (int j = 0; j < kQueries / 8; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-          if (!mask.sees(w.kv_head, seen_by[e / 2], query + 8 * j + e % 2, w.key_pos + key0 + e / 2 * 8))
-            prob[4 * j + e] = 0;
-    }
-#pragma unroll
-    for (int j = 0; j < kQueries / 4; j++)
-      pb[j] = ptx::pack_bf16(prob[2 * j], prob[2 * j + 1]);
-  };
+    for (int j = 0; j < NS / 2; j++)
+      pb[j] = ptx::pack_bf16(sc[2 * j], sc[2 * j + 1]);
 
-  // One step, entered with P in pb; no product is in flight.
-  const auto step = [&](int32_t i, auto last) {
-    const int st = i % kStages;
-    ptx::mbarrier_wait(&sm.do_full[st], i / kStages % 2);
+    ptx::mbarrier_wait(&sm.do_full[s], parity);
     ptx::wgmma_fence();
-    product_over_dim<D, kQueries>(dp, desc_v, kKeys, desc_do, st * stage);
+    product_over_dim<D, BWD_QUERIES>(dp, v, BWD_KEYS, d_o, s * stage);
     ptx::wgmma_commit();
-    ptx::wgmma_fence();
+    ptx::wgmma_pin(pb);
 #pragma unroll
-    for (int k = 0; k < kQueries / 16; k++) // dV += P^T dO, 16 queries a product
-      ptx::wgmma_op<D, 1>::rs(dv, pb + 4 * k, desc_do.at(st * stage + k * 2048), 1);
+    for (int c = 0; c < BWD_QUERIES / 16; c++) // 16 queries: two atoms of 1024 bytes
+      ptx::wgmma_op<D, 1>::rs(dv, pb + 4 * c, d_o.at(s * stage + c * 2048), 1);
     ptx::wgmma_commit();
-
+    ptx::mbarrier_wait(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(dp);
-    const float *delta = sm.delta[st] + column;
-    uint32_t dsb[kQueries / 4]; // dS = P (dP - D)
+
+    // dS = P (dP - D)
 #pragma unroll
-    for (int j = 0; j < kQueries / 8; j++) {
-      const float2 d = *reinterpret_cast<const float2 *>(delta + 8 * j);
+    for (int j = 0; j < NS / 4; j++) {
+      const float2 d = *reinterpret_cast<const float2 *>(&sm.delta[s][8 * j + column]);
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const uint32_t pair = pb[2 * j + half];
-        const float *grad = dp + 4 * j + 2 * half;
-        dsb[2 * j + half] = ptx::pack_bf16(__uint_as_float(pair << 16) * (grad[0] - d.x),
-                                           __uint_as_float(pair & 0xffff0000) * (grad[1] - d.y));
+        dsb[2 * j + half] =
+            ptx::pack_bf16(__uint_as_float(pair << 16) * (dp[4 * j + 2 * half] - d.x),
+                           __uint_as_float(pair & 0xffff0000) * (dp[4 * j + 2 * half + 1] - d.y));
       }
     }
-    char *const ds_out = ds_row + i % 2 * ds_buffer;
 #pragma unroll
-    for (int j = 0; j < kQueries / 16; j++)
-      ptx::stmatrix_x4_trans(ds_out + j * 16 * 128, dsb[4 * j], dsb[4 * j + 1], dsb[4 * j + 2],
-                             dsb[4 * j + 3]);
+    for (int j = 0; j < NS / 8; j++)
+      ptx::stmatrix_x4_trans(ds_row + i % 2 * sizeof sm.ds[0] + j * 16 * 128, dsb[4 * j], dsb[4 * j + 1],
+                             dsb[4 * j + 2], dsb[4 * j + 3]);
     ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0)
+      ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
 
-    // dK += dS^T Q; S of the next step; dQ = dS K once both warpgroups have written dS
+    ptx::wgmma_pin(dsb);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kQueries / 16; k++)
-      ptx::wgmma_op<D, 1>::rs(dk, dsb + 4 * k, desc_q.at(st * stage + k * 2048), 1);
+    for (int c = 0; c < BWD_QUERIES / 16; c++)
+      ptx::wgmma_op<D, 1>::rs(dk, dsb + 4 * c, q.at(s * stage + c * 2048), 1);
     ptx::wgmma_commit();
-    if constexpr (!decltype(last)::value) {
-      ptx::mbarrier_wait(&sm.q_full[st ^ 1], (i + 1) / kStages % 2);
-      product_over_dim<D, kQueries>(s, desc_k, kKeys, desc_q, (st ^ 1) * stage);
-      ptx::wgmma_commit();
-    }
-    ptx::wgmma_wait<decltype(last)::value ? 1 : 2>(); // dV: its P leaves the registers
+    ptx::wgmma_wait<1>();
     ptx::wgmma_pin(pb);
-    if (t == 0)
-      ptx::mbarrier_arrive(&sm.do_empty[st]);
-    ptx::barrier_sync(kDsWritten, 256);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kKeys / 16; k++)
-      ptx::wgmma_op<D / 2, 1>::ss(dq, desc_ds.at(i % 2 * ds_buffer + k / 4 * kQueries * 128 + k % 4 * 32),
-                                  desc_k_cols.at(k * 2048), k != 0);
-    ptx::wgmma_commit();
-    if constexpr (!decltype(last)::value) {
-      ptx::wgmma_wait<2>();
-      if (t == 0)
-        ptx::mbarrier_arrive(&sm.q_empty[st]);
-      ptx::wgmma_wait<1>();
-      ptx::wgmma_pin(s);
-      softmax(st ^ 1);
-    }
+    if (lane == 0)
+      ptx::mbarrier_arrive(&sm.do_empty[s]);
     ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(dq);
-    stage_dq<D>(sm, g, t, dq);
-  };
-
-  ptx::mbarrier_wait(&sm.kv_full, 0);
-  ptx::mbarrier_wait(&sm.q_full[0], 0);
-  ptx::wgmma_fence();
-  product_over_dim<D, kQueries>(s, desc_k, kKeys, desc_q, 0);
-  ptx::wgmma_commit();
-  ptx::wgmma_wait<0>();
-  ptx::wgmma_pin(s);
-  softmax(0);
-#pragma unroll 1
-  for (int32_t i = 0; i < steps - 1; i++)
-    step(i, std::false_type());
-  step(steps - 1, std::true_type());
+    ptx::wgmma_pin(dsb);
+    if (lane == 0)
+      ptx::mbarrier_arrive(&sm.q_empty[s]);
+  }
   ptx::wgmma_pin(dk);
   ptx::wgmma_pin(dv);
 
-  const int64_t stride = static_cast<int64_t>(p.heads_kv) * D;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int key = key0 + 8 * half;
-    if (key >= w.keys)
+    if (key >= item.rows)
       continue;
-    const int64_t out = (w.key_row + key) * stride + w.kv_head * D + column;
+    const int64_t out = (static_cast<int64_t>(item.row + key) * p.heads_kv + head_kv) * D + column;
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
       const int e = 4 * j + 2 * half;
@@ -319,5 +246,44 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-} // namespace wgmma_bwd
+// Grid: items of a class x KV heads, longest first.
+template <int D, class Mask>
+__global__ void __launch_bounds__(BWD_THREADS, 1)
+    backward_kernel(const __grid_constant__ bwd_params p, const __grid_constant__ Mask mask) {
+  extern __shared__ char raw[];
+  bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>((reinterpret_cast<uintptr_t>(raw) + 1023) &
+                                                     ~static_cast<uintptr_t>(1023));
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  const int head_kv = blockIdx.x % p.heads_kv, cls = p.list.classes == 1 ? 0 : head_kv;
+  const worklist_item &item = p.list.items[static_cast<int64_t>(cls) * p.list.count + blockIdx.x / p.heads_kv];
+  const int steps = item.tiles * p.group;
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(&sm.kv_full, 1);
+    for (int s = 0; s < BWD_STAGES; s++) {
+      ptx::mbarrier_init(&sm.q_full[s], 1);
+      ptx::mbarrier_init(&sm.do_full[s], 1);
+      ptx::mbarrier_init(&sm.q_empty[s], 8); // a lane a warp of both key warpgroups
+      ptx::mbarrier_init(&sm.do_empty[s], 8);
+    }
+    for (int b = 0; b < 2; b++) {
+      ptx::mbarrier_init(&sm.ds_full[b], 8);
+      ptx::mbarrier_init(&sm.ds_empty[b], 4);
+    }
+    ptx::mbarrier_init_fence();
+  }
+  __syncthreads();
+  if (group == 0) {
+    ptx::registers_give<REG_LOAD>();
+    if (threadIdx.x == 0)
+      bwd_load<D>(p, sm, item, head_kv);
+  } else if (group == 1) {
+    ptx::registers_give<REG_DQ>();
+    bwd_dq<D>(p, sm, steps);
+  } else {
+    ptx::registers_take<REG_MAIN>();
+    bwd_keys<D>(p, mask, sm, item, head_kv, steps, group - 2);
+  }
+}
+
+} // namespace wgmma
 #endif
