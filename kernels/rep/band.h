@@ -1,11 +1,11 @@
 // band.h -- one interval of keys a query, as FlashAttention 2 and 3 and cuDNN take it (study 4).
 //
 // A window (left, right) around the diagonal and documents by cumulative lengths: query q sees keys
-// [max(begin of its document, q - left), min(end of its document, q + right + 1)); causal is right = 0.
+// [max(begin of its document, q - left), min(end of its document, q + right + 1)). Causal: right 0.
 // Expresses full, causal, the sliding windows, and full and causal documents.
 // Memory: none without documents; 4 S + 4 (documents + 1) bytes with them.
-// Both ends grow with q and the interval holds q, so the rows of a tile see one interval together and
-// one interval each: the walk is a closed form of four bounds, exact for every view.
+// Both ends grow with q and the interval holds q, so the rows of a tile see one interval together
+// and one interval each: the walk is a closed form of four bounds, exact for every view.
 #ifndef LONGCA_REP_BAND_H
 #define LONGCA_REP_BAND_H
 
@@ -53,8 +53,8 @@ REP_HD void band_row_bits(const struct band *x, int32_t head, int32_t q, int32_t
   rep_bits_set(bits, rep_max(lo - k, 0), rep_min(hi - k, n));
 }
 
-REP_HD enum tile_class band_class(const struct band *x, int32_t head, int32_t q_begin, int32_t q_end,
-                                  int32_t k_begin, int32_t k_end) {
+REP_HD enum tile_class band_class(const struct band *x, int32_t head, int32_t q_begin,
+                                  int32_t q_end, int32_t k_begin, int32_t k_end) {
   int32_t any_lo, all_hi, all_lo, any_hi;
   (void)head;
   band_row(x, q_begin, &any_lo, &all_hi);
@@ -95,8 +95,8 @@ REP_HD struct tile_run band_next_keys(const struct band *x, int32_t head, const 
   return band_run(any_lo, any_hi, all_lo, all_hi, v->k_begin, v->k_end, v->tile, from);
 }
 
-REP_HD struct tile_run band_next_queries(const struct band *x, int32_t head, const struct tile_view *v,
-                                         int32_t from) {
+REP_HD struct tile_run band_next_queries(const struct band *x, int32_t head,
+                                         const struct tile_view *v, int32_t from) {
   int32_t any_lo, all_hi, all_lo, any_hi;
   (void)head;
   if (v->k_begin >= v->k_end)

@@ -1,10 +1,10 @@
-// blocklist.h -- lists of kept square blocks, both ways, as VSA, Triton VSA and FA2 Sparse take them
-// (study 5.1).
+// blocklist.h -- lists of kept square blocks, both ways, as VSA, Triton VSA and FA2 Sparse take
+// them (study 5.1).
 //
 // q2k: the key blocks of each query block; k2q: the query blocks of each key block, for backward. A
 // listed block is visible throughout, so a tile that is a block needs no elementwise mask; one that
-// straddles blocks is partial unless all of them are listed. Expresses uniform block-sparse masks of
-// any block side, a pattern a KV head. The walk is exact for every view.
+// straddles blocks is partial unless all of them are listed. Expresses uniform block-sparse masks
+// of any block side, a pattern a KV head. The walk is exact for every view.
 // Memory: 8 bytes a listed block and 16 a block row and head: O(heads * (S / B)^2).
 #ifndef LONGCA_REP_BLOCKLIST_H
 #define LONGCA_REP_BLOCKLIST_H
@@ -32,8 +32,8 @@ REP_HD bool blocklist_allows(const struct blocklist *x, int32_t head, int32_t q,
   return block_lists_has(&x->q2k, blocklist_row(x, head, q), k / x->block);
 }
 
-REP_HD void blocklist_row_bits(const struct blocklist *x, int32_t head, int32_t q, int32_t k, int32_t n,
-                               uint64_t *bits) {
+REP_HD void blocklist_row_bits(const struct blocklist *x, int32_t head, int32_t q, int32_t k,
+                               int32_t n, uint64_t *bits) {
   const struct block_axis axis = blocklist_axis(x);
   block_lists_row_bits(&x->q2k, blocklist_row(x, head, q), &axis, k, n, bits);
 }
@@ -41,8 +41,8 @@ REP_HD void blocklist_row_bits(const struct blocklist *x, int32_t head, int32_t 
 REP_HD enum tile_class blocklist_class(const struct blocklist *x, int32_t head, int32_t q_begin,
                                        int32_t q_end, int32_t k_begin, int32_t k_end) {
   const struct block_axis axis = blocklist_axis(x);
-  return block_lists_class(&x->q2k, blocklist_row(x, head, q_begin), blocklist_row(x, head, q_end - 1),
-                           &axis, k_begin, k_end);
+  return block_lists_class(&x->q2k, blocklist_row(x, head, q_begin),
+                           blocklist_row(x, head, q_end - 1), &axis, k_begin, k_end);
 }
 
 REP_HD struct tile_run blocklist_next_keys(const struct blocklist *x, int32_t head,
@@ -51,8 +51,8 @@ REP_HD struct tile_run blocklist_next_keys(const struct blocklist *x, int32_t he
   if (v->q_begin >= v->q_end)
     return tile_run_none();
   return block_lists_next(&x->q2k, blocklist_row(x, head, v->q_begin),
-                          blocklist_row(x, head, v->q_end - 1), &axis, v->k_begin, v->k_end, v->tile,
-                          from);
+                          blocklist_row(x, head, v->q_end - 1), &axis, v->k_begin, v->k_end,
+                          v->tile, from);
 }
 
 REP_HD struct tile_run blocklist_next_queries(const struct blocklist *x, int32_t head,
@@ -61,8 +61,8 @@ REP_HD struct tile_run blocklist_next_queries(const struct blocklist *x, int32_t
   if (v->k_begin >= v->k_end)
     return tile_run_none();
   return block_lists_next(&x->k2q, blocklist_row(x, head, v->k_begin),
-                          blocklist_row(x, head, v->k_end - 1), &axis, v->q_begin, v->q_end, v->tile,
-                          from);
+                          blocklist_row(x, head, v->k_end - 1), &axis, v->q_begin, v->q_end,
+                          v->tile, from);
 }
 
 #ifndef __CUDACC_RTC__
@@ -72,7 +72,8 @@ static inline const char *blocklist_supports(const struct mask *m) {
              : "blocklist: lists of equal square blocks express uniform block-sparse masks only";
 }
 
-static inline int blocklist_arrays(const struct blocklist *x, struct rep_array list[REP_ARRAYS_MAX]) {
+static inline int blocklist_arrays(const struct blocklist *x,
+                                   struct rep_array list[REP_ARRAYS_MAX]) {
   const int64_t rows = (int64_t)x->heads * x->blocks;
   int n = 0;
   BLOCK_LISTS_ADD(list, n, x, blocklist, q2k, rows);

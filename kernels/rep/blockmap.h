@@ -1,4 +1,4 @@
-// blockmap.h -- full, partial and empty blocks and a predicate, as FlexAttention takes them (study 4).
+// blockmap.h -- full, partial and empty blocks and a predicate, as FlexAttention takes (study 4).
 //
 // For each block row the list of block columns that are not empty, a class with each, and the
 // transposed for backward. The mask itself is the predicate: it is asked for the pairs of a partial
@@ -9,7 +9,8 @@
 // may be called partial though it is visible throughout.
 // Built from the spans of each row without touching S x S: O(S + (S / B)^2).
 // Memory: 8 bytes a listed block, 16 a block row (heads times for block-sparse masks), and the
-// predicate's arrays, which stay the mask's: 4 S + 4 (documents + 1) with documents.
+// predicate's arrays, which stay the mask's: 4 S + 4 (documents + 1) with documents, or the grid of
+// a block-sparse mask.
 #ifndef LONGCA_REP_BLOCKMAP_H
 #define LONGCA_REP_BLOCKMAP_H
 
@@ -40,16 +41,16 @@ REP_HD bool blockmap_allows(const struct blockmap *x, int32_t head, int32_t q, i
   return mask_allows(&x->mask, head, q, k);
 }
 
-// Keys [k, k + n) of row q as bits, n <= 64: the predicate of each pair. As FlexAttention compiles its
-// predicate into the kernel, the kind is a constant of each loop.
+// Keys [k, k + n) of row q as bits, n <= 64: the predicate of each pair. As FlexAttention compiles
+// its predicate into the kernel, the kind is a constant of each loop.
 REP_HD uint64_t blockmap_word(const struct mask *mask, int32_t q, int32_t k, int32_t n) {
   struct mask m = *mask;
   uint8_t seen[64] = {0};
-#define BLOCKMAP_KIND(KIND)                                                                            \
-  case KIND:                                                                                           \
-    m.kind = KIND;                                                                                     \
-    for (int32_t j = 0; j < n; j++)                                                                    \
-      seen[j] = mask_allows(&m, 0, q, k + j);                                                          \
+#define BLOCKMAP_KIND(KIND) \
+  case KIND: \
+    m.kind = KIND; \
+    for (int32_t j = 0; j < n; j++) \
+      seen[j] = mask_allows(&m, 0, q, k + j); \
     break;
   switch (mask->kind) {
     BLOCKMAP_KIND(MASK_FULL)
@@ -86,8 +87,8 @@ REP_HD void blockmap_grid_bits(const struct mask *m, int32_t head, int32_t q, in
       rep_bits_set(bits, rep_max(cols[c] - k, 0), rep_min(cols[c + 1] - k, n));
 }
 
-REP_HD void blockmap_row_bits(const struct blockmap *x, int32_t head, int32_t q, int32_t k, int32_t n,
-                              uint64_t *bits) {
+REP_HD void blockmap_row_bits(const struct blockmap *x, int32_t head, int32_t q, int32_t k,
+                              int32_t n, uint64_t *bits) {
   if (x->mask.heads) {
     blockmap_grid_bits(&x->mask, head, q, k, n, bits);
     return;
@@ -100,8 +101,8 @@ REP_HD void blockmap_row_bits(const struct blockmap *x, int32_t head, int32_t q,
 REP_HD enum tile_class blockmap_class(const struct blockmap *x, int32_t head, int32_t q_begin,
                                       int32_t q_end, int32_t k_begin, int32_t k_end) {
   const struct block_axis axis = blockmap_axis(x);
-  return block_lists_class(&x->q2k, blockmap_row(x, head, q_begin), blockmap_row(x, head, q_end - 1),
-                           &axis, k_begin, k_end);
+  return block_lists_class(&x->q2k, blockmap_row(x, head, q_begin),
+                           blockmap_row(x, head, q_end - 1), &axis, k_begin, k_end);
 }
 
 REP_HD struct tile_run blockmap_next_keys(const struct blockmap *x, int32_t head,
@@ -153,8 +154,8 @@ struct blockmap_tally {
   int32_t rows;       // rows, or groups of equal rows, so far
 };
 
-static inline void blockmap_tally_span(struct blockmap_tally *t, const struct blockmap *x, int32_t begin,
-                                       int32_t end) {
+static inline void blockmap_tally_span(struct blockmap_tally *t, const struct blockmap *x,
+                                       int32_t begin, int32_t end) {
   const int32_t all_begin = rep_tiles(0, begin, x->block);
   const int32_t all_end = end == x->mask.seqlen ? x->blocks : end / x->block;
   t->any[begin / x->block]++;
@@ -181,8 +182,8 @@ static inline void blockmap_tally_rows(struct blockmap_tally *t, const struct bl
 }
 
 // The same for a block-sparse mask: one group a block row of the mask.
-static inline void blockmap_tally_grid(struct blockmap_tally *t, const struct blockmap *x, int32_t head,
-                                       int32_t q_begin, int32_t q_end) {
+static inline void blockmap_tally_grid(struct blockmap_tally *t, const struct blockmap *x,
+                                       int32_t head, int32_t q_begin, int32_t q_end) {
   const struct mask *m = &x->mask;
   const int32_t *rows = m->row_begin + (int64_t)head * (m->blocks_q + 1);
   const int32_t *cols = m->col_begin + (int64_t)head * (m->blocks_k + 1);
@@ -202,7 +203,8 @@ static inline void blockmap_tally_grid(struct blockmap_tally *t, const struct bl
 static inline int blockmap_build_lists(struct blockmap *x, struct blockmap_tally *t) {
   int64_t count = 0, room = 0;
   for (int64_t row = 0; row < (int64_t)x->heads * x->blocks; row++) {
-    const int32_t head = (int32_t)(row / x->blocks), q_begin = (int32_t)(row % x->blocks) * x->block;
+    const int32_t head = (int32_t)(row / x->blocks),
+                  q_begin = (int32_t)(row % x->blocks) * x->block;
     const int32_t q_end = rep_min(q_begin + x->block, x->mask.seqlen);
     int32_t any = 0, all = 0;
     memset(t->any, 0, (size_t)(x->blocks + 1) * sizeof *t->any);
@@ -230,7 +232,8 @@ static inline int blockmap_build_lists(struct blockmap *x, struct blockmap_tally
   return block_lists_transpose(&x->k2q, &x->q2k, x->heads, x->blocks, x->blocks);
 }
 
-// Blocks of `block` positions a side. 0, or -1 when memory is short. The mask's arrays must outlive x.
+// Blocks of `block` positions a side. 0, or -1 when memory is short. The mask's arrays must outlive
+// x.
 static inline int blockmap_build_blocks(struct blockmap *x, const struct mask *m, int32_t block) {
   struct blockmap_tally t;
   memset(x, 0, sizeof *x);

@@ -1,5 +1,5 @@
-// bytes_test.c -- what the representations hold: the memory that each header states, its growth with
-// the length, and that a copy of the struct with its arrays moved is the same representation.
+// bytes_test.c -- what the representations hold: the memory that each header states, its growth
+// with the length, and that a copy of the struct with its arrays moved is the same representation.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,12 +42,14 @@ static int64_t bytes_stated(const char *name, const struct mask *m, const void *
   const struct blockmap *x = rep;
   const int64_t rows = heads * ((n + 127) / 128);
   const int64_t grid = m->heads ? 4 * heads * (m->blocks_q + m->blocks_k + 2) +
-                                      4 * heads * m->blocks_q * m->kept_words : 0;
+                                      4 * heads * m->blocks_q * m->kept_words
+                                : 0;
   assert_true(x->q2k.begin[rows] <= rows * ((n + 127) / 128));
   return 8 * x->q2k.begin[rows] + 16 * rows + 16 + predicate + grid;
 }
 
-static int64_t bytes_of(const struct rep_ops *ops, enum mask_kind kind, int32_t seqlen, int variant) {
+static int64_t bytes_of(const struct rep_ops *ops, enum mask_kind kind, int32_t seqlen,
+                        int variant) {
   struct mask m;
   void *rep = malloc(ops->size);
   assert_non_null(rep);
@@ -87,14 +89,15 @@ static void check_growth(void **state) {
       const double large = (double)bytes_of(ops, (enum mask_kind)kind, 16384, 0);
       const double limit = linear ? 4.0 : 16.5; // 16.5: the blocks kept are drawn
       if (!(large <= limit * small + 64))
-        fail_msg("%s on %s: %.0f bytes at 4096, %.0f at 16384", ops->name, mask_name(any.kind), small,
-                 large);
+        fail_msg("%s on %s: %.0f bytes at 4096, %.0f at 16384", ops->name, mask_name(any.kind),
+                 small, large);
       if (!linear && strcmp(ops->name, "dense") && !(large <= 16384.0 * 16384 / 64 * 3))
         fail_msg("%s on %s: %.0f bytes at 16384", ops->name, mask_name(any.kind), large);
     }
 }
 
-// Moves every array, spoils and frees the original, and asks the copy: what a device copy relies on.
+// Moves every array, spoils and frees the original, and asks the copy: what a device copy relies
+// on.
 static void check_move(void **state) {
   (void)state;
   for (int i = 0; rep_table[i]; i++)

@@ -1,5 +1,5 @@
-// cases.h -- masks to test representations on: every kind, its degenerate cases, and block-sparse grids
-// at lengths that are no whole number of blocks. Test code.
+// cases.h -- masks to test representations on: every kind, its degenerate cases, and block-sparse
+// grids at lengths that are no whole number of blocks. Test code.
 #ifndef LONGCA_REP_CASES_H
 #define LONGCA_REP_CASES_H
 
@@ -20,7 +20,8 @@ static inline int32_t case_random(uint64_t *state, int32_t below) {
 static inline void case_cuts(uint64_t *state, int32_t *begin, int32_t n, int32_t total) {
   begin[0] = 0;
   for (int32_t i = 0; i < n; i++)
-    begin[i + 1] = begin[i] + 1 + (i + 1 < n ? case_random(state, 2 * (total - begin[i]) / (n - i) - 1) : 0);
+    begin[i + 1] =
+        begin[i] + 1 + (i + 1 < n ? case_random(state, 2 * (total - begin[i]) / (n - i) - 1) : 0);
   for (int32_t i = n - 1, last = total; i > 0; i--, last--)
     begin[i] = begin[i] < last ? begin[i] : last - 1;
   begin[n] = total;
@@ -37,9 +38,17 @@ static inline int case_grid(struct mask *m, enum mask_kind kind, int32_t seqlen,
   int32_t *rows = calloc((size_t)heads * (size_t)(blocks + 1), sizeof *rows);
   int32_t *cols = calloc((size_t)heads * (size_t)(blocks + 1), sizeof *cols);
   uint32_t *kept = calloc((size_t)heads * (size_t)blocks * (size_t)words, sizeof *kept);
-  *m = (struct mask){.kind = kind, .seqlen = seqlen, .block = side, .heads = heads, .blocks_q = blocks,
-                     .blocks_k = blocks, .row_begin = rows, .col_begin = cols, .kept = kept,
-                     .kept_words = words, .ratio = percents[variant] / 100.0};
+  *m = (struct mask){.kind = kind,
+                     .seqlen = seqlen,
+                     .block = side,
+                     .heads = heads,
+                     .blocks_q = blocks,
+                     .blocks_k = blocks,
+                     .row_begin = rows,
+                     .col_begin = cols,
+                     .kept = kept,
+                     .kept_words = words,
+                     .ratio = percents[variant] / 100.0};
   if (!rows || !cols || !kept)
     return -1;
   for (int32_t head = 0; head < heads; head++) {
@@ -64,8 +73,8 @@ static inline int case_mask(struct mask *m, enum mask_kind kind, int32_t seqlen,
   uint64_t state = (uint64_t)kind * 1000003 + (uint64_t)seqlen * 101 + (uint64_t)variant;
   if (mask_is_block_sparse(kind))
     return case_grid(m, kind, seqlen, variant, &state);
-  const int32_t spread[CASE_VARIANTS] = {seqlen / 3, 1, 0, seqlen, seqlen - 1, 2 * seqlen + 5, 64,
-                                         0x7fffffff};
+  const int32_t spread[CASE_VARIANTS] = {seqlen / 3,     1,  0,         seqlen, seqlen - 1,
+                                         2 * seqlen + 5, 64, 0x7fffffff};
   const int32_t parts[CASE_VARIANTS] = {5, 1, 2, seqlen, 3, seqlen / 4 + 1, 9, 4};
   const int32_t sides[CASE_VARIANTS] = {16, 1, 64, 128, 100, 7, 32, 1024};
   const int32_t docs = parts[variant] < seqlen ? parts[variant] : seqlen;

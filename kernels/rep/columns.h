@@ -1,12 +1,12 @@
 // columns.h -- masked row intervals a key, as FlashMask takes them (study 4, "column bounds").
 //
 // Key j is hidden from rows [LTS, LTE) below the diagonal and [UTS, UTE) above it. A vector that is
-// the same for all keys is left out (NULL): LTE = S, UTS = 0, and UTE = j for a causal mask. So full
-// and causal masks take 1 or 2 vectors and only GLOBAL SLIDING takes 4, as published.
+// the same for all keys is left out (NULL): LTE = S, UTS = 0, and UTE = j for a causal mask. So
+// full and causal masks take 1 or 2 vectors and only GLOBAL SLIDING takes 4, as published.
 // Expresses the 12 masks (and the _long ones), not the block-sparse ones.
-// Memory: 4 S bytes a vector, and 32 S / 64 * (1 + 1 / 32) for the bounds of blocks of 64 keys and of
-// 32 blocks. Bounds prove most tiles empty or full; the rest are decided by reading their columns up
-// to the first visible and the first hidden pair, so the walk is exact for every view.
+// Memory: 4 S bytes a vector, and 32 S / 64 * (1 + 1 / 32) for the bounds of blocks of 64 keys and
+// of 32 blocks. Bounds prove most tiles empty or full; the rest are decided by reading their
+// columns up to the first visible and the first hidden pair, so the walk is exact for every view.
 #ifndef LONGCA_REP_COLUMNS_H
 #define LONGCA_REP_COLUMNS_H
 
@@ -119,7 +119,8 @@ REP_HD struct columns_bounds columns_over(const struct columns_bounds *blocks, i
 }
 
 REP_HD bool columns_hidden(const struct columns_bounds *b, int32_t q_begin, int32_t q_end) {
-  return columns_contain(b->lower_all, q_begin, q_end) || columns_contain(b->upper_all, q_begin, q_end);
+  return columns_contain(b->lower_all, q_begin, q_end) ||
+         columns_contain(b->upper_all, q_begin, q_end);
 }
 
 REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int32_t q_begin,
@@ -129,7 +130,8 @@ REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int3
   (void)head;
   if (columns_hidden(&b, q_begin, q_end))
     return TILE_EMPTY;
-  if (!columns_overlap(b.lower_any, q_begin, q_end) && !columns_overlap(b.upper_any, q_begin, q_end))
+  if (!columns_overlap(b.lower_any, q_begin, q_end) &&
+      !columns_overlap(b.upper_any, q_begin, q_end))
     return TILE_FULL;
   for (int32_t k = k_begin; k < k_end && !(visible && hidden); k++) {
     const int32_t rows = columns_overlap(columns_lower(x, k), q_begin, q_end) +
@@ -140,8 +142,8 @@ REP_HD enum tile_class columns_class(const struct columns *x, int32_t head, int3
   return !visible ? TILE_EMPTY : hidden ? TILE_PARTIAL : TILE_FULL;
 }
 
-REP_HD int32_t columns_skip_keys(const struct columns *x, int32_t head, int32_t q_begin, int32_t q_end,
-                                 int32_t k) {
+REP_HD int32_t columns_skip_keys(const struct columns *x, int32_t head, int32_t q_begin,
+                                 int32_t q_end, int32_t k) {
   (void)head;
   if (x->causal && k >= q_end)
     return REP_FAR;
@@ -234,7 +236,8 @@ static inline void columns_set(const struct columns *x, const struct mask *m, in
 }
 
 // An empty interval hides nothing: neutral in the hull, and no row hides every key.
-static inline void columns_bound(struct columns_rows r, struct columns_rows *any, struct columns_rows *all) {
+static inline void columns_bound(struct columns_rows r, struct columns_rows *any,
+                                 struct columns_rows *all) {
   const struct columns_rows nothing = {REP_FAR, -1};
   *any = *all = r.begin < r.end ? r : nothing;
 }

@@ -1,8 +1,9 @@
 // dense.h -- the mask as S x S bits, as naive PyTorch and SDPA take it (study 4).
 //
 // Memory: heads * S * ceil(S / 64) * 8 bytes, heads = 1 but for the block-sparse masks: the only
-// representation that is O(S^2). Expresses every mask. A tile is classified by reading its words, so
-// the walk is exact for every view, and costs tile_q * tile_k / 64 loads a tile where it is uniform.
+// representation that is O(S^2). Expresses every mask. A tile is classified by reading its words,
+// so the walk is exact for every view, and costs tile_q * tile_k / 64 loads a tile where it is
+// uniform.
 #ifndef LONGCA_REP_DENSE_H
 #define LONGCA_REP_DENSE_H
 
@@ -35,8 +36,8 @@ REP_HD void dense_row_bits(const struct dense *x, int32_t head, int32_t q, int32
   }
 }
 
-REP_HD enum tile_class dense_class(const struct dense *x, int32_t head, int32_t q_begin, int32_t q_end,
-                                   int32_t k_begin, int32_t k_end) {
+REP_HD enum tile_class dense_class(const struct dense *x, int32_t head, int32_t q_begin,
+                                   int32_t q_end, int32_t k_begin, int32_t k_end) {
   bool any = false, all = true;
   for (int32_t q = q_begin; q < q_end; q++) {
     const uint64_t *row = dense_row(x, head, q);
@@ -58,8 +59,8 @@ REP_HD int32_t dense_skip_keys(const struct dense *x, int32_t head, int32_t q_be
   (void)x, (void)head, (void)q_begin, (void)q_end;
   return k;
 }
-REP_HD int32_t dense_skip_queries(const struct dense *x, int32_t head, int32_t k_begin, int32_t k_end,
-                                  int32_t q) {
+REP_HD int32_t dense_skip_queries(const struct dense *x, int32_t head, int32_t k_begin,
+                                  int32_t k_end, int32_t q) {
   (void)x, (void)head, (void)k_begin, (void)k_end;
   return q;
 }

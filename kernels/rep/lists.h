@@ -1,8 +1,8 @@
 // lists.h -- lists of the blocks that are not empty, one a block row (CSR), shared by the three
 // block representations.
 //
-// Entries of a row ascend by block. A full block n is stored as n, a partial one as ~n (= -n - 1), so
-// one list carries both classes. Rows are numbered through the heads: head * rows + row.
+// Entries of a row ascend by block. A full block n is stored as n, a partial one as ~n (= -n - 1),
+// so one list carries both classes. Rows are numbered through the heads: head * rows + row.
 #ifndef LONGCA_REP_LISTS_H
 #define LONGCA_REP_LISTS_H
 
@@ -16,7 +16,8 @@ struct block_lists {
 REP_HD int32_t block_of_entry(int32_t entry) { return entry < 0 ? ~entry : entry; }
 
 // First entry of `row` at or after entry `lo` with block >= c; begin[row + 1] when there is none.
-// Blocks ascend by at least one, which bounds how far away it can be: contiguous lists take two loads.
+// Blocks ascend by at least one, which bounds how far away it can be: contiguous lists take two
+// loads.
 REP_HD int64_t block_lists_find(const struct block_lists *l, int64_t row, int64_t lo, int32_t c) {
   int64_t hi = l->begin[row + 1];
   if (lo >= hi)
@@ -40,7 +41,7 @@ REP_HD int64_t block_lists_find(const struct block_lists *l, int64_t row, int64_
 
 // Blocks along the axis that the lists run over, by position.
 struct block_axis {
-  const int32_t *begin; // [blocks + 1] first position of each block; NULL: block c begins at c * side
+  const int32_t *begin; // [blocks + 1] first position of each block; NULL: c * side for block c
   int32_t blocks, side;
 };
 
@@ -52,10 +53,11 @@ REP_HD int32_t block_axis_begin(const struct block_axis *a, int32_t c) {
 }
 
 // Class of block rows [r0, r1] by positions [begin, end): full when every block that they meet is,
-// empty when every block is. *at: no entry of row r0 before it is needed; moved on for a later tile.
+// empty when every block is. *at: no entry of row r0 before it is needed; moved on for a later
+// tile.
 REP_HD enum tile_class block_lists_class_from(const struct block_lists *l, int64_t r0, int64_t r1,
-                                              const struct block_axis *axis, int32_t begin, int32_t end,
-                                              int64_t *at) {
+                                              const struct block_axis *axis, int32_t begin,
+                                              int32_t end, int64_t *at) {
   const int32_t c0 = block_axis_find(axis, begin), c1 = block_axis_find(axis, end - 1);
   bool any = false, all = true;
   for (int64_t r = r0; r <= r1 && !(any && !all); r++) {
@@ -76,7 +78,8 @@ REP_HD enum tile_class block_lists_class_from(const struct block_lists *l, int64
 }
 
 REP_HD enum tile_class block_lists_class(const struct block_lists *l, int64_t r0, int64_t r1,
-                                         const struct block_axis *axis, int32_t begin, int32_t end) {
+                                         const struct block_axis *axis, int32_t begin,
+                                         int32_t end) {
   int64_t at = l->begin[r0];
   return block_lists_class_from(l, r0, r1, axis, begin, end, &at);
 }
@@ -122,24 +125,26 @@ REP_HD bool block_lists_has(const struct block_lists *l, int64_t row, int32_t c)
 }
 
 // Bits of keys [k, k + n) in `row`, by the lists alone: for lists without partial blocks.
-REP_HD void block_lists_row_bits(const struct block_lists *l, int64_t row, const struct block_axis *axis,
-                                 int32_t k, int32_t n, uint64_t *bits) {
+REP_HD void block_lists_row_bits(const struct block_lists *l, int64_t row,
+                                 const struct block_axis *axis, int32_t k, int32_t n,
+                                 uint64_t *bits) {
   rep_bits_clear(bits, n);
   for (int64_t i = block_lists_find(l, row, l->begin[row], block_axis_find(axis, k));
        i < l->begin[row + 1]; i++) {
     const int32_t begin = block_axis_begin(axis, l->entry[i]);
     if (begin - k >= n)
       break;
-    rep_bits_set(bits, rep_max(begin - k, 0), rep_min(block_axis_begin(axis, l->entry[i] + 1) - k, n));
+    rep_bits_set(bits, rep_max(begin - k, 0),
+                 rep_min(block_axis_begin(axis, l->entry[i] + 1) - k, n));
   }
 }
 
 #ifndef __CUDACC_RTC__
-#define BLOCK_LISTS_ADD(list, count, x, X, field, rows)                                                \
-  do {                                                                                                 \
-    REP_ADD(list, count, x, X, field.begin, (int64_t)(rows) + 1, true);                                \
-    if ((x)->field.begin)                                                                              \
-      REP_ADD(list, count, x, X, field.entry, (x)->field.begin[rows], true);                           \
+#define BLOCK_LISTS_ADD(list, count, x, X, field, rows) \
+  do { \
+    REP_ADD(list, count, x, X, field.begin, (int64_t)(rows) + 1, true); \
+    if ((x)->field.begin) \
+      REP_ADD(list, count, x, X, field.entry, (x)->field.begin[rows], true); \
   } while (0)
 
 // Makes place for n entries, keeping those that are there. 0, or -1 when memory is short.

@@ -7,15 +7,15 @@
 #include "dense.h"
 #include "varblock.h"
 
-#define CHECK(X)                                                                                       \
-  extern "C" __global__ void check_##X(const struct X x, const struct tile_view view, int32_t head,    \
-                                       int32_t from, struct tile_run *runs, uint64_t *bits,            \
-                                       int32_t *out) {                                                 \
-    runs[0] = X##_next_keys(&x, head, &view, from);                                                    \
-    runs[1] = X##_next_queries(&x, head, &view, from);                                                 \
-    X##_row_bits(&x, head, view.q_begin, view.k_begin, view.k_end - view.k_begin, bits);               \
-    out[0] = X##_class(&x, head, view.q_begin, view.q_end, view.k_begin, view.k_end);                  \
-    out[1] = X##_allows(&x, head, view.q_begin, view.k_begin);                                         \
+#define CHECK(X) \
+  extern "C" __global__ void check_##X(const struct X x, const struct tile_view view, \
+                                       int32_t head, int32_t from, struct tile_run *runs, \
+                                       uint64_t *bits, int32_t *out) { \
+    runs[0] = X##_next_keys(&x, head, &view, from); \
+    runs[1] = X##_next_queries(&x, head, &view, from); \
+    X##_row_bits(&x, head, view.q_begin, view.k_begin, view.k_end - view.k_begin, bits); \
+    out[0] = X##_class(&x, head, view.q_begin, view.q_end, view.k_begin, view.k_end); \
+    out[1] = X##_allows(&x, head, view.q_begin, view.k_begin); \
   }
 
 CHECK(dense)

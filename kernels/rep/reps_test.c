@@ -1,9 +1,9 @@
 // reps_test.c -- every representation on every mask that it expresses, against mask_allows.
 //
-// The visible pairs of any rectangle come from a summed-area table of mask_allows. From it follows the
-// class of every tile of a view; the walks must visit the tiles that are not empty, all of them, in
-// order, and call full exactly those that are. blockmap knows whole blocks only: its tile is visited
-// iff it meets a block that is not empty, and is full iff all blocks that it meets are.
+// The visible pairs of any rectangle come from a summed-area table of mask_allows. From it follows
+// the class of every tile of a view; the walks must visit the tiles that are not empty, all of
+// them, in order, and call full exactly those that are. blockmap knows whole blocks only: its tile
+// is visited iff it meets a block that is not empty, and is full iff all blocks that it meets are.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,9 +17,12 @@
 #include "cases.h"
 
 static const int32_t lengths[] = {1, 17, 63, 64, 65, 127, 128, 129, 191, 1000};
-static const int32_t tiles_tested[][2] = {{64, 64},  {128, 128}, {128, 64}, {64, 128}, {16, 256},
-                                          {256, 16}, {192, 176}, {100, 37}};
-enum { LENGTHS = sizeof lengths / sizeof *lengths, TILES = sizeof tiles_tested / sizeof *tiles_tested };
+static const int32_t tiles_tested[][2] = {{64, 64},  {128, 128}, {128, 64},  {64, 128},
+                                          {16, 256}, {256, 16},  {192, 176}, {100, 37}};
+enum {
+  LENGTHS = sizeof lengths / sizeof *lengths,
+  TILES = sizeof tiles_tested / sizeof *tiles_tested
+};
 
 struct subject {
   const struct mask *m;
@@ -40,14 +43,17 @@ static void sum_visible(struct subject *s) {
     }
 }
 
-static enum tile_class class_of(const struct subject *s, int32_t q0, int32_t q1, int32_t k0, int32_t k1) {
+static enum tile_class class_of(const struct subject *s, int32_t q0, int32_t q1, int32_t k0,
+                                int32_t k1) {
   const int64_t w = s->m->seqlen + 1;
-  const int32_t seen = s->sum[q1 * w + k1] - s->sum[q0 * w + k1] - s->sum[q1 * w + k0] + s->sum[q0 * w + k0];
+  const int32_t seen =
+      s->sum[q1 * w + k1] - s->sum[q0 * w + k1] - s->sum[q1 * w + k0] + s->sum[q0 * w + k0];
   return !seen ? TILE_EMPTY : seen == (q1 - q0) * (k1 - k0) ? TILE_FULL : TILE_PARTIAL;
 }
 
 // Class that the walk owes for a tile.
-static enum tile_class class_owed(const struct subject *s, int32_t q0, int32_t q1, int32_t k0, int32_t k1) {
+static enum tile_class class_owed(const struct subject *s, int32_t q0, int32_t q1, int32_t k0,
+                                  int32_t k1) {
   const int32_t b = BLOCKMAP_BLOCK, n = s->m->seqlen;
   bool any = false, all = true;
   if (!s->by_block)
@@ -61,9 +67,10 @@ static enum tile_class class_owed(const struct subject *s, int32_t q0, int32_t q
   return !any ? TILE_EMPTY : all ? TILE_FULL : TILE_PARTIAL;
 }
 
-#define WHERE "%s on %s variant %d, S %d, head %d, queries [%d, %d), keys [%d, %d), %s in tiles of %d: "
-#define WHAT(s, v, along)                                                                              \
-  (s)->ops->name, mask_name((s)->m->kind), (s)->variant, (s)->m->seqlen, (s)->head, (v)->q_begin,      \
+#define WHERE \
+  "%s on %s variant %d, S %d, head %d, queries [%d, %d), keys [%d, %d), %s in tiles of %d: "
+#define WHAT(s, v, along) \
+  (s)->ops->name, mask_name((s)->m->kind), (s)->variant, (s)->m->seqlen, (s)->head, (v)->q_begin, \
       (v)->q_end, (v)->k_begin, (v)->k_end, along, (v)->tile
 
 // One walk over a view, from every tile on.
@@ -75,22 +82,25 @@ static void check_walk(const struct subject *s, const struct tile_view *v, bool 
   assert_true(tiles < 1024);
   for (int32_t t = 0; t < tiles; t++) {
     const int32_t b = begin + t * v->tile, e = rep_min(b + v->tile, end);
-    owed[t] = keys ? class_owed(s, v->q_begin, v->q_end, b, e) : class_owed(s, b, e, v->k_begin, v->k_end);
+    owed[t] = keys ? class_owed(s, v->q_begin, v->q_end, b, e)
+                   : class_owed(s, b, e, v->k_begin, v->k_end);
     const enum tile_class true_class =
         keys ? class_of(s, v->q_begin, v->q_end, b, e) : class_of(s, b, e, v->k_begin, v->k_end);
     assert_true(true_class == owed[t] || s->by_block); // and never too little:
     assert_false(owed[t] == TILE_EMPTY && true_class != TILE_EMPTY);
     assert_false(owed[t] == TILE_FULL && true_class != TILE_FULL);
     if (v->q_begin < v->q_end && v->k_begin < v->k_end) {
-      const enum tile_class c = keys ? s->ops->classify(s->rep, s->head, v->q_begin, v->q_end, b, e)
-                                     : s->ops->classify(s->rep, s->head, b, e, v->k_begin, v->k_end);
+      const enum tile_class c = keys
+                                    ? s->ops->classify(s->rep, s->head, v->q_begin, v->q_end, b, e)
+                                    : s->ops->classify(s->rep, s->head, b, e, v->k_begin, v->k_end);
       if (c != owed[t])
         fail_msg(WHERE "tile %d is classified %d, not %d", WHAT(s, v, along), t, c, owed[t]);
     }
   }
   owed[tiles] = TILE_EMPTY;
   for (int32_t from = 0; from <= tiles; from++) {
-    const struct tile_run run = (keys ? s->ops->next_keys : s->ops->next_queries)(s->rep, s->head, v, from);
+    const struct tile_run run =
+        (keys ? s->ops->next_keys : s->ops->next_queries)(s->rep, s->head, v, from);
     int32_t first = from;
     while (first < tiles && owed[first] == TILE_EMPTY)
       first++;
@@ -106,7 +116,8 @@ static void check_walk(const struct subject *s, const struct tile_view *v, bool 
     for (int32_t t = run.begin; t < run.end; t++)
       if (owed[t] != (run.full ? TILE_FULL : TILE_PARTIAL))
         fail_msg(WHERE "tile %d is called %s but is %s", WHAT(s, v, along), t,
-                 run.full ? "full" : "partial", owed[t] == TILE_EMPTY ? "empty" : "of the other class");
+                 run.full ? "full" : "partial",
+                 owed[t] == TILE_EMPTY ? "empty" : "of the other class");
   }
 }
 
@@ -140,7 +151,8 @@ static void check_pairs(const struct subject *s) {
         memset(bits, 0xa5, sizeof bits);
         s->ops->row_bits(s->rep, s->head, q, k, count, bits);
         for (int32_t j = 0; j < words * 64; j++)
-          if ((int)(bits[j / 64] >> (j % 64) & 1) != (j < count && mask_allows(s->m, s->head, q, k + j)))
+          if ((int)(bits[j / 64] >> (j % 64) & 1) !=
+              (j < count && mask_allows(s->m, s->head, q, k + j)))
             fail_msg("%s on %s variant %d, S %d, head %d: bit of (%d, %d) is wrong", s->ops->name,
                      mask_name(s->m->kind), s->variant, n, s->head, q, k + j);
         assert_true(bits[words] == UINT64_C(0xa5a5a5a5a5a5a5a5)); // nothing written behind
@@ -152,7 +164,8 @@ static void check_case(enum mask_kind kind, int32_t n, int variant, const char *
   struct mask m;
   assert_int_equal(case_mask(&m, kind, n, variant), 0);
   const struct rep_ops *ops = rep_find(rep_name);
-  struct subject s = {.m = &m, .ops = ops, .variant = variant, .by_block = !strcmp(rep_name, "blockmap")};
+  struct subject s = {
+      .m = &m, .ops = ops, .variant = variant, .by_block = !strcmp(rep_name, "blockmap")};
   s.rep = malloc(ops->size);
   s.sum = calloc((size_t)(n + 1) * (size_t)(n + 1), sizeof *s.sum);
   assert_non_null(s.rep);
@@ -197,7 +210,7 @@ static void check_support(void **state) {
   static const struct {
     const char *name;
     uint32_t kinds;
-  } expected[] = {{"dense", 0xffff},  {"band", 0x303f},      {"columns", 0x3fff},
+  } expected[] = {{"dense", 0xffff},    {"band", 0x303f},      {"columns", 0x3fff},
                   {"blockmap", 0xffff}, {"blocklist", 0x4000}, {"varblock", 0xc000}};
   (void)state;
   for (int i = 0; i < 6; i++) {
@@ -214,13 +227,18 @@ static void check_support(void **state) {
   assert_null(rep_find("bands"));
 }
 
-#define REP_TEST(name) {name, check_rep, NULL, NULL, name}
+#define REP_TEST(name) \
+  { name, check_rep, NULL, NULL, name }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(check_support),
-      REP_TEST("dense"),    REP_TEST("band"),      REP_TEST("columns"),
-      REP_TEST("blockmap"), REP_TEST("blocklist"), REP_TEST("varblock"),
+      REP_TEST("dense"),
+      REP_TEST("band"),
+      REP_TEST("columns"),
+      REP_TEST("blockmap"),
+      REP_TEST("blocklist"),
+      REP_TEST("varblock"),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

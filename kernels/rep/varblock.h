@@ -1,9 +1,9 @@
 // varblock.h -- blocks of any size, as FlashInfer takes them (study 5.2).
 //
-// A KV head has its own row sizes and column sizes (here as first positions), and for each block row
-// the list of kept block columns, and the transposed. A kept block is visible throughout; a tile that
-// straddles blocks is partial unless all of them are kept. Expresses both block-sparse masks. The walk
-// is exact for every view.
+// A KV head has its own row sizes and column sizes (here as first positions), and for each block
+// row the list of kept block columns, and the transposed. A kept block is visible throughout; a
+// tile that straddles blocks is partial unless all of them are kept. Expresses both block-sparse
+// masks. The walk is exact for every view.
 // Memory: 8 bytes a kept block, 12 a block row and 12 a block column and head:
 // O(heads * (S / B)^2).
 #ifndef LONGCA_REP_VARBLOCK_H
@@ -47,8 +47,8 @@ REP_HD bool varblock_allows(const struct varblock *x, int32_t head, int32_t q, i
   return block_lists_has(&x->q2k, varblock_row(x, head, q), block_axis_find(&cols, k));
 }
 
-REP_HD void varblock_row_bits(const struct varblock *x, int32_t head, int32_t q, int32_t k, int32_t n,
-                              uint64_t *bits) {
+REP_HD void varblock_row_bits(const struct varblock *x, int32_t head, int32_t q, int32_t k,
+                              int32_t n, uint64_t *bits) {
   const struct block_axis cols = varblock_cols(x, head);
   block_lists_row_bits(&x->q2k, varblock_row(x, head, q), &cols, k, n, bits);
 }
@@ -56,8 +56,8 @@ REP_HD void varblock_row_bits(const struct varblock *x, int32_t head, int32_t q,
 REP_HD enum tile_class varblock_class(const struct varblock *x, int32_t head, int32_t q_begin,
                                       int32_t q_end, int32_t k_begin, int32_t k_end) {
   const struct block_axis cols = varblock_cols(x, head);
-  return block_lists_class(&x->q2k, varblock_row(x, head, q_begin), varblock_row(x, head, q_end - 1),
-                           &cols, k_begin, k_end);
+  return block_lists_class(&x->q2k, varblock_row(x, head, q_begin),
+                           varblock_row(x, head, q_end - 1), &cols, k_begin, k_end);
 }
 
 REP_HD struct tile_run varblock_next_keys(const struct varblock *x, int32_t head,

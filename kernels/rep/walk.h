@@ -57,39 +57,39 @@ REP_HD uint64_t rep_bits_pack(const uint8_t seen[64]) {
 //   enum tile_class X_class(x, head, q_begin, q_end, k_begin, k_end)
 //   int32_t X_skip_keys(x, head, q_begin, q_end, k)      first key >= k that may be visible
 //   int32_t X_skip_queries(x, head, k_begin, k_end, q)   the same along the queries
-#define REP_WALK(X, along, across, SKIP, CLASS)                                                        \
-  REP_HD struct tile_run X##_next_##along(const struct X *x, int32_t head, const struct tile_view *v,  \
-                                          int32_t from) {                                              \
-    const int32_t begin = v->across##_begin, end = v->across##_end, tile = v->tile;                    \
-    const int32_t tiles = v->q_begin < v->q_end && v->k_begin < v->k_end                               \
-                              ? rep_tiles(begin, end, tile) : 0;                                       \
-    struct tile_run run = tile_run_none();                                                             \
-    enum tile_class found = TILE_EMPTY;                                                                \
-    for (; from < tiles; from++) {                                                                     \
-      const int32_t at = SKIP(X, begin + from * tile);                                                 \
-      if (at >= end)                                                                                   \
-        return run;                                                                                    \
-      from = (at - begin) / tile;                                                                      \
-      found = CLASS(X, begin + from * tile, rep_min(begin + (from + 1) * tile, end));                  \
-      if (found != TILE_EMPTY)                                                                         \
-        break;                                                                                         \
-    }                                                                                                  \
-    if (from >= tiles)                                                                                 \
-      return run;                                                                                      \
-    run.begin = from;                                                                                  \
-    run.full = found == TILE_FULL;                                                                     \
-    do                                                                                                 \
-      run.end = ++from;                                                                                \
-    while (from < tiles && from - run.begin < REP_RUN_MAX &&                                           \
-           CLASS(X, begin + from * tile, rep_min(begin + (from + 1) * tile, end)) == found);           \
-    return run;                                                                                        \
+#define REP_WALK(X, along, across, SKIP, CLASS) \
+  REP_HD struct tile_run X##_next_##along(const struct X *x, int32_t head, \
+                                          const struct tile_view *v, int32_t from) { \
+    const int32_t begin = v->across##_begin, end = v->across##_end, tile = v->tile; \
+    const int32_t tiles = \
+        v->q_begin < v->q_end && v->k_begin < v->k_end ? rep_tiles(begin, end, tile) : 0; \
+    struct tile_run run = tile_run_none(); \
+    enum tile_class found = TILE_EMPTY; \
+    for (; from < tiles; from++) { \
+      const int32_t at = SKIP(X, begin + from * tile); \
+      if (at >= end) \
+        return run; \
+      from = (at - begin) / tile; \
+      found = CLASS(X, begin + from * tile, rep_min(begin + (from + 1) * tile, end)); \
+      if (found != TILE_EMPTY) \
+        break; \
+    } \
+    if (from >= tiles) \
+      return run; \
+    run.begin = from; \
+    run.full = found == TILE_FULL; \
+    do \
+      run.end = ++from; \
+    while (from < tiles && from - run.begin < REP_RUN_MAX && \
+           CLASS(X, begin + from * tile, rep_min(begin + (from + 1) * tile, end)) == found); \
+    return run; \
   }
 #define REP_SKIP_K(X, at) X##_skip_keys(x, head, v->q_begin, v->q_end, at)
 #define REP_SKIP_Q(X, at) X##_skip_queries(x, head, v->k_begin, v->k_end, at)
 #define REP_CLASS_K(X, b, e) X##_class(x, head, v->q_begin, v->q_end, b, e)
 #define REP_CLASS_Q(X, b, e) X##_class(x, head, b, e, v->k_begin, v->k_end)
-#define REP_WALKS(X)                                                                                   \
-  REP_WALK(X, keys, k, REP_SKIP_K, REP_CLASS_K)                                                        \
+#define REP_WALKS(X) \
+  REP_WALK(X, keys, k, REP_SKIP_K, REP_CLASS_K) \
   REP_WALK(X, queries, q, REP_SKIP_Q, REP_CLASS_Q)
 
 #ifndef __CUDACC_RTC__
@@ -100,32 +100,32 @@ REP_HD uint64_t rep_bits_pack(const uint8_t seen[64]) {
 #define REP_NEW(type, n) ((type *)calloc((n) > 0 ? (size_t)(n) : 1, sizeof(type)))
 
 // Appends the array whose pointer is member `field` of *x, unless it is NULL.
-#define REP_ADD(list, count, x, X, field, items, own)                                                  \
-  do {                                                                                                 \
-    if ((x)->field) {                                                                                  \
-      (list)[count].offset = offsetof(struct X, field);                                                \
-      (list)[count].bytes = (size_t)(items) * sizeof *(x)->field;                                      \
-      (list)[(count)++].owned = own;                                                                   \
-    }                                                                                                  \
+#define REP_ADD(list, count, x, X, field, items, own) \
+  do { \
+    if ((x)->field) { \
+      (list)[count].offset = offsetof(struct X, field); \
+      (list)[count].bytes = (size_t)(items) * sizeof *(x)->field; \
+      (list)[(count)++].owned = own; \
+    } \
   } while (0)
 
-#define REP_ARRAYS(X)                                                                                  \
-  static inline size_t X##_bytes(const struct X *x) {                                                  \
-    struct rep_array list[REP_ARRAYS_MAX];                                                             \
-    size_t bytes = 0;                                                                                  \
-    for (int i = 0, n = X##_arrays(x, list); i < n; i++)                                               \
-      bytes += list[i].bytes;                                                                          \
-    return bytes;                                                                                      \
-  }                                                                                                    \
-  static inline void X##_free(struct X *x) {                                                           \
-    struct rep_array list[REP_ARRAYS_MAX];                                                             \
-    for (int i = 0, n = X##_arrays(x, list); i < n; i++) {                                             \
-      void *array;                                                                                     \
-      memcpy(&array, (char *)x + list[i].offset, sizeof array);                                        \
-      if (list[i].owned)                                                                               \
-        free(array);                                                                                   \
-    }                                                                                                  \
-    memset(x, 0, sizeof *x);                                                                           \
+#define REP_ARRAYS(X) \
+  static inline size_t X##_bytes(const struct X *x) { \
+    struct rep_array list[REP_ARRAYS_MAX]; \
+    size_t bytes = 0; \
+    for (int i = 0, n = X##_arrays(x, list); i < n; i++) \
+      bytes += list[i].bytes; \
+    return bytes; \
+  } \
+  static inline void X##_free(struct X *x) { \
+    struct rep_array list[REP_ARRAYS_MAX]; \
+    for (int i = 0, n = X##_arrays(x, list); i < n; i++) { \
+      void *array; \
+      memcpy(&array, (char *)x + list[i].offset, sizeof array); \
+      if (list[i].owned) \
+        free(array); \
+    } \
+    memset(x, 0, sizeof *x); \
   }
 #endif
 #endif
