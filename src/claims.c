@@ -121,6 +121,8 @@ int claims_load(const char *path, struct claim **claims, size_t *n, char *err, s
     int fields = 0;
     for (; at && fields < FIELDS; fields++)
       field[fields] = strsep(&at, "\t");
+    if (!strcmp(field[0], "id"))
+      continue; // the header
     char why[1200] = "";
     struct claim *all = realloc(*claims, (*n + 1) * sizeof *all);
     if (all)
@@ -129,8 +131,6 @@ int claims_load(const char *path, struct claim **claims, size_t *n, char *err, s
       snprintf(why, sizeof why, "out of memory");
     else if (fields != FIELDS || at)
       snprintf(why, sizeof why, "%d fields separated by tabs are wanted", (int)FIELDS);
-    else if (!strcmp(field[0], "id"))
-      continue; // the header
     else if (!parse_claim(&all[*n], field, why, sizeof why))
       (*n)++;
     if (*why) {
