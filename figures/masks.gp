@@ -4,7 +4,7 @@
 W = 12.5; H = 2.3 + 12 * 1.02
 load "figures/style.gp"
 NAMES = meta("xnames"); N = words(NAMES); SERIES = meta("series"); DRAWN = meta("drawn all")
-if (strlen(DRAWN) == 0) { stop("nothing was measured"); exit status 1 }
+if (strlen(DRAWN) == 0) { x = stop("nothing was measured"); exit status 1 }
 MAX = top_of("all"); K = MAX < 2 ? 1000.0 : 1.0
 # Kernels with the given status at mask i, as words.
 with_status(i, s) = system("awk -v i=".i." -v s=".s." '/^# / { k = $3 } NF > 5 && $1 == i && $5 == s { printf \"%s \", k }' '".dat."'")

@@ -11,7 +11,7 @@ H = TOP + BOTTOM + ROWS * (PANEL_H + GUTTER)
 load "figures/style.gp"
 
 do for [p in PANELS] {
-  if (meta("drawn ".p) eq "") { stop("nothing was measured for panel ".p); exit status 1 } }
+  if (meta("drawn ".p) eq "") { x = stop("nothing was measured for panel ".p); exit status 1 } }
 
 MAX = 0
 do for [p in PANELS] { t = top_of(p); if (t > MAX) { MAX = t } }
@@ -47,8 +47,8 @@ do for [i = 1:NP] {
   set bmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
   set label 1 sprintf(FORMAT eq "dumb" ? "(%s) %s" : "{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.09 left font F.",".(COLS > 2 ? "6.5" : strlen(TITLE(P)) > 26 ? "6.8" : "7.5")
   set label 2 MODE(P)." ".word(meta("shape ".P), 1) at graph 1, graph 1.09 right font F.",".(COLS > 2 ? "5.5" : "6") tc rgb GREY
-  absent = meta("absent ".P)
-  set label 3 (strlen(absent) > 0 ? "unsupported: ".absent : "") at graph 0.015, graph 0.965 left \
+  u = meta("unsupported ".P); f = meta("failed ".P)
+  set label 3 (strlen(u) ? "unsupported: ".u."  " : "").(strlen(f) ? "failed: ".f : "") at graph 0.015, graph 0.965 left \
     font F.",5.5" tc rgb GREY noenhanced
   set format y (COL == 0 ? (Y eq "rate" ? "%g" : "%.2g") : "")
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }

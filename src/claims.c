@@ -58,7 +58,8 @@ static int parse_claim(struct claim *c, char *field[FIELDS], char *err, size_t e
   static const char *const tests = "ratio value spread vary slope reach share";
   if (!one_of(field[1], "gpu gpus any") || !one_of(field[3], tests) ||
       !one_of(field[8], "min median max wins")) {
-    snprintf(err, err_size, "needs is gpu, gpus or any; test is one of: %s; reduce is min, median, max or wins",
+    snprintf(err, err_size,
+             "needs is gpu, gpus or any; test is one of: %s; reduce is min, median, max or wins",
              tests);
     return -1;
   }
@@ -76,8 +77,9 @@ static int parse_claim(struct claim *c, char *field[FIELDS], char *err, size_t e
   if (share)
     snprintf(c->share, sizeof c->share, "%s", field[4]);
   if (one_of(c->test, "vary slope reach")) {
-    if (!select_is_column(field[6])) {
-      snprintf(err, err_size, "'%s' (against) must name a column for the test %s", field[6], c->test);
+    if (!filter_is_column(field[6])) {
+      snprintf(err, err_size, "'%s' (against) must name a column for the test %s", field[6],
+               c->test);
       return -1;
     }
     snprintf(c->over, sizeof c->over, "%s", field[6]);
@@ -97,8 +99,8 @@ static int parse_claim(struct claim *c, char *field[FIELDS], char *err, size_t e
     return -1;
   }
   snprintf(c->relation, sizeof c->relation, "%s of %s%s%s, %s%s%s%s%s%s in %s", c->reduce, c->test,
-           *field[4] ? " " : "", field[4], field[5], *field[6] ? (*c->over ? " over " : " / ") : "", field[6],
-           *field[7] ? " (" : "", field[7], *field[7] ? ")" : "", field[9]);
+           *field[4] ? " " : "", field[4], field[5], *field[6] ? (*c->over ? " over " : " / ") : "",
+           field[6], *field[7] ? " (" : "", field[7], *field[7] ? ")" : "", field[9]);
   return 0;
 }
 
@@ -180,18 +182,21 @@ static bool agree(const struct claim *c, const struct measured *a, const struct 
   char x[ROW_REASON], y[ROW_REASON];
   for (int i = 0; select_key[i]; i++) {
     const char *k = select_key[i];
-    if (!strcmp(k, c->over) || (c->against.n && (filter_mentions(&c->of, k) || filter_mentions(&c->against, k))))
+    if (!strcmp(k, c->over) ||
+        (c->against.n && (filter_mentions(&c->of, k) || filter_mentions(&c->against, k))))
       continue;
     // What a mask alone decides goes with the mask; what a draw decides is not a variable.
     const bool of_mask = one_of(k, "window block ratio histogram");
-    if (of_mask && c->against.n && (filter_mentions(&c->of, "mask") || filter_mentions(&c->against, "mask")))
+    if (of_mask && c->against.n &&
+        (filter_mentions(&c->of, "mask") || filter_mentions(&c->against, "mask")))
       continue;
     if (!strcmp(k, "window") && !strcmp(a->row->mask, "global_sliding_window"))
       continue;
     // The histogram goes with the length (study 2.3).
-    if (!strcmp(k, "histogram") && (!strcmp(c->over, "seqlen") || filter_mentions(&c->of, "seqlen")))
+    if (!strcmp(k, "histogram") &&
+        (!strcmp(c->over, "seqlen") || filter_mentions(&c->of, "seqlen")))
       continue;
-    if (strcmp(select_text(a->row, k, x, sizeof x), select_text(b->row, k, y, sizeof y)) != 0)
+    if (strcmp(filter_text(a->row, k, x, sizeof x), filter_text(b->row, k, y, sizeof y)) != 0)
       return false;
   }
   return true;
@@ -199,12 +204,14 @@ static bool agree(const struct claim *c, const struct measured *a, const struct 
 
 static double along(const struct claim *c, const struct measured *p) {
   char text[ROW_REASON];
-  return strtod(select_text(p->row, c->over, text, sizeof text), NULL);
+  return strtod(filter_text(p->row, c->over, text, sizeof text), NULL);
 }
 
 // One value for the points p[i] of one group: those that agree with the group's first.
-static double group_value(const struct claim *c, const struct measured *p, const size_t *member, size_t n) {
-  double low = INFINITY, high = -INFINITY, sx = 0, sy = 0, sxx = 0, sxy = 0, ok = -INFINITY, tried = -INFINITY;
+static double group_value(const struct claim *c, const struct measured *p, const size_t *member,
+                          size_t n) {
+  double low = INFINITY, high = -INFINITY, sx = 0, sy = 0, sxx = 0, sxy = 0, ok = -INFINITY,
+         tried = -INFINITY;
   size_t m = 0;
   for (size_t i = 0; i < n; i++) {
     const struct measured *q = &p[member[i]];
@@ -232,7 +239,8 @@ static double group_value(const struct claim *c, const struct measured *p, const
   return m > 2 ? ((double)m * sxy - sx * sy) / ((double)m * sxx - sx * sx) : NAN;
 }
 
-static void collect_groups(const struct claim *c, const struct measured *p, size_t n, struct list *l) {
+static void collect_groups(const struct claim *c, const struct measured *p, size_t n,
+                           struct list *l) {
   bool *done = calloc(n + 1, sizeof *done);
   size_t *member = calloc(n + 1, sizeof *member);
   l->failed |= !done || !member;
@@ -282,8 +290,8 @@ static void collect(const struct claim *c, const struct row *rows, size_t n, str
 }
 
 static void describe(const struct row *r, char *buf, size_t size) {
-  size_t at = (size_t)snprintf(buf, size, "%.40s %.12s %.30s %g:%g S=%g", r->kernel, r->pass, r->mask,
-                               r->heads_q, r->heads_kv, r->seqlen);
+  size_t at = (size_t)snprintf(buf, size, "%.40s %.12s %.30s %g:%g S=%g", r->kernel, r->pass,
+                               r->mask, r->heads_q, r->heads_kv, r->seqlen);
   if (!isnan(r->ratio) && r->ratio > 0 && at < size)
     at += (size_t)snprintf(buf + at, size - at, " block %g ratio %g", r->block, r->ratio);
   if (*r->cp && at < size)
@@ -309,7 +317,8 @@ struct claim_result claim_check(const struct claim *c, const struct row *rows, s
   size_t m = 0;
   bool device = false;
   for (size_t i = 0; i < n; i++)
-    device |= !strcmp(rows[i].status, "ok") && *rows[i].engine && strcmp(rows[i].engine, "cpu") != 0;
+    device |=
+        !strcmp(rows[i].status, "ok") && *rows[i].engine && strcmp(rows[i].engine, "cpu") != 0;
   for (size_t i = 0; use && i < n; i++)
     if (is_evidence(c, &rows[i], device))
       use[m++] = rows[i];
@@ -319,7 +328,8 @@ struct claim_result claim_check(const struct claim *c, const struct row *rows, s
   if (!use || l.failed) {
     snprintf(result.at, sizeof result.at, "out of memory");
   } else if (!device && strcmp(c->needs, "any") != 0) {
-    snprintf(result.at, sizeof result.at, "needs %s", !strcmp(c->needs, "gpus") ? "several GPUs" : "a GPU");
+    snprintf(result.at, sizeof result.at, "needs %s",
+             !strcmp(c->needs, "gpus") ? "several GPUs" : "a GPU");
   } else if (result.n < c->least) {
     snprintf(result.at, sizeof result.at, "%d of %d values; run %s", result.n, c->least, c->exp);
   } else {
@@ -331,7 +341,7 @@ struct claim_result claim_check(const struct claim *c, const struct row *rows, s
         best = i;
     }
     const bool extreme = max || !strcmp(c->reduce, "min");
-    result.value = extreme                       ? l.value[best]
+    result.value = extreme                      ? l.value[best]
                    : !strcmp(c->reduce, "wins") ? (double)wins / (double)l.n
                                                 : stats_median(l.value, l.n);
     result.verdict = result.value >= c->low && result.value <= c->high ? CLAIM_HOLDS : CLAIM_FAILS;

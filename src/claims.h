@@ -12,25 +12,25 @@ enum claim_verdict { CLAIM_HOLDS, CLAIM_FAILS, CLAIM_NOT_MEASURED };
 // One line of claims.tsv: `reduce` over the values of `test` lies within [low, high].
 struct claim {
   char id[8];
-  char needs[8];    // gpu: rows of device engines only; gpus: of several ranks too; any
-  char exp[64];     // experiments that measure it, for people
-  char test[16];    // ratio value spread vary slope reach share
+  char needs[8]; // gpu: rows of device engines only; gpus: of several ranks too; any
+  char exp[64];  // experiments that measure it, for people
+  char test[16]; // ratio value spread vary slope reach share
   struct filter of, against, where;
-  char over[FILTER_TEXT]; // vary, slope, reach: along which column
+  char over[FILTER_TEXT];  // vary, slope, reach: along which column
   char share[FILTER_TEXT]; // share: of which status
   struct quantity quantity;
-  char reduce[8];   // min median max wins
-  double low, high; // -inf, inf: open
-  int least;        // values that a verdict needs
+  char reduce[8];     // min median max wins
+  double low, high;   // -inf, inf: open
+  int least;          // values that a verdict needs
   char relation[400]; // the line as readers see it
   char sentence[400];
 };
 
 struct claim_result {
   enum claim_verdict verdict;
-  double value;  // NaN when not measured
-  int n;         // values it was reduced from
-  char at[160];  // min, max: the point it is from; not measured: what is missing
+  double value; // NaN when not measured
+  int n;        // values it was reduced from
+  char at[160]; // min, max: the point it is from; not measured: what is missing
 };
 
 // 0, or -1 with a sentence in err that names file and line. *claims is for free().

@@ -60,8 +60,8 @@ static void expect(const char *fields, const struct row *rows, size_t n, enum cl
   const struct claim c = make_claim(fields);
   const struct claim_result r = claim_check(&c, rows, n);
   if (r.verdict != verdict || !(isnan(value) ? isnan(r.value) : fabs(r.value - value) <= 1e-9))
-    fail_msg("%s: %s, %g (n = %d; %s); expected %s, %g", fields, claim_verdict_name(r.verdict), r.value, r.n,
-             r.at, claim_verdict_name(verdict), value);
+    fail_msg("%s: %s, %g (n = %d; %s); expected %s, %g", fields, claim_verdict_name(r.verdict),
+             r.value, r.n, r.at, claim_verdict_name(verdict), value);
 }
 
 static void ratios_pair_points_that_agree(void **state) {
@@ -73,10 +73,12 @@ static void ratios_pair_points_that_agree(void **state) {
   expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|-|max|..3.5|2", rows, n, CLAIM_FAILS, 4);
   expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|-|median|3..3|2", rows, n, CLAIM_HOLDS, 3);
   expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|-|wins|1..1|2", rows, n, CLAIM_HOLDS, 1);
-  expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|seqlen>=2K|min|4..4|1", rows, n, CLAIM_HOLDS, 4);
+  expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|seqlen>=2K|min|4..4|1", rows, n, CLAIM_HOLDS,
+         4);
   expect("gpu|x|ratio|tflop_s|kernel=fa3|kernel=fa2|-|min|1..|3", rows, n, CLAIM_NOT_MEASURED, NAN);
   expect("gpu|x|ratio|tflop_s|pass=bwd|pass=fwd|-|min|..1|1", rows, n, CLAIM_HOLDS, 1.0 / 8);
-  expect("gpu|x|ratio|tflop_s|seqlen=2K|seqlen=1K|kernel=fa3|min|1..|1", rows, n, CLAIM_HOLDS, 8.0 / 6);
+  expect("gpu|x|ratio|tflop_s|seqlen=2K|seqlen=1K|kernel=fa3|min|1..|1", rows, n, CLAIM_HOLDS,
+         8.0 / 6);
 }
 
 static void other_tests_give_their_values(void **state) {
@@ -133,16 +135,16 @@ static void single_and_parallel_rows_are_kept_apart(void **state) {
 
 static void bad_lines_are_told_by_number(void **state) {
   static const char *const lines[] = {
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1\t1\ts\n",          // bound
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t..\t1\ts\n",         // no bound at all
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\t-\t-\tmin\t1..\t1\ts\n",                 // against whom
-      "C1\tgpu\tx\tratio\tspeed\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n",          // quantity
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa8\tkernel=fa2\t-\tmin\t1..\t1\ts\n",        // kernel
-      "C1\tmoon\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n",       // place
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmean\t1..\t1\ts\n",       // reduce
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t0\ts\n",        // least
-      "C1\tgpu\tx\tslope\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n",        // column
-      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\n",              // fields
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1\t1\ts\n",    // bound
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t..\t1\ts\n",   // no bound at all
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\t-\t-\tmin\t1..\t1\ts\n",           // against whom
+      "C1\tgpu\tx\tratio\tspeed\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n",    // quantity
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa8\tkernel=fa2\t-\tmin\t1..\t1\ts\n",  // kernel
+      "C1\tmoon\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n", // place
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmean\t1..\t1\ts\n", // reduce
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t0\ts\n",  // least
+      "C1\tgpu\tx\tslope\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\t1\ts\n",  // column
+      "C1\tgpu\tx\tratio\ttflop_s\tkernel=fa3\tkernel=fa2\t-\tmin\t1..\n",        // fields
   };
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
     char path[] = "/tmp/claims_test.XXXXXX", err[2048] = "";

@@ -13,10 +13,11 @@
 #include "table.h"
 
 static void usage(FILE *out) {
-  fprintf(out,
-          "usage: longca claims FILE... [--claims experiments/claims.tsv] [--format F] [--only ID]\n\n"
-          "Prints HOLDS, FAILS or NOT MEASURED with the numbers. --format: %s\n",
-          table_formats());
+  fprintf(
+      out,
+      "usage: longca claims FILE... [--claims experiments/claims.tsv] [--format F] [--only ID]\n\n"
+      "Prints HOLDS, FAILS or NOT MEASURED with the numbers. --format: %s\n",
+      table_formats());
 }
 
 static int bad(const char *message) {
@@ -52,10 +53,12 @@ static void print_text(const struct claim *c, size_t n, const struct row *rows, 
 }
 
 static void print_table(const struct claim *c, size_t n, const struct row *rows, size_t n_rows,
-                        const char *only, int tally[3], enum table_format format, const char *caption) {
+                        const char *only, int tally[3], enum table_format format,
+                        const char *caption) {
   struct table t = table_new(6);
   t.caption = caption;
-  static const char *const head[] = {"claim", "verdict", "the paper says", "confirmed by", "measured", "needs"};
+  static const char *const head[] = {"claim",        "verdict",  "the paper says",
+                                     "confirmed by", "measured", "needs"};
   for (int i = 0; i < 6; i++)
     table_add(&t, "%s", head[i]);
   for (size_t i = 0, j; i < n; i = j) {
@@ -102,7 +105,8 @@ int cmd_claims(int argc, char **argv) {
     if (c == 'o')
       only = optarg;
     if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
-      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg, table_formats());
+      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg,
+               table_formats());
       return bad(err);
     }
   }
@@ -117,8 +121,8 @@ int cmd_claims(int argc, char **argv) {
     known |= only && !strcmp(only, claims[i].id);
   int status = 0;
   if (!known) {
-    snprintf(err, sizeof err, "unknown claim '%.20s'; %s has %s to %s", only, path, n ? claims[0].id : "none",
-             n ? claims[n - 1].id : "none");
+    snprintf(err, sizeof err, "unknown claim '%.20s'; %s has %s to %s", only, path,
+             n ? claims[0].id : "none", n ? claims[n - 1].id : "none");
     status = bad(err);
   }
   for (int i = optind; i < argc && !status; i++) {
@@ -130,8 +134,8 @@ int cmd_claims(int argc, char **argv) {
     }
     int tally[3] = {0, 0, 0};
     char caption[300];
-    snprintf(caption, sizeof caption, "%.90s, profile %.40s: %zu rows of %.120s", m ? rows[0].machine : "?",
-             m ? rows[0].profile : "?", m, argv[i]);
+    snprintf(caption, sizeof caption, "%.90s, profile %.40s: %zu rows of %.120s",
+             m ? rows[0].machine : "?", m ? rows[0].profile : "?", m, argv[i]);
     if (format == TABLE_TEXT) {
       printf("%s%s\n\n", i > optind ? "\n" : "", caption);
       print_text(claims, n, rows, m, only, tally);

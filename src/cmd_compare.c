@@ -14,11 +14,13 @@
 #include "table.h"
 
 static void usage(FILE *out) {
-  fprintf(out,
-          "usage: longca compare A.csv B.csv [--where FILTER]... [--tolerance PERCENT] [--format F]\n\n"
-          "Says of every point in both files whether B is FASTER or SLOWER than A, the SAME within the\n"
-          "tolerance (2 %%), or UNCLEAR. Exit code 1 when a point is SLOWER. --format: %s\n",
-          table_formats());
+  fprintf(
+      out,
+      "usage: longca compare A.csv B.csv [--where FILTER]... [--tolerance PERCENT] [--format F]\n\n"
+      "Says of every point in both files whether B is FASTER or SLOWER than A, the SAME within "
+      "the\n"
+      "tolerance (2 %%), or UNCLEAR. Exit code 1 when a point is SLOWER. --format: %s\n",
+      table_formats());
 }
 
 static int bad(const char *message) {
@@ -33,10 +35,11 @@ static bool same_point(const struct row *a, const struct row *b) {
   char x[ROW_REASON], y[ROW_REASON];
   for (int i = 0; select_key[i]; i++)
     if (strcmp(select_key[i], "machine") != 0 && strcmp(select_key[i], "profile") != 0 &&
-        strcmp(select_text(a, select_key[i], x, sizeof x), select_text(b, select_key[i], y, sizeof y)) != 0)
+        strcmp(filter_text(a, select_key[i], x, sizeof x),
+               filter_text(b, select_key[i], y, sizeof y)) != 0)
       return false;
-  return !strcmp(select_text(a, "draw", x, sizeof x), select_text(b, "draw", y, sizeof y)) &&
-         !strcmp(select_text(a, "place", x, sizeof x), select_text(b, "place", y, sizeof y));
+  return !strcmp(filter_text(a, "draw", x, sizeof x), filter_text(b, "draw", y, sizeof y)) &&
+         !strcmp(filter_text(a, "place", x, sizeof x), filter_text(b, "place", y, sizeof y));
 }
 
 static void add_time(struct table *t, const struct row *r) {
@@ -48,8 +51,8 @@ static void add_time(struct table *t, const struct row *r) {
     table_add(t, "%.4g [%.4g, %.4g]", r->time_us, r->time_us_low, r->time_us_high);
 }
 
-static void compare(const struct row *a, size_t na, const struct row *b, size_t nb, const struct filter *where,
-                    double tolerance, struct table *t, int tally[5]) {
+static void compare(const struct row *a, size_t na, const struct row *b, size_t nb,
+                    const struct filter *where, double tolerance, struct table *t, int tally[5]) {
   for (size_t i = 0; i < na; i++) {
     const struct row *p = &a[i], *q = NULL;
     if (!filter_match(where, p))
@@ -74,7 +77,7 @@ static void compare(const struct row *a, size_t na, const struct row *b, size_t 
     table_add(t, "%g:%g", p->heads_q, p->heads_kv);
     table_add(t, "%g", p->seqlen);
     char draw[ROW_REASON];
-    table_add(t, "%s", select_text(p, "draw", draw, sizeof draw));
+    table_add(t, "%s", filter_text(p, "draw", draw, sizeof draw));
     add_time(t, p);
     add_time(t, q);
     if (ok)
@@ -110,7 +113,8 @@ int cmd_compare(int argc, char **argv) {
     if (*end || !(tolerance >= 0))
       return bad("--tolerance is a percentage, such as 2");
     if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
-      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg, table_formats());
+      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg,
+               table_formats());
       return bad(err);
     }
   }
@@ -124,7 +128,7 @@ int cmd_compare(int argc, char **argv) {
     return bad(err);
   }
   struct table t = table_new(10);
-  static const char *const head[] = {"mask", "kernel",     "pass",       "heads",   "seqlen",
+  static const char *const head[] = {"mask", "kernel",     "pass",       "heads",    "seqlen",
                                      "draw", "A: time_us", "B: time_us", "A over B", "B is"};
   for (int i = 0; i < 10; i++)
     table_add(&t, "%s", head[i]);
@@ -134,8 +138,9 @@ int cmd_compare(int argc, char **argv) {
   if (any)
     table_print(&t, (enum table_format)format, stdout);
   fprintf(format == TABLE_TEXT && any ? stdout : stderr,
-          "\n%d FASTER, %d SLOWER, %d SAME, %d UNCLEAR; %d points of A are not in B\n", tally[STATS_FASTER],
-          tally[STATS_SLOWER], tally[STATS_SAME], tally[STATS_UNCLEAR], tally[4]);
+          "\n%d FASTER, %d SLOWER, %d SAME, %d UNCLEAR; %d points of A are not in B\n",
+          tally[STATS_FASTER], tally[STATS_SLOWER], tally[STATS_SAME], tally[STATS_UNCLEAR],
+          tally[4]);
   table_free(&t);
   free(a);
   free(b);

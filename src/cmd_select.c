@@ -1,263 +1,22 @@
 // cmd_select.c -- `longca select`: rows to the block file that a figure is drawn from (style B.4).
-//
-// A block file is plain text for gnuplot and for readers: lines "#key value" about the whole, then a
-// block "# PANEL SERIES |" for each curve, two blank lines between blocks, rows
-//     x  y  low  high  status  ok/draws
-// A point without a value has y = nan, which breaks the line there; its status says why. Text on the
-// x axis (masks) is numbered from 1 in the order of "#xnames". The figure does no arithmetic.
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cmd.h"
-#include "select.h"
-
-enum { KEYS = 4, NAME = 160 };
-
-struct request {
-  struct filter where;
-  const char *wishes[8], *panel_text, *series, *x;
-  char panel[KEYS][FILTER_TEXT];
-  int n_wishes, n_panel;
-  struct quantity y;
-};
+#include "blocks.h"
 
 static void usage(FILE *out) {
-  fputs("usage: longca select FILE... --series COLUMN --x COLUMN --y QUANTITY [--panel COLUMN,...]\n"
-        "                     [--where FILTER]... [--at COLUMN=VALUE]...\n\n"
-        "Writes the block file that a figure is drawn from: a block for each panel and series.\n"
-        "  --where  rows to take: \"mask=full,causal pass=fwd seqlen>=4K\"; may be repeated\n"
-        "  --at     rows with this value or, when there are none, with the value most rows have\n"
-        "  --y      a column of numbers, or scaled: peak_mem_bytes/1e9\n"
-        "Exit code 1 when nothing was measured that could be drawn.\n",
-        out);
-}
-
-// A point with its names: where it is drawn.
-struct place {
-  char panel[NAME], series[FILTER_TEXT], x[FILTER_TEXT];
-  const struct measured *point;
-};
-
-static const struct request *sort_request; // qsort has no context
-
-static int compare_panels(const char *a, const char *b) {
-  char x[NAME], y[NAME], *save_x, *save_y;
-  snprintf(x, sizeof x, "%s", a);
-  snprintf(y, sizeof y, "%s", b);
-  const char *p = strtok_r(x, "/", &save_x), *q = strtok_r(y, "/", &save_y);
-  for (int i = 0; p && q && i < sort_request->n_panel; i++) {
-    const int d = select_order(sort_request->panel[i], p, q);
-    if (d)
-      return d;
-    p = strtok_r(NULL, "/", &save_x);
-    q = strtok_r(NULL, "/", &save_y);
-  }
-  return strcmp(a, b);
-}
-
-static int by_place(const void *a, const void *b) {
-  const struct place *p = a, *q = b;
-  int d = compare_panels(p->panel, q->panel);
-  d = d ? d : select_order(sort_request->series, p->series, q->series);
-  return d ? d : select_order(sort_request->x, p->x, q->x);
-}
-
-static void name_place(struct place *p, const struct request *r) {
-  char value[ROW_REASON];
-  size_t at = 0;
-  for (int i = 0; i < r->n_panel; i++)
-    at += (size_t)snprintf(p->panel + at, sizeof p->panel - at, "%s%.30s", i ? "/" : "",
-                           select_text(p->point->row, r->panel[i], value, sizeof value));
-  if (!r->n_panel)
-    snprintf(p->panel, sizeof p->panel, "all");
-  snprintf(p->series, sizeof p->series, "%.40s",
-           select_text(p->point->row, r->series, value, sizeof value));
-  snprintf(p->x, sizeof p->x, "%.40s", select_text(p->point->row, r->x, value, sizeof value));
-}
-
-// A sorted set of words: the values of one column.
-struct names {
-  char text[64][NAME];
-  int n;
-};
-
-static void names_add(struct names *s, const char *column, const char *text) {
-  int i = 0, d = 1;
-  while (i < s->n && (d = *column == '/' ? compare_panels(s->text[i], text)
-                                         : select_order(column, s->text[i], text)) < 0)
-    i++;
-  if (!*text || !d || s->n == 64)
-    return;
-  memmove(s->text[i + 1], s->text[i], (size_t)(s->n++ - i) * NAME);
-  snprintf(s->text[i], NAME, "%s", text);
-}
-
-// "#key a b c": the values that a column has ("/": the panels); of times only the days.
-static void print_values(const char *key, const struct place *places, size_t n, const char *column) {
-  struct names names = {.n = 0};
-  char value[ROW_REASON];
-  for (size_t i = 0; i < n; i++) {
-    const char *text = *column == '/' ? places[i].panel
-                                      : select_text(places[i].point->row, column, value, sizeof value);
-    if (!strcmp(column, "utc"))
-      value[10] = 0;
-    names_add(&names, column, text);
-  }
-  printf("#%s", key);
-  for (int i = 0; i < names.n; i++)
-    printf(" %s", names.text[i]);
-  putchar('\n');
-}
-
-// Kernels are labelled with what they are made of: "fa2 (band)".
-static void print_labels(const struct place *places, size_t n, const char *series) {
-  for (size_t i = 0; i < n; i++) {
-    const struct row *row = places[i].point->row;
-    size_t first = 0, made = i;
-    while (strcmp(places[first].series, places[i].series) != 0)
-      first++;
-    if (first < i)
-      continue;
-    for (size_t j = i; j < n && !*places[made].point->row->rep; j++)
-      if (!strcmp(places[j].series, places[i].series))
-        made = j;
-    row = places[made].point->row;
-    const bool known = !strcmp(series, "kernel") && *row->rep && strcmp(row->rep, "none") != 0;
-    printf("#label %s %s", places[i].series, places[i].series);
-    printf(known ? " (%s)\n" : "\n", row->rep);
-  }
-}
-
-static void print_blocks(const struct place *places, size_t n, const char *x_column) {
-  const struct row_column *c = row_find_column(x_column);
-  const bool x_text = !c || c->text;
-  struct names names = {.n = 0};
-  for (size_t i = 0; x_text && i < n; i++)
-    names_add(&names, x_column, places[i].x);
-  for (size_t i = 0; i < n; i++) {
-    const struct place *p = &places[i];
-    if (!i || strcmp(p->panel, p[-1].panel) != 0 || strcmp(p->series, p[-1].series) != 0)
-      printf("\n\n# %s %s |\n", p->panel, p->series);
-    int at = 0;
-    while (at < names.n && strcmp(names.text[at], p->x) != 0)
-      at++;
-    if (x_text)
-      printf("%d", at + 1);
-    else
-      printf("%s", p->x);
-    printf(" %.6g %.6g %.6g %s %d/%d", p->point->y, p->point->low, p->point->high, p->point->row->status,
-           p->point->ok, p->point->draws);
-    printf(x_text ? " %s\n" : "\n", p->x);
-  }
-}
-
-// What a panel holds: "#shape" its heads and type, "#drawn" the series with a value, "#absent" those
-// without any, and a "#reason" for each series that lacks points.
-static void print_panels(const struct place *places, size_t n) {
-  for (size_t i = 0, end; i < n; i = end) {
-    const char *panel = places[i].panel;
-    const struct row *r = places[i].point->row;
-    for (end = i; end < n && !strcmp(places[end].panel, panel); end++) {
-    }
-    printf("#shape %s %g:%g heads, d %g, %s\n", panel, r->heads_q, r->heads_kv, r->dim, r->dtype);
-    for (int drawn = 1; drawn >= 0; drawn--) {
-      printf("#%s %s", drawn ? "drawn" : "absent", panel);
-      for (size_t j = i, k; j < end; j = k) {
-        int ok = 0;
-        for (k = j; k < end && !strcmp(places[j].series, places[k].series); k++)
-          ok |= !isnan(places[k].point->y);
-        if (ok == drawn)
-          printf(" %s", places[j].series);
-      }
-      putchar('\n');
-    }
-    for (size_t j = i; j < end; j++)
-      if (*places[j].point->row->reason &&
-          (j + 1 == end || strcmp(places[j].series, places[j + 1].series) != 0))
-        printf("#reason %s %s %s: %s\n", panel, places[j].series, places[j].point->row->status,
-               places[j].point->row->reason);
-  }
-}
-
-static size_t same_heads(const struct place *places, size_t n, const struct place *p) {
-  size_t count = 0;
-  for (size_t i = 0; i < n; i++)
-    count += !strcmp(places[i].panel, p->panel) && places[i].point->row->heads_q == p->point->row->heads_q &&
-             places[i].point->row->heads_kv == p->point->row->heads_kv;
-  return count;
-}
-
-// A panel shows one number of heads: the one with the most points, the larger if several. (Tables and
-// figures that share a file of rows measure other numbers, too.) Returns how many places are left.
-static size_t keep_one_shape(struct place *places, size_t n) {
-  bool *drop = calloc(n + 1, sizeof *drop);
-  size_t kept = 0;
-  for (size_t i = 0; drop && i < n; i++)
-    for (size_t j = 0; j < n && !drop[i]; j++) {
-      const struct row *a = places[i].point->row, *b = places[j].point->row;
-      if (strcmp(places[i].panel, places[j].panel) != 0 ||
-          (a->heads_q == b->heads_q && a->heads_kv == b->heads_kv))
-        continue;
-      const size_t mine = same_heads(places, n, &places[i]), theirs = same_heads(places, n, &places[j]);
-      drop[i] = theirs > mine || (theirs == mine && b->heads_q * 1e6 + b->heads_kv > a->heads_q * 1e6 + a->heads_kv);
-    }
-  for (size_t i = 0; drop && i < n; i++)
-    if (!drop[i])
-      places[kept++] = places[i];
-  free(drop);
-  return kept;
-}
-
-static double smallest(const struct place *places, size_t n) {
-  double low = INFINITY;
-  for (size_t i = 0; i < n; i++)
-    low = fmin(low, places[i].point->y); // fmin passes over NaN
-  return low;
-}
-
-static int print_block_file(struct row *rows, size_t n, const struct request *r) {
-  struct measured *points = NULL;
-  size_t m = 0, ok = 0;
-  if (select_points(rows, n, &r->where, &r->y, &points, &m)) {
-    fputs("longca select: out of memory\n", stderr);
-    return 1;
-  }
-  struct place *places = calloc(m + 1, sizeof *places);
-  for (size_t i = 0; places && i < m; i++) {
-    places[i].point = &points[i];
-    name_place(&places[i], r);
-    ok += !isnan(points[i].y);
-  }
-  const size_t matched = m;
-  m = places ? keep_one_shape(places, m) : 0;
-  if (places && ok) {
-    sort_request = r;
-    qsort(places, m, sizeof *places, by_place);
-    static const char *const keys[] = {"machine", "profile", "commit", "utc",    "mask", "seqlen", "heads_q",
-                                       "heads_kv", "dim",    "dtype",  "block", "ratio", NULL};
-    printf("#y %s\n#x %s\n", r->y.column, r->x);
-    printf("#low %.6g\n", smallest(places, m));
-    puts("#bars 95 % interval of the median by exact ranks; over several draws, their range");
-    for (int i = 0; keys[i]; i++)
-      print_values(keys[i], places, m, keys[i]);
-    print_values("panels", places, m, "/");
-    print_values("series", places, m, r->series);
-    print_values("xnames", places, m, r->x);
-    print_labels(places, m, r->series);
-    print_panels(places, m);
-    print_blocks(places, m, r->x);
-  } else if (matched) {
-    fprintf(stderr, "longca select: %zu points match, but none has a value (%s: %s)\n", matched,
-            points[0].row->status, points[0].row->reason);
-  } else {
-    fputs("longca select: no row matches; `longca run` measures what is missing\n", stderr);
-  }
-  free(places);
-  free(points);
-  return ok ? 0 : 1;
+  fputs(
+      "usage: longca select FILE... --series COLUMN --x COLUMN --y QUANTITY [--panel COLUMN,...]\n"
+      "                     [--where FILTER]... [--at COLUMN=VALUE]...\n\n"
+      "Writes the block file that a figure is drawn from: a block for each panel and series.\n"
+      "  --where  rows to take: \"mask=full,causal pass=fwd seqlen>=4K\"; may be repeated\n"
+      "  --at     rows with this value or, when there are none, with the value most rows have\n"
+      "  --y      a column of numbers, or scaled: peak_mem_bytes/1e9\n"
+      "Exit code 1 when nothing was measured that could be drawn.\n",
+      out);
 }
 
 static int bad(const char *message) {
@@ -271,19 +30,22 @@ int cmd_select(int argc, char **argv) {
       {"panel", required_argument, NULL, 'p'}, {"series", required_argument, NULL, 's'},
       {"x", required_argument, NULL, 'x'},     {"y", required_argument, NULL, 'y'},
       {"help", no_argument, NULL, 'h'},        {0}};
-  struct request r = {.series = "kernel", .x = "seqlen", .y = {"tflop_s", 1}};
+  char *wishes[8];
+  int n_wishes = 0;
+  struct filter where = {.n = 0};
+  struct blocks r = {.series = "kernel", .x = "seqlen", .y = {"tflop_s", 1}};
   char err[1024];
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (c == 'h') {
       usage(stdout);
       return 0;
     }
-    if (c == 'w' && filter_add(&r.where, optarg, err, sizeof err))
+    if (c == 'w' && filter_add(&where, optarg, err, sizeof err))
       return bad(err);
-    if (c == 'a' && r.n_wishes == (int)(sizeof r.wishes / sizeof *r.wishes))
+    if (c == 'a' && n_wishes == (int)(sizeof wishes / sizeof *wishes))
       return bad("too many --at");
     if (c == 'a')
-      r.wishes[r.n_wishes++] = optarg;
+      wishes[n_wishes++] = optarg;
     if (c == 'y' && quantity_parse(&r.y, optarg, err, sizeof err))
       return bad(err);
     if (c == 's')
@@ -293,7 +55,7 @@ int cmd_select(int argc, char **argv) {
     char *save = NULL;
     if (c == 'p')
       for (char *name = strtok_r(optarg, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
-        if (r.n_panel == KEYS)
+        if (r.n_panel == BLOCKS_KEYS)
           return bad("--panel takes at most four columns");
         snprintf(r.panel[r.n_panel++], FILTER_TEXT, "%s", name);
       }
@@ -302,27 +64,20 @@ int cmd_select(int argc, char **argv) {
   }
   for (int i = -2; i < r.n_panel; i++) {
     const char *name = i == -2 ? r.series : i == -1 ? r.x : r.panel[i];
-    if (!select_is_column(name)) {
-      snprintf(err, sizeof err, "unknown column '%s'; `longca show --columns help` lists them", name);
+    if (!filter_is_column(name)) {
+      snprintf(err, sizeof err, "unknown column '%s'; `longca show --columns help` lists them",
+               name);
       return bad(err);
     }
   }
   if (optind == argc)
     return bad("which file of rows? (data/fresh/MACHINE/PROFILE.csv)");
   struct row *rows = NULL;
-  size_t n = 0, kept = 0;
-  if (select_read(argv + optind, argc - optind, &rows, &n, err, sizeof err))
+  size_t n = 0;
+  if (select_load(argv + optind, argc - optind, &where, wishes, n_wishes, &rows, &n, err,
+                  sizeof err))
     return bad(err);
-  for (size_t i = 0; i < n; i++)
-    if (filter_match(&r.where, &rows[i]))
-      rows[kept++] = rows[i];
-  n = kept;
-  for (int i = 0; i < r.n_wishes; i++)
-    if (select_prefer(rows, &n, r.wishes[i], err, sizeof err)) {
-      free(rows);
-      return bad(err);
-    }
-  const int status = print_block_file(rows, n, &r);
+  const int status = blocks_print(rows, n, &r);
   free(rows);
   return status;
 }

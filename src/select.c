@@ -1,4 +1,4 @@
-// select.c -- filters over rows, and the points that figures, tables and claims are made of.
+// select.c -- the points that figures, tables and claims are made of.
 //
 // Draws of one point are different masks, so their spread is the subject's, not the clock's: a point
 // of several draws shows the range of its draws, a point of one draw the interval of its median.
@@ -9,200 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../kernels/attn.h"
-#include "mask.h"
+#include "cond.h"
 #include "stats.h"
 #include "store.h"
 
-const char *const select_key[] = {"machine", "profile", "mask",     "kernel", "pass",  "dtype",
-                                  "batch",   "heads_q", "heads_kv", "dim",    "seqlen", "window",
-                                  "block",   "ratio",   "seed",     "histogram", "cp",  "transport",
-                                  "ranks",   NULL};
-
-// ---- values ---------------------------------------------------------------------------------
-
-bool select_is_column(const char *column) {
-  return !strcmp(column, "mode") || !strcmp(column, "place") || row_find_column(column);
-}
-
-const char *select_text(const struct row *row, const char *column, char *buf, size_t size) {
-  if (!strcmp(column, "mode")) {
-    snprintf(buf, size, "%s", row->heads_q == row->heads_kv ? "mha" : "gqa");
-  } else if (!strcmp(column, "place")) {
-    snprintf(buf, size, "%s", !*row->engine ? "" : !strcmp(row->engine, "cpu") ? "host" : "device");
-  } else {
-    const struct row_column *c = row_find_column(column);
-    if (!c || (!c->text && isnan(row_number(row, column))))
-      snprintf(buf, size, "%s", "");
-    else
-      row_text(row, c, buf, size);
-  }
-  return buf;
-}
-
-static int place_in(const char *const *list, const char *name) {
-  int i = 0;
-  while (list[i] && strcmp(list[i], name) != 0)
-    i++;
-  return i;
-}
-
-static int kernel_place(const char *name) {
-  int i = 0;
-  while (attn_kernels[i] && strcmp(attn_kernels[i]->name, name) != 0)
-    i++;
-  return i;
-}
-
-int select_order(const char *column, const char *a, const char *b) {
-  static const char *const passes[] = {"fwd", "bwd", NULL};
-  int d = 0;
-  if (!strcmp(column, "kernel"))
-    d = kernel_place(a) - kernel_place(b);
-  else if (!strcmp(column, "mask"))
-    d = (mask_parse(a) & 0xff) - (mask_parse(b) & 0xff);
-  else if (!strcmp(column, "pass"))
-    d = place_in(passes, a) - place_in(passes, b);
-  if (d)
-    return d;
-  char *end_a, *end_b;
-  const double x = strtod(a, &end_a), y = strtod(b, &end_b);
-  if (*a && *b && !*end_a && !*end_b && x != y)
-    return x < y ? -1 : 1;
-  return strcmp(a, b);
-}
-
-// ---- filters --------------------------------------------------------------------------------
-
-static int check_value(const char *column, const char *value, char *err, size_t err_size) {
-  if (!strcmp(column, "mask") && mask_parse(value) < 0) {
-    snprintf(err, err_size, "unknown mask '%s'; the masks are %s", value, mask_names());
-    return -1;
-  }
-  if (!strcmp(column, "kernel") && !attn_kernels[kernel_place(value)]) {
-    int at = snprintf(err, err_size, "unknown kernel '%s'; the kernels are", value);
-    for (int i = 0; attn_kernels[i]; i++)
-      if (kernel_place(attn_kernels[i]->name) == i && at < (int)err_size)
-        at += snprintf(err + at, err_size - (size_t)at, "%s %s", i ? "," : "", attn_kernels[i]->name);
-    return -1;
-  }
-  return 0;
-}
-
-// A number with an optional K or M; false when it is none.
-static bool parse_number(const char *text, double *x) {
-  char *end;
-  *x = strtod(text, &end);
-  if (end == text)
-    return false;
-  if (*end == 'K' || *end == 'M')
-    *x *= *end++ == 'K' ? 1024.0 : 1048576.0;
-  return !*end;
-}
-
-// The two classes of static masks by name (study 1.1): regular, heterogeneous.
-static bool add_class(struct filter_term *t, const char *name) {
-  const bool regular = !strcmp(name, "regular");
-  if ((!regular && strcmp(name, "heterogeneous") != 0) || t->n + 6 > FILTER_VALUES)
-    return false;
-  const int first = regular ? MASK_FULL : MASK_SHARE_QUESTION;
-  for (int kind = first; kind < first + 6; kind++)
-    snprintf(t->values[t->n++], FILTER_TEXT, "%s", mask_name((enum mask_kind)kind));
-  return true;
-}
-
-static int add_term(struct filter *f, const char *text, char *err, size_t err_size) {
-  const size_t name = strcspn(text, "=!<>");
-  const size_t op = name + strspn(text + name, "=!<>");
-  if (f->n == FILTER_TERMS) {
-    snprintf(err, err_size, "a filter has at most %d terms", (int)FILTER_TERMS);
-    return -1;
-  }
-  struct filter_term *t = &f->terms[f->n];
-  memset(t, 0, sizeof *t);
-  static const char *const ops[] = {"=", "!=", "<", "<=", ">", ">=", NULL};
-  if (name && name < sizeof t->column && op - name && op - name < sizeof t->op) {
-    memcpy(t->column, text, name);
-    memcpy(t->op, text + name, op - name);
-  }
-  if (!*t->column || !ops[place_in(ops, t->op)] || !text[op]) {
-    snprintf(err, err_size, "'%s' is not column=value (or != < <= > >=)", text);
-    return -1;
-  }
-  if (!select_is_column(t->column)) {
-    int at = snprintf(err, err_size, "unknown column '%s'; the columns are mode, place", t->column);
-    for (const struct row_column *c = row_columns; c->name && at < (int)err_size; c++)
-      at += snprintf(err + at, err_size - (size_t)at, ", %s", c->name);
-    return -1;
-  }
-  for (const char *v = text + op; *v;) {
-    const size_t size = strcspn(v, ",");
-    if (t->n == FILTER_VALUES || size >= FILTER_TEXT) {
-      snprintf(err, err_size, "'%s': at most %d values of %d characters", text, (int)FILTER_VALUES,
-               (int)FILTER_TEXT - 1);
-      return -1;
-    }
-    snprintf(t->values[t->n], FILTER_TEXT, "%.*s", (int)size, v);
-    if (!strcmp(t->column, "mask") && add_class(t, t->values[t->n])) {
-    } else if (check_value(t->column, t->values[t->n++], err, err_size)) {
-      return -1;
-    }
-    v += size + (v[size] == ',');
-  }
-  f->n++;
-  return 0;
-}
-
-int filter_add(struct filter *f, const char *text, char *err, size_t err_size) {
-  while (*text) {
-    text += strspn(text, " ;");
-    const size_t size = strcspn(text, " ;");
-    char term[1024];
-    if (size >= sizeof term) {
-      snprintf(err, err_size, "a filter term is at most %zu characters long", sizeof term - 1);
-      return -1;
-    }
-    snprintf(term, sizeof term, "%.*s", (int)size, text);
-    if (size && add_term(f, term, err, err_size))
-      return -1;
-    text += size;
-  }
-  return 0;
-}
-
-static bool equal(const char *have, const char *want) {
-  double x, y;
-  return !strcmp(have, want) || (parse_number(have, &x) && parse_number(want, &y) && x == y);
-}
-
-static bool term_match(const struct filter_term *t, const struct row *row) {
-  char have[ROW_REASON];
-  select_text(row, t->column, have, sizeof have);
-  if (*t->op == '=' || *t->op == '!') {
-    for (int i = 0; i < t->n; i++)
-      if (equal(have, t->values[i]))
-        return *t->op == '=';
-    return *t->op == '!';
-  }
-  double x, y;
-  if (!parse_number(have, &x) || !parse_number(t->values[0], &y))
-    return false;
-  return (t->op[1] == '=' && x == y) || (*t->op == '<' ? x < y : x > y);
-}
-
-bool filter_match(const struct filter *f, const struct row *row) {
-  for (int i = 0; i < f->n; i++)
-    if (!term_match(&f->terms[i], row))
-      return false;
-  return true;
-}
-
-bool filter_mentions(const struct filter *f, const char *column) {
-  for (int i = 0; i < f->n; i++)
-    if (!strcmp(f->terms[i].column, column))
-      return true;
-  return false;
-}
+const char *const select_key[] = {"machine",   "profile", "mask",      "kernel",   "pass",
+                                  "dtype",     "batch",   "heads_q",   "heads_kv", "dim",
+                                  "seqlen",    "window",  "block",     "ratio",    "seed",
+                                  "histogram", "cp",      "transport", "ranks",    NULL};
 
 // ---- points ---------------------------------------------------------------------------------
 
@@ -212,9 +26,10 @@ int quantity_parse(struct quantity *q, const char *text, char *err, size_t err_s
   snprintf(q->column, sizeof q->column, "%.*s", (int)size, text);
   const struct row_column *c = row_find_column(q->column);
   if (!c || c->text || size >= sizeof q->column ||
-      (text[size] && (!parse_number(text + size + 1, &q->divisor) || !(q->divisor > 0)))) {
-    snprintf(err, err_size, "'%s' is not a quantity: a column of numbers, such as time_us, tflop_s or "
-                            "peak_mem_bytes/1e9",
+      (text[size] && (!cond_number(text + size + 1, &q->divisor) || !(q->divisor > 0)))) {
+    snprintf(err, err_size,
+             "'%s' is not a quantity: a column of numbers, such as time_us, tflop_s or "
+             "peak_mem_bytes/1e9",
              text);
     return -1;
   }
@@ -244,9 +59,10 @@ static char *make_key(const struct row *row) {
   char key[2048] = "", value[ROW_REASON];
   size_t at = 0;
   for (int i = 0; select_key[i]; i++) {
-    const bool drawn = !strcmp(select_key[i], "window") && !strcmp(row->mask, "global_sliding_window");
+    const bool drawn =
+        !strcmp(select_key[i], "window") && !strcmp(row->mask, "global_sliding_window");
     const int w = snprintf(key + at, sizeof key - at, "%.90s\t",
-                           drawn ? "" : select_text(row, select_key[i], value, sizeof value));
+                           drawn ? "" : filter_text(row, select_key[i], value, sizeof value));
     at += (size_t)w;
   }
   return strdup(key);
@@ -297,8 +113,8 @@ static struct measured make_point(const struct keyed *k, size_t n, const struct 
   return p;
 }
 
-int select_points(const struct row *rows, size_t n, const struct filter *f, const struct quantity *q,
-                  struct measured **points, size_t *n_points) {
+int select_points(const struct row *rows, size_t n, const struct filter *f,
+                  const struct quantity *q, struct measured **points, size_t *n_points) {
   struct keyed *k = calloc(n + 1, sizeof *k);
   struct measured *p = calloc(n + 1, sizeof *p);
   size_t m = 0, np = 0;
@@ -340,13 +156,13 @@ int select_prefer(struct row *rows, size_t *n, const char *wish, char *err, size
   for (size_t i = 0; i < *n && !granted; i++)
     granted = filter_match(&f, &rows[i]);
   for (size_t i = 0; i < *n && !granted; i++) {
-    select_text(&rows[i], column, value, sizeof value);
+    filter_text(&rows[i], column, value, sizeof value);
     size_t count = 0;
     for (size_t j = 0; j < *n; j++) {
       char other[ROW_REASON];
-      count += !strcmp(value, select_text(&rows[j], column, other, sizeof other));
+      count += !strcmp(value, filter_text(&rows[j], column, other, sizeof other));
     }
-    if (count > best_count || (count == best_count && select_order(column, value, best) > 0)) {
+    if (count > best_count || (count == best_count && filter_order(column, value, best) > 0)) {
       best_count = count;
       memcpy(best, value, sizeof best);
     }
@@ -354,7 +170,7 @@ int select_prefer(struct row *rows, size_t *n, const char *wish, char *err, size
   size_t kept = 0;
   for (size_t i = 0; i < *n; i++)
     if (granted ? filter_match(&f, &rows[i])
-                : !strcmp(best, select_text(&rows[i], column, value, sizeof value))) {
+                : !strcmp(best, filter_text(&rows[i], column, value, sizeof value))) {
       if (kept != i)
         rows[kept] = rows[i];
       kept++;
@@ -388,5 +204,26 @@ int select_read(char *const *paths, int n_paths, struct row **rows, size_t *n, c
       return -1;
     }
   }
+  return 0;
+}
+
+int select_load(char *const *paths, int n_paths, const struct filter *where, char *const *wishes,
+                int n_wishes, struct row **rows, size_t *n, char *err, size_t err_size) {
+  size_t kept = 0;
+  if (select_read(paths, n_paths, rows, n, err, err_size))
+    return -1;
+  for (size_t i = 0; i < *n; i++)
+    if (filter_match(where, &(*rows)[i])) {
+      if (kept != i)
+        (*rows)[kept] = (*rows)[i];
+      kept++;
+    }
+  *n = kept;
+  for (int i = 0; i < n_wishes; i++)
+    if (select_prefer(*rows, n, wishes[i], err, err_size)) {
+      free(*rows);
+      *rows = NULL;
+      return -1;
+    }
   return 0;
 }

@@ -12,7 +12,8 @@
 
 #include "select.h"
 
-static struct row make_row(const char *kernel, const char *mask, double seqlen, double draw, double rate) {
+static struct row make_row(const char *kernel, const char *mask, double seqlen, double draw,
+                           double rate) {
   struct row r;
   row_clear(&r);
   snprintf(r.kernel, sizeof r.kernel, "%s", kernel);
@@ -72,8 +73,9 @@ static void filters_select_what_they_say(void **state) {
 static void bad_filters_say_what_is_known(void **state) {
   const struct {
     const char *text, *said;
-  } cases[] = {{"kernel=fa9", "flashmask"}, {"mask=ful", "causal_document"}, {"speed=1", "time_us"},
-               {"kernel", "column=value"},  {"kernel=", "column=value"},     {"kernel=>fa2", "column=value"}};
+  } cases[] = {{"kernel=fa9", "flashmask"}, {"mask=ful", "causal_document"},
+               {"speed=1", "time_us"},      {"kernel", "column=value"},
+               {"kernel=", "column=value"}, {"kernel=>fa2", "column=value"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct filter f = {.n = 0};
     char err[2048] = "";
@@ -88,7 +90,8 @@ static void bad_filters_say_what_is_known(void **state) {
   assert_int_equal(filter_add(&f, long_text, err, sizeof err), -1);
 }
 
-static struct measured *points_of(const struct row *rows, size_t n, const char *quantity, size_t *m) {
+static struct measured *points_of(const struct row *rows, size_t n, const char *quantity,
+                                  size_t *m) {
   struct filter all = {.n = 0};
   struct quantity q;
   struct measured *p = NULL;
@@ -108,7 +111,8 @@ static void one_draw_keeps_its_interval(void **state) {
   assert_true(fabs(p->low - 1.6) < 1e-12 && fabs(p->high - 2 / 0.9) < 1e-12);
   free(p);
   p = points_of(&r, 1, "time_us/1e3", &m);
-  assert_true(fabs(p->y - 0.5) < 1e-12 && fabs(p->low - 0.45) < 1e-12 && fabs(p->high - 0.625) < 1e-12);
+  assert_true(fabs(p->y - 0.5) < 1e-12 && fabs(p->low - 0.45) < 1e-12 &&
+              fabs(p->high - 0.625) < 1e-12);
   free(p);
 }
 
@@ -131,7 +135,8 @@ static void draws_give_median_and_range(void **state) {
 }
 
 static void failed_draws_show(void **state) {
-  struct row r[3] = {make_row("sdpa", "full_document", 1024, 0, 3), make_row("sdpa", "full_document", 1024, 1, NAN),
+  struct row r[3] = {make_row("sdpa", "full_document", 1024, 0, 3),
+                     make_row("sdpa", "full_document", 1024, 1, NAN),
                      make_row("sdpa", "full_document", 1024, 2, 5)};
   size_t m;
   struct measured *p = points_of(r, 3, "tflop_s", &m);
@@ -153,8 +158,10 @@ static void failed_draws_show(void **state) {
 
 // The window of GLOBAL SLIDING is drawn with the mask; that of a sliding window is a setting.
 static void windows_part_points_only_where_they_are_settings(void **state) {
-  struct row r[4] = {make_row("flex", "global_sliding_window", 1024, 0, 1), make_row("flex", "global_sliding_window", 1024, 1, 3),
-                     make_row("flex", "sliding_window", 1024, 0, 1), make_row("flex", "sliding_window", 1024, 0, 3)};
+  struct row r[4] = {make_row("flex", "global_sliding_window", 1024, 0, 1),
+                     make_row("flex", "global_sliding_window", 1024, 1, 3),
+                     make_row("flex", "sliding_window", 1024, 0, 1),
+                     make_row("flex", "sliding_window", 1024, 0, 3)};
   r[0].window = 17;
   r[1].window = 129;
   r[2].window = 17;
@@ -186,12 +193,15 @@ static void wishes_are_granted_or_replaced(void **state) {
 }
 
 static void order_is_the_readers(void **state) {
-  assert_true(select_order("seqlen", "1024", "16384") < 0 && select_order("seqlen", "2048", "1024") > 0);
-  assert_true(select_order("pass", "fwd", "bwd") < 0);
-  assert_true(select_order("mode", "gqa", "mha") < 0);
-  assert_true(select_order("kernel", "naive", "flashmask") < 0 && select_order("kernel", "vsa", "fa2") > 0);
-  assert_true(select_order("mask", "full", "causal") < 0 && select_order("mask", "sliding_window", "full") > 0);
-  assert_int_equal(select_order("kernel", "fa2", "fa2"), 0);
+  assert_true(filter_order("seqlen", "1024", "16384") < 0 &&
+              filter_order("seqlen", "2048", "1024") > 0);
+  assert_true(filter_order("pass", "fwd", "bwd") < 0);
+  assert_true(filter_order("mode", "gqa", "mha") < 0);
+  assert_true(filter_order("kernel", "naive", "flashmask") < 0 &&
+              filter_order("kernel", "vsa", "fa2") > 0);
+  assert_true(filter_order("mask", "full", "causal") < 0 &&
+              filter_order("mask", "sliding_window", "full") > 0);
+  assert_int_equal(filter_order("kernel", "fa2", "fa2"), 0);
 }
 
 int main(void) {

@@ -12,7 +12,9 @@ static void need(const void *p) {
   }
 }
 
-struct table table_new(int columns) { return (struct table){.columns = columns}; }
+struct table table_new(int columns) {
+  return (struct table){.columns = columns};
+}
 
 void table_add(struct table *t, const char *format, ...) {
   if (t->cells == t->capacity) {

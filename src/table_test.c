@@ -24,8 +24,8 @@ static void expect(const struct table *t, enum table_format format, const char *
 static struct table make_table(void) {
   struct table t = table_new(3);
   t.caption = "a < b";
-  static const char *const cells[] = {"kernel", "S", "fa2\n64", "fa2_x", "16K", "1.5", "a|b, \"c\"", "1K", "OOM",
-                                      "é & <", "512", "–"};
+  static const char *const cells[] = {"kernel",     "S",  "fa2\n64", "fa2_x", "16K", "1.5",
+                                      "a|b, \"c\"", "1K", "OOM",     "é & <", "512", "–"};
   for (size_t i = 0; i < sizeof cells / sizeof *cells; i++)
     table_add(&t, "%s", cells[i]);
   return t;
@@ -54,13 +54,16 @@ static void formats_are_as_they_should_be(void **state) {
          "fa2\\_x & 16K & 1.5 \\\\\n"
          "a|b, \"c\" & 1K & OOM \\\\\n"
          "é \\& < & 512 & – \\\\\n\\bottomrule\n\\end{tabular}\n");
-  expect(&t, TABLE_CSV, "# a < b\nkernel,S,fa2 64\nfa2_x,16K,1.5\n\"a|b, \"\"c\"\"\",1K,OOM\né & <,512,–\n");
+  expect(&t, TABLE_CSV,
+         "# a < b\nkernel,S,fa2 64\nfa2_x,16K,1.5\n\"a|b, \"\"c\"\"\",1K,OOM\né & <,512,–\n");
   expect(&t, TABLE_HTML,
          "<table>\n<caption>a &lt; b</caption>\n"
-         "<thead><tr><th>kernel</th><th class=\"n\">S</th><th class=\"n\">fa2<br>64</th></tr>\n</thead><tbody>\n"
+         "<thead><tr><th>kernel</th><th class=\"n\">S</th><th "
+         "class=\"n\">fa2<br>64</th></tr>\n</thead><tbody>\n"
          "<tr><td>fa2_x</td><td class=\"n\">16K</td><td class=\"n\">1.5</td></tr>\n"
          "<tr><td>a|b, \"c\"</td><td class=\"n\">1K</td><td class=\"n\">OOM</td></tr>\n"
-         "<tr><td>é &amp; &lt;</td><td class=\"n\">512</td><td class=\"n\">–</td></tr>\n</tbody></table>\n");
+         "<tr><td>é &amp; &lt;</td><td class=\"n\">512</td><td "
+         "class=\"n\">–</td></tr>\n</tbody></table>\n");
   table_free(&t);
 }
 
