@@ -57,8 +57,8 @@ report libcsv required "$(library csv.h -lcsv)" "the build" "$everything"
 report libhwloc required "$(library hwloc.h -lhwloc)" "the build" "$everything"
 report libcmocka required "$(library cmocka.h -lcmocka)" "make test" "$everything"
 report gnuplot required "$(first_line gnuplot --version)" "figures; tables and rows stay" "$everything"
-report "DejaVu font" required "$(find /usr/share/fonts ~/.fonts ~/.local/share/fonts -name 'DejaVuSans.ttf' \
-  2>/dev/null | sed -n 1p)" "figures that are the same everywhere" "$everything"
+font=$(find /usr/share/fonts ~/.fonts ~/.local/share/fonts -name 'LiberationSans-Regular.*' 2>/dev/null)
+report "Liberation" required "${font%%$'\n'*}" "figures that look the same everywhere" "$everything"
 
 gpu() { nvidia-smi --query-gpu=name,driver_version --format=csv,noheader >/dev/null 2>&1 &&
   nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | sort | uniq -c | sed -n "s/^ *//;1p"; }
