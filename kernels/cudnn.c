@@ -22,8 +22,8 @@ struct cudnn_state {
   const struct cached *forward, *backward;
   void *workspace; // of either pass
   float *delta, *dq_accum;
-  int32_t *lengths;  // [batch]
-  int64_t *offsets;  // [3, batch + 1] of Q's, K's and rows' elements
+  int32_t *lengths; // [batch]; padded only
+  int64_t *offsets; // [3, batch + 1] of Q's, K's and rows' elements; ragged only
   int64_t batch;
 };
 
@@ -85,6 +85,7 @@ static struct graph_case case_of(const struct attn_problem *p, bool backward) {
   c.left = window && m->window < m->seqlen ? m->window : -1;
   c.right = causal ? 0 : c.left;
   c.ragged = mask_has_docs(m->kind) && m->docs > 1;
+  c.padded = c.ragged || c.len % 128;
   c.backward = backward;
   if (c.ragged) {
     c.batch = m->docs;
@@ -120,10 +121,11 @@ static const struct cached *plan_for(struct graph_case c) {
   return new;
 }
 
+// Lengths and offsets of the documents; of the one sequence where there are none.
 static int upload_documents(struct attn_plan *plan, struct cudnn_state *s) {
   const struct attn_problem *p = &plan->problem;
   const struct mask *m = p->mask;
-  const int64_t n = m->docs;
+  const int64_t n = s->batch;
   int32_t *lengths = malloc((size_t)n * sizeof *lengths);
   int64_t *offsets = malloc((size_t)(3 * (n + 1)) * sizeof *offsets);
   int status = -1;
@@ -132,11 +134,12 @@ static int upload_documents(struct attn_plan *plan, struct cudnn_state *s) {
     goto out;
   }
   for (int64_t i = 0; i <= n; i++) {
+    const int64_t begin = n > 1 ? m->doc_begin[i] : i * m->seqlen;
     if (i < n)
-      lengths[i] = m->doc_begin[i + 1] - m->doc_begin[i];
-    offsets[i] = (int64_t)m->doc_begin[i] * p->heads_q * p->dim;
-    offsets[n + 1 + i] = (int64_t)m->doc_begin[i] * p->heads_kv * p->dim;
-    offsets[2 * (n + 1) + i] = m->doc_begin[i];
+      lengths[i] = n > 1 ? m->doc_begin[i + 1] - m->doc_begin[i] : m->seqlen;
+    offsets[i] = begin * p->heads_q * p->dim;
+    offsets[n + 1 + i] = begin * p->heads_kv * p->dim;
+    offsets[2 * (n + 1) + i] = begin;
   }
   if (allocate((void **)&s->lengths, n * 4, &plan->prep_bytes) ||
       allocate((void **)&s->offsets, 3 * (n + 1) * 8, &plan->prep_bytes) ||
@@ -173,7 +176,7 @@ static int prepare(struct attn_plan *plan) {
   if (s->backward && s->backward->workspace_bytes > bytes)
     bytes = s->backward->workspace_bytes;
   const int64_t rows = (int64_t)p->rows_q * p->heads_q;
-  if (allocate(&s->workspace, bytes, &plan->workspace_bytes) || (c.ragged && upload_documents(plan, s)))
+  if (allocate(&s->workspace, bytes, &plan->workspace_bytes) || (c.padded && upload_documents(plan, s)))
     return -1;
   if (p->backward && (allocate((void **)&s->delta, rows * 4, &plan->workspace_bytes) ||
                       allocate((void **)&s->dq_accum, rows * p->dim * 4, &plan->workspace_bytes)))
@@ -186,7 +189,8 @@ static int execute(const struct attn_plan *plan, const struct cached *with, cons
   const struct attn_problem *p = &plan->problem;
   const struct cudnn_state *s = plan->state;
   float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim), minus_inf = -INFINITY, one = 1;
-  float left = (float)(with->c.left + 1), right = (float)with->c.right;
+  float left = (float)(with->c.left + 1);
+  int32_t right = (int32_t)with->c.right;
   int64_t ids[BINDINGS];
   void *pointers[BINDINGS];
   int n = 0;
@@ -197,14 +201,15 @@ static int execute(const struct attn_plan *plan, const struct cached *with, cons
   BIND(UID_O, a->o);
   BIND(UID_STATS, a->lse);
   BIND(UID_SCALE, &scale);
-  if (with->c.ragged || with->c.left >= 0 || with->c.right >= 0)
+  if (with->c.padded || with->c.left >= 0 || with->c.right >= 0)
     BIND(UID_MINUS_INF, &minus_inf);
   if (with->c.left >= 0)
     BIND(UID_LEFT, &left);
   if (with->c.right > 0)
     BIND(UID_RIGHT, &right);
-  if (with->c.ragged) {
+  if (with->c.padded)
     BIND(UID_LENGTHS, s->lengths);
+  if (with->c.ragged) {
     BIND(UID_OFFSET_Q, s->offsets);
     BIND(UID_OFFSET_KV, s->offsets + s->batch + 1);
     BIND(UID_OFFSET_ROW, s->offsets + 2 * (s->batch + 1));

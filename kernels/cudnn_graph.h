@@ -6,6 +6,8 @@
 //           dK = dS^T Q | dQ_accum = dS K -> dQ;  GQA sums dK and dV over the group's heads
 // Masks are comparisons of row and column indices; documents are a batch of ragged sequences: batch
 // entry i starts at an offset in elements and has its own length. Row i of S is query i of its document.
+// A sequence that ends within a tile also says its length: without it cuDNN scores the missing keys 0 in
+// backward, and rows of LSE below -88 overflow into NaN.
 #ifndef LONGCA_CUDNN_GRAPH_H
 #define LONGCA_CUDNN_GRAPH_H
 
@@ -49,7 +51,9 @@ struct graph_case { // compared as bytes: clear it before filling
   int64_t len;         // of a sequence; ragged: of the longest
   int64_t rows;        // of all sequences together
   int64_t left, right; // keys seen before and after the query; -1: all
-  int64_t ragged, backward;
+  int64_t padded; // sequences have lengths of their own, or end within a tile of 128
+  int64_t ragged; // they lie one after the other at offsets; else there is one
+  int64_t backward;
 };
 
 // A graph under construction. The first failure sticks; the calls after it do nothing.
@@ -62,7 +66,8 @@ struct graph {
   int64_t next_uid;
   const struct graph_case *c;
   int64_t s_dims[4], s_strides[4], row_dims[4], row_strides[4]; // shapes of S, and of one number a row
-  desc lengths, offset_q, offset_kv, offset_row;                // ragged only
+  desc lengths;                        // padded only
+  desc offset_q, offset_kv, offset_row; // ragged only
 };
 
 static bool graph_check(struct graph *g, cudnnStatus_t status, const char *what) {
@@ -129,7 +134,7 @@ static desc tensor(struct graph *g, cudnnDataType_t type, const int64_t dims[4],
 
 static desc scalar(struct graph *g, enum uid uid) {
   const int64_t one[4] = {1, 1, 1, 1};
-  return tensor(g, CUDNN_DATA_FLOAT, one, one, uid, NULL);
+  return tensor(g, uid == UID_RIGHT ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT, one, one, uid, NULL);
 }
 // Intermediate results of the shapes of S and of one number a row.
 static desc scores(struct graph *g, cudnnDataType_t type) {
@@ -235,7 +240,7 @@ static desc index_along(struct graph *g, desc s, int64_t axis, cudnnDataType_t t
 }
 
 static desc mask_padding(struct graph *g, desc s) {
-  if (!g->c->ragged)
+  if (!g->c->padded)
     return s;
   const desc q = index_along(g, s, 2, CUDNN_DATA_INT32), k = index_along(g, s, 3, CUDNN_DATA_INT32);
   const desc q_in = compare(g, CUDNN_POINTWISE_CMP_LT, q, g->lengths);
@@ -244,11 +249,12 @@ static desc mask_padding(struct graph *g, desc s) {
 }
 
 static desc mask_band(struct graph *g, desc s) {
-  if (g->c->right >= 0) { // q + right >= k
-    desc q = index_along(g, s, 2, CUDNN_DATA_FLOAT);
-    const desc k = index_along(g, s, 3, CUDNN_DATA_FLOAT);
+  if (g->c->right >= 0) { // q + right >= k; an engine that skips tiles wants the sum in integers
+    const cudnnDataType_t type = g->c->right > 0 ? CUDNN_DATA_INT32 : CUDNN_DATA_FLOAT;
+    desc q = index_along(g, s, 2, type);
+    const desc k = index_along(g, s, 3, type);
     if (g->c->right > 0)
-      q = POINTWISE(ADD, q, scalar(g, UID_RIGHT), scores(g, CUDNN_DATA_FLOAT));
+      q = pointwise(g, CUDNN_POINTWISE_ADD, type, q, scalar(g, UID_RIGHT), NULL, -1, scores(g, type));
     s = keep_where(g, s, compare(g, CUDNN_POINTWISE_CMP_GE, q, k));
   }
   if (g->c->left >= 0) { // k + left + 1 > q
@@ -347,9 +353,10 @@ static int graph_build(struct graph *g, const struct graph_case *c, cudnnHandle_
   memcpy(g->s_strides, s_strides, sizeof s_strides);
   memcpy(g->row_dims, row_dims, sizeof row_dims);
   memcpy(g->row_strides, row_strides, sizeof row_strides);
-  if (c->ragged) {
-    const int64_t one[4] = {1, 1, 1, 1}, lengths[4] = {c->batch, 1, 1, 1}, ends[4] = {c->batch + 1, 1, 1, 1};
+  const int64_t one[4] = {1, 1, 1, 1}, lengths[4] = {c->batch, 1, 1, 1}, ends[4] = {c->batch + 1, 1, 1, 1};
+  if (c->padded)
     g->lengths = tensor(g, CUDNN_DATA_INT32, lengths, one, UID_LENGTHS, NULL);
+  if (c->ragged) {
     g->offset_q = tensor(g, CUDNN_DATA_INT64, ends, one, UID_OFFSET_Q, NULL);
     g->offset_kv = tensor(g, CUDNN_DATA_INT64, ends, one, UID_OFFSET_KV, NULL);
     g->offset_row = tensor(g, CUDNN_DATA_INT64, ends, one, UID_OFFSET_ROW, NULL);

@@ -30,11 +30,20 @@ template <class Rep> struct backward_args {
   Rep rep;
 };
 
-template <int DIM> struct backward_smem {
+struct head_tile : inner { // limit 0: the end
+  int32_t head;
+};
+
+// DEEP, where shared memory allows (sm_90): three stages of Q and dO and two of P and dS need one barrier
+// a step instead of two, so that one warp's exponentials run beside another's products.
+template <int DIM, bool DEEP> struct backward_smem {
+  static constexpr int STAGES = DEEP ? 3 : 2, BUFFERS = DEEP ? 2 : 1;
   bf16 k[BWD_KEYS * DIM], v[BWD_KEYS * DIM];
-  bf16 q[2][BWD_QUERIES * DIM], d_o[2][BWD_QUERIES * DIM];
-  bf16 p[BWD_QUERIES * BWD_KEYS], ds[BWD_QUERIES * BWD_KEYS];
-  float lse[2][BWD_QUERIES], delta[2][BWD_QUERIES];
+  bf16 q[STAGES][BWD_QUERIES * DIM], d_o[STAGES][BWD_QUERIES * DIM];
+  bf16 p[BUFFERS][BWD_QUERIES * BWD_KEYS], ds[BUFFERS][BWD_QUERIES * BWD_KEYS];
+  float lse[STAGES][BWD_QUERIES], delta[STAGES][BWD_QUERIES];
+  head_tile tile[STAGES];
+  worklist_item item;
 };
 
 // Accumulator columns (2t, 2t + 1) of rows g and g + 8, x: an even lane reduces row g, an odd one g + 8.
@@ -52,62 +61,73 @@ __device__ __forceinline__ void reduce_pairs(float *row_g, float *row_g8, bool t
 
 template <class Rep, int DIM>
 __global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant__ backward_args<Rep> p) {
+#if __CUDA_ARCH__ >= 900
+  constexpr bool DEEP = true;
+#else
+  constexpr bool DEEP = false;
+#endif
+  using Smem = backward_smem<DIM, DEEP>;
   extern __shared__ __align__(128) char smem_raw[];
-  backward_smem<DIM> &smem = *reinterpret_cast<backward_smem<DIM> *>(smem_raw);
-  const uint32_t sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v), sq = ptx::smem_addr(smem.q),
-                 sdo = ptx::smem_addr(smem.d_o), sp = ptx::smem_addr(smem.p), sds = ptx::smem_addr(smem.ds);
-  constexpr uint32_t STAGE = BWD_QUERIES * DIM * 2;
+  Smem &smem = *reinterpret_cast<Smem *>(smem_raw);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_q = warp % 2 * 32, warp_k = warp / 2 * 32; // corner of S, dP, dQ; rows of dK and dV
   const int warp_d = warp % 2 * (DIM / 2);                  // columns of dK and dV
   const int group = p.heads_q / p.heads_kv, heads_each = group / p.splits;
   const int head_kv = blockIdx.y / p.splits, head_mask = p.list.classes > 1 ? head_kv : 0;
-  const int head_begin = head_kv * group + blockIdx.y % p.splits * heads_each;
-  __shared__ worklist_item item; // in shared memory: the main loop has no register to spare
-  if (threadIdx.x == 0)
-    item = p.list.items[(int64_t)head_mask * p.list.count + blockIdx.x];
-  __syncthreads();
   const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
+  const worklist_item &item = smem.item;
+  if (threadIdx.x == 0)
+    smem.item = p.list.items[(int64_t)head_mask * p.list.count + blockIdx.x];
+  __syncthreads();
 
+  // The tiles to fetch: every tile of the item, for one head of the group after the other.
   walk<BWD_QUERIES> tiles(p.list, item);
-  int heads_left = heads_each; // the head that `tiles` is in is the last but heads_left - 1
+  int head = head_kv * group + blockIdx.y % p.splits * heads_each, heads_left = heads_each;
   auto fetch = [&](int s) {
-    const inner next = tiles.tile();
-    const int next_head = head_begin + heads_each - heads_left;
-    const int64_t from = (int64_t)next.row * pitch_q + next_head * DIM;
-    load<DIM, BWD_QUERIES, BWD_THREADS>(sq + s * STAGE, p.q + from, pitch_q, next.limit);
-    load<DIM, BWD_QUERIES, BWD_THREADS>(sdo + s * STAGE, p.d_o + from, pitch_q, next.limit);
-    if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit are harmless: Q and dO are zeros there
-      const int row = threadIdx.x % BWD_QUERIES;
-      const bool second = threadIdx.x >= BWD_QUERIES;
-      ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[s][row] : &smem.lse[s][row]),
-                        (second ? p.delta : p.lse_log2) + (int64_t)next_head * p.rows_q + next.row + row,
-                        row < next.limit);
-    }
+    if (tiles.more()) {
+      const inner next = tiles.tile();
+      const int64_t from = (int64_t)next.row * pitch_q + head * DIM;
+      load<DIM, BWD_QUERIES, BWD_THREADS>(ptx::smem_addr(smem.q[s]), p.q + from, pitch_q, next.limit);
+      load<DIM, BWD_QUERIES, BWD_THREADS>(ptx::smem_addr(smem.d_o[s]), p.d_o + from, pitch_q, next.limit);
+      if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit are harmless: Q and dO are zeros there
+        const int row = threadIdx.x % BWD_QUERIES;
+        const bool second = threadIdx.x >= BWD_QUERIES;
+        ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[s][row] : &smem.lse[s][row]),
+                          (second ? p.delta : p.lse_log2) + (int64_t)head * p.rows_q + next.row + row,
+                          row < next.limit);
+      }
+      if (threadIdx.x == 0)
+        static_cast<inner &>(smem.tile[s]) = next, smem.tile[s].head = head;
+      tiles.advance();
+      if (!tiles.more() && --heads_left)
+        tiles.restart(), head++;
+    } else if (threadIdx.x == 0)
+      smem.tile[s].limit = 0;
+    ptx::copy_async_commit();
   };
 
   const int64_t keys_at = (int64_t)item.row * pitch_k + head_kv * DIM;
-  if (tiles.more()) {
-    load<DIM, BWD_KEYS, BWD_THREADS>(sk, p.k + keys_at, pitch_k, item.rows);
-    load<DIM, BWD_KEYS, BWD_THREADS>(sv, p.v + keys_at, pitch_k, item.rows);
-    fetch(0);
+  const uint32_t sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v);
+  load<DIM, BWD_KEYS, BWD_THREADS>(sk, p.k + keys_at, pitch_k, item.rows);
+  load<DIM, BWD_KEYS, BWD_THREADS>(sv, p.v + keys_at, pitch_k, item.rows);
+  fetch(0);
+  if (DEEP) {
+    fetch(1);
+    ptx::copy_async_wait<1>();
+    __syncthreads();
   }
-  ptx::copy_async_commit();
 
   float dk[2][DIM / 16][4] = {}, dv[2][DIM / 16][4] = {};
-  int stage = 0;
-  while (tiles.more()) {
-    const inner tile = tiles.tile();
-    const int head = head_begin + heads_each - heads_left;
-    tiles.advance();
-    if (!tiles.more() && --heads_left)
-      tiles.restart();
-    ptx::copy_async_wait<0>();
-    __syncthreads(); // this tile has landed; every warp is done with the other stage, P and dS
-    if (tiles.more())
+  for (int stage = 0, buffer = 0;; stage = stage + 1 == Smem::STAGES ? 0 : stage + 1, buffer ^= DEEP) {
+    if (!DEEP) {
+      ptx::copy_async_wait<0>();
+      __syncthreads(); // this tile has landed; every warp is done with the other stage, P and dS
       fetch(stage ^ 1);
-    ptx::copy_async_commit();
-    const uint32_t tq = sq + stage * STAGE, tdo = sdo + stage * STAGE;
+    }
+    const head_tile tile = smem.tile[stage];
+    if (tile.limit == 0)
+      break;
+    const uint32_t tq = ptx::smem_addr(smem.q[stage]), tdo = ptx::smem_addr(smem.d_o[stage]);
 
     // S = Q K^T and dP = dO V^T
     float s[2][4][4] = {}, dp[2][4][4] = {};
@@ -147,13 +167,18 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant
       for (int n = 0; n < 4; n++) {
         const float *x = &dp[i / 2][n][i % 2 * 2];
         const uint32_t to = at<BWD_KEYS>(0, row, (warp_k + n * 8) / 8) + lane % 4 * 4;
-        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.p) + to) =
+        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.p[buffer]) + to) =
             ptx::pack_bf16(prob[n][0], prob[n][1]);
-        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.ds) + to) =
+        *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.ds[buffer]) + to) =
             ptx::pack_bf16(prob[n][0] * (x[0] - delta), prob[n][1] * (x[1] - delta));
       }
     }
-    __syncthreads(); // P and dS are there
+    if (DEEP)
+      ptx::copy_async_wait<0>();
+    __syncthreads(); // P and dS are there; DEEP: so is the next tile, and the one before is free
+    if (DEEP)
+      fetch(stage == 0 ? 2 : stage - 1);
+    const uint32_t sp = ptx::smem_addr(smem.p[buffer]), sds = ptx::smem_addr(smem.ds[buffer]);
 
     // dV += P^T dO, dK += dS^T Q
     auto transposed = [&](float (&out)[2][DIM / 16][4], uint32_t x, uint32_t y) {
@@ -198,14 +223,13 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward(const __grid_constant
 #pragma unroll
     for (int m = 0; m < 2; m++) {
       const int row = warp_q + 16 * m + lane / 4;
-      float *to = p.dq_acc + (int64_t)(tile.row + row) * pitch_q + head * DIM + col + lane % 4 / 2 * 4;
+      float *to = p.dq_acc + (int64_t)(tile.row + row) * pitch_q + tile.head * DIM + col + lane % 4 / 2 * 4;
 #pragma unroll
       for (int n = 0; n < DIM / 32; n++)
         reduce_pairs(to + n * 8, to + n * 8 + 8 * pitch_q, row < tile.limit, row + 8 < tile.limit, dq[m][n],
                      p.scale);
     }
     transposed(dk, sds, tq);
-    stage ^= 1;
   }
 
   // dK and dV: rows warp_k + 16 m + lane / 4 (+ 8)

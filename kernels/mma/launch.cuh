@@ -36,7 +36,10 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
                           b->dv_acc, p->rows_q, p->heads_q, p->heads_kv, b->splits, scale, scale * LOG2E,
                           *list, *(const Rep *)rep};
   const auto kernel = backward<Rep, DIM>;
-  const int smem = sizeof(backward_smem<DIM>);
+  int device, major; // the kernel was compiled for the highest architecture that this device takes
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  const int smem = major == 9 ? sizeof(backward_smem<DIM, true>) : sizeof(backward_smem<DIM, false>);
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   kernel<<<dim3(list->count, p->heads_kv * b->splits), BWD_THREADS, smem, (cudaStream_t)a->stream>>>(f);
   GPU_LAUNCHED("mma backward");
