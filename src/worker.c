@@ -137,11 +137,19 @@ static int start(struct worker *w, worker_measure measure, const struct point *p
   return -1;
 }
 
-static int bury(struct worker *w) {
+// Waits for the worker's end, for `patience_s` seconds by itself and then with a kill.
+static int bury(struct worker *w, double patience_s) {
   int status = 0;
   close(w->fd);
-  while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
-    ;
+  const double end_us = timer_now_us() + patience_s * 1e6;
+  pid_t got;
+  while ((got = waitpid(w->pid, &status, WNOHANG)) == 0 && timer_now_us() < end_us)
+    usleep(500);
+  if (got != w->pid) {
+    kill(w->pid, SIGKILL);
+    while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
+      ;
+  }
   close(w->log);
   w->pid = 0;
   return status;
@@ -150,8 +158,7 @@ static int bury(struct worker *w) {
 void worker_end(struct worker *w) {
   if (!w->pid)
     return;
-  kill(w->pid, SIGKILL);
-  bury(w);
+  bury(w, 0);
 }
 
 static double oom_kills(void) {
@@ -255,12 +262,12 @@ enum worker_end worker_run(struct worker *w, worker_measure measure, const struc
     return WORKER_STOPPED;
   }
   if (answer == SILENT) {
-    kill(w->pid, SIGKILL);
     snprintf(row->status, sizeof row->status, "timeout");
     snprintf(row->reason, sizeof row->reason, "not done after %g s", p->limit_s);
   }
   const int log = dup(w->log);
-  const int status = bury(w);
+  // A worker that closed its end is about to die; one that does not was not asked to live on.
+  const int status = bury(w, answer == GONE ? 2 : 0);
   w->log = log;
   if (answer == GONE)
     died(row, status, kills);
