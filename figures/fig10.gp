@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on FULL (a-d) and CAUSAL (e-h) SLIDING WINDOW masks.
 PANELS = "sliding_window/fwd/gqa sliding_window/fwd/mha sliding_window/bwd/gqa sliding_window/bwd/mha sliding_window_causal/fwd/gqa sliding_window_causal/fwd/mha sliding_window_causal/bwd/gqa sliding_window_causal/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on PREFIX LM CAUSAL (a-d) and PREFIX LM DOCUMENT (e-h) masks.
 PANELS = "prefix_lm_causal/fwd/gqa prefix_lm_causal/fwd/mha prefix_lm_causal/bwd/gqa prefix_lm_causal/bwd/mha prefix_lm_document/fwd/gqa prefix_lm_document/fwd/mha prefix_lm_document/bwd/gqa prefix_lm_document/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

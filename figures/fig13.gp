@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on the GLOBAL SLIDING mask.
 PANELS = "global_sliding_window/fwd/gqa global_sliding_window/fwd/mha global_sliding_window/bwd/gqa global_sliding_window/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

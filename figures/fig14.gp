@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on the BLOCK CAUSAL DOCUMENT mask.
 PANELS = "block_causal_document/fwd/gqa block_causal_document/fwd/mha block_causal_document/bwd/gqa block_causal_document/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

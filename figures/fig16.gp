@@ -6,8 +6,8 @@ PANELS = "full/gqa/fwd full/gqa/bwd full/mha/fwd full/mha/bwd causal/gqa/fwd cau
 COLS = 4; Y = "memory"; PANEL_H = 2.6
 SHORT(m) = m eq "sliding_window_causal" ? "CAUSAL WINDOW" : m eq "sliding_window" ? "FULL WINDOW" : \
   m eq "full_document" ? "FULL DOC." : m eq "causal_document" ? "CAUSAL DOC." : m eq "share_question" ? "SHARED QUEST." : \
-  m eq "prefix_lm_document" ? "PREFIX LM DOC." : m eq "prefix_lm_causal" ? "PREFIX LM CAUS." : \
-  m eq "block_causal_document" ? "BLOCK CAUSAL DOC." : m eq "causal_blockwise" ? "CAUSAL BLOCKW." : mask_title(m)
+  m eq "prefix_lm_document" ? "PREFIX DOC." : m eq "prefix_lm_causal" ? "PREFIX CAUSAL" : \
+  m eq "block_causal_document" ? "BLOCK CAUSAL" : m eq "causal_blockwise" ? "BLOCKWISE" : mask_title(m)
 TITLE(p) = SHORT(part(p, 1)).", ".part(p, 3)
 MODE(p) = mode_title(part(p, 2))
 load "figures/sweep.gp"

@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on FULL (a-d) and CAUSAL (e-h) masks.
 PANELS = "full/fwd/gqa full/fwd/mha full/bwd/gqa full/bwd/mha causal/fwd/gqa causal/fwd/mha causal/bwd/gqa causal/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

@@ -4,6 +4,6 @@
 #caption Throughput of the dense kernels on FULL DOCUMENT (a-d) and CAUSAL DOCUMENT (e-h) masks.
 PANELS = "full_document/fwd/gqa full_document/fwd/mha full_document/bwd/gqa full_document/bwd/mha causal_document/fwd/gqa causal_document/fwd/mha causal_document/bwd/gqa causal_document/bwd/mha"
 COLS = 2; Y = "rate"
-TITLE(p) = mask_title(part(p, 1)).", ".pass_title(part(p, 2))
+TITLE(p) = mask_title(part(p, 1)).", ".part(p, 2)
 MODE(p) = mode_title(part(p, 3))
 load "figures/sweep.gp"

@@ -84,6 +84,7 @@ for what in "$@"; do
   esac
 done
 if [ -z "$fresh" ] && [ ${#recorded[@]} = 0 ]; then
-  printf '  nothing is in data/recorded yet\n'
+  printf '  nothing is in data/recorded yet\n' >&2
+  [ $((${#figs[@]} + ${#tables[@]})) = 0 ] || failed=1
 fi
 exit $failed

@@ -45,11 +45,12 @@ do for [i = 1:NP] {
   set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
   set tmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER)) / H
   set bmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
-  set label 1 sprintf(FORMAT eq "dumb" ? "(%s) %s" : "{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.09 left font F.",".(COLS > 2 ? "6.5" : strlen(TITLE(P)) > 26 ? "6.8" : "7.5")
-  set label 2 MODE(P)." ".word(meta("shape ".P), 1) at graph 1, graph 1.09 right font F.",".(COLS > 2 ? "5.5" : "6") tc rgb GREY
+  set label 1 sprintf(FORMAT eq "dumb" ? "(%s) %s" : "{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.09 left font F.",".(COLS > 2 ? "6.2" : strlen(TITLE(P)) > 24 ? "6.6" : strlen(TITLE(P)) > 20 ? "7" : "7.5")
+  set label 2 MODE(P)." ".word(meta("shape ".P), 1) at graph 1, graph 1.09 right font F.",".(COLS > 2 ? "5" : "6") tc rgb GREY
   u = meta("unsupported ".P); f = meta("failed ".P)
-  set label 3 (strlen(u) ? "unsupported: ".u."  " : "").(strlen(f) ? "failed: ".f : "") at graph 0.015, graph 0.965 left \
-    font F.",5.5" tc rgb GREY noenhanced
+  u = (strlen(u) ? "unsupported: ".u."  " : "").(strlen(f) ? "failed: ".f : "")
+  if (Y eq "rate") { set label 3 u at graph 0.015, graph 0.965 left font F.",5.5" tc rgb GREY noenhanced } \
+  else { set label 3 u at graph 0.99, graph 0.05 right font F.",5.5" tc rgb GREY noenhanced }
   set format y (COL == 0 ? (Y eq "rate" ? "%g" : "%.2g") : "")
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
   if (ROW == ROWS - 1) { set xlabel "sequence length" offset 0, 0.6 font F.",7.5" } else { unset xlabel }

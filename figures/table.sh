@@ -105,6 +105,13 @@ for table in "$@"; do
         table2 "$place" >"$out.csv"
       fi
       emit "$longca" show --table "$out.csv" --caption "Table ${table#table}: $what, printed in the paper and here ($place)"
+      "$longca" list support --csv | awk -F, -v place="$place" '
+        NR == 1 { print "kernel,why not ('"$place"'),on how many masks"; next }
+        $4 == place && $5 != "yes" { r = $0; for (i = 1; i < 7; i++) sub(/^[^,]*,/, "", r); gsub(/"/, "", r); k = $3 ",\"" r "\""
+          if (!(k in n)) order[++m] = k; n[k]++ }
+        END { for (i = 1; i <= m; i++) print order[i] "," n[order[i]] }' >"$out-reasons.csv"
+      out=$out-reasons
+      emit "$longca" show --table "$out.csv" --caption "Why not, in the words of the kernels"
       ;;
     table3) spread table3 "Table 3: forward TFLOP/s, GQA; $note" "$gqa" seqlen,machine kernel,block,ratio tflop_s ;;
     table4) spread table4 "Table 4: forward TFLOP/s, MHA; $note" "$mha" seqlen,machine kernel,block,ratio tflop_s ;;

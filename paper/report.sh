@@ -88,6 +88,7 @@ table_section() {
         any=1
         printf '<div class="scroll">'
         cat "figures/out/common/$table.html"
+        [ ! -e "figures/out/common/$table-reasons.html" ] || cat "figures/out/common/$table-reasons.html"
         printf '</div>\n'
       fi
       ;;
