@@ -112,6 +112,7 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
   walk(plan->state, task, own, NULL, NULL);
   for (int i = 0; i < r->rows; i++) {
     float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int l = 0; l < CPU_LANES; l++)
       sum += r->sum[i * CPU_LANES + l];
     const float inverse = sum == 0 ? 0 : 1 / sum; // == : a NaN must come through

@@ -48,6 +48,7 @@ _Static_assert(CPU_TM % MR == 0 && CPU_TK % MR == 0 && CPU_TK % NR == 0 && 64 % 
 typedef float vec __attribute__((vector_size(VW * 4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VW * 4), may_alias));
 typedef uint32_t uvec __attribute__((vector_size(VW * 4), may_alias));
+typedef float quad __attribute__((vector_size(16), may_alias));
 // Rows of the caller's tensors: any alignment.
 typedef float loose_vec __attribute__((vector_size(VW * 4), aligned(4), may_alias));
 typedef uint16_t half_vec __attribute__((vector_size(VW * 2), aligned(2), may_alias));
@@ -345,6 +346,20 @@ static float dot(const float *a, const float *b, int dim) {
   return total;
 }
 
+// to[j][i] = from[i][j] for i, j < 4.
+INLINE void transpose4(const float *from, int from_ld, float *to, int to_ld) {
+  const quad a = *(const quad *)from, b = *(const quad *)(from + from_ld);
+  const quad c = *(const quad *)(from + 2 * from_ld), d = *(const quad *)(from + 3 * from_ld);
+  const quad ab01 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  const quad ab23 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const quad cd01 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const quad cd23 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  *(quad *)to = __builtin_shufflevector(ab01, cd01, 0, 1, 4, 5);
+  *(quad *)(to + to_ld) = __builtin_shufflevector(ab01, cd01, 2, 3, 6, 7);
+  *(quad *)(to + 2 * to_ld) = __builtin_shufflevector(ab23, cd23, 0, 1, 4, 5);
+  *(quad *)(to + 3 * to_ld) = __builtin_shufflevector(ab23, cd23, 2, 3, 6, 7);
+}
+
 static void pack(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row,
                  int count, bool transposed) {
   enum { BLOCK = 16 };
@@ -358,10 +373,9 @@ static void pack(float *dst, const void *src, const struct attn_problem *p, int 
       else
         memset(to, 0, (size_t)p->dim * sizeof *to);
     }
-    if (transposed)
-      for (int j = 0; j < p->dim; j++)
-        for (int i = 0; i < BLOCK; i++)
-          dst[j * CPU_LDS + k + i] = rows[i][j];
+    for (int i = 0; transposed && i < BLOCK; i += 4)
+      for (int j = 0; j < p->dim; j += 4)
+        transpose4(&rows[i][j], 128, dst + j * CPU_LDS + k + i, CPU_LDS);
   }
 }
 
