@@ -1,4 +1,4 @@
-// fwd.cuh -- the forward kernel of the wgmma engine (sm_90a), for any mask representation.
+// forward.cuh -- the forward kernel of the wgmma engine (sm_90a), for any mask representation.
 //
 // One persistent CTA an SM: a producer warp walks the work list (worklist.h) and streams K and V tiles
 // by TMA through two rings; consumer warpgroups own 64 query rows each. Everything is one flat stream
@@ -10,25 +10,26 @@
 //
 // Consumers know nothing of lists: each K stage carries its step {position, valid columns, flags}. The
 // mask is evaluated in steps flagged partial only. A row without visible keys ends with O = 0, LSE = -inf.
-#ifndef LONGCA_WGMMA_FWD_CUH
-#define LONGCA_WGMMA_FWD_CUH
+#ifndef LONGCA_WGMMA_FORWARD_CUH
+#define LONGCA_WGMMA_FORWARD_CUH
 
 #include "../ptx/math.cuh"
 #include "../ptx/sync.cuh"
 #include "../ptx/tma.cuh"
 #include "../ptx/wgmma.cuh"
 #include "../worklist.h"
+#include "visible.cuh"
 
 namespace wgmma {
 
 enum fwd_flags { STEP_FIRST = 1, STEP_LAST = 2, STEP_PARTIAL = 4, STEP_STOP = 8 }; // of a query tile
 
 // Tile shape. Wgs consumer warpgroups of 64 query rows, Keys keys a tile; Cluster CTAs work on as many
-// query heads of one KV head and share its K and V tiles by multicast. Stages of each ring.
-template <int Dim_, int Wgs_, int Keys_, int QStages_ = 2, int KStages_ = 3, int VStages_ = 2, int Cluster_ = 1>
-struct fwd_config {
+// query heads of one KV head and share its K and V tiles by multicast. Item n of a stream (query tiles;
+// steps) lies at stage n % Stages, in phase n / Stages of that stage's barriers.
+template <int Dim_, int Wgs_, int Keys_, int QStages_ = 2, int Stages_ = 2, int Cluster_ = 1> struct fwd_config {
   static constexpr int Dim = Dim_, Wgs = Wgs_, Keys = Keys_, Cluster = Cluster_;
-  static constexpr int QStages = QStages_, KStages = KStages_, VStages = VStages_;
+  static constexpr int QStages = QStages_, Stages = Stages_;
   static constexpr int Rows = 64 * Wgs, Threads = 128 * (Wgs + 1);
   static constexpr int RegsProducer = Wgs == 3 ? 32 : 40, RegsConsumer = Wgs == 3 ? 160 : 232;
   static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
@@ -46,9 +47,6 @@ struct fwd_params {
   int rows, heads, group;
   int heads_section; // heads that run side by side, so that their K and V stay in L2
   float scale, scale_log2;
-#ifdef FWD_CLOCK
-  long long *clocks;
-#endif
 };
 
 struct fwd_step {
@@ -61,38 +59,26 @@ struct fwd_tile {
 template <class C> struct fwd_smem {
   static constexpr int ChunkQ = C::Rows * 64, ChunkKV = C::Keys * 64; // elements of a 64-column chunk
   alignas(1024) uint16_t q[C::QStages][C::Dim / 64][ChunkQ];
-  alignas(1024) uint16_t k[C::KStages][C::Dim / 64][ChunkKV];
-  alignas(1024) uint16_t v[C::VStages][C::Dim / 64][ChunkKV];
-  alignas(16) fwd_step step[C::KStages];
+  alignas(1024) uint16_t k[C::Stages][C::Dim / 64][ChunkKV];
+  alignas(1024) uint16_t v[C::Stages][C::Dim / 64][ChunkKV];
+  alignas(16) fwd_step step[C::Stages];
   alignas(16) fwd_tile tile[C::QStages];
   uint64_t q_full[C::QStages], q_empty[C::QStages];
-  uint64_t k_full[C::KStages], k_empty[C::KStages], v_full[C::VStages], v_empty[C::VStages];
+  uint64_t k_full[C::Stages], k_empty[C::Stages], v_full[C::Stages], v_empty[C::Stages];
   uint64_t work_full[2], work_empty[2];
   int32_t work[2];
 };
 
-// A ring position: the stage, and the parity that a wait for "full" needs there.
-template <int N> struct ring {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void next() {
-    if (++stage == N) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
+// Parity that a wait for item n to be full needs; to be empty again for item n needs the other.
+template <int Stages> static __device__ __forceinline__ uint32_t parity(int n) { return n / Stages & 1; }
 
 // ---- producer: one thread ----
 
 template <class C> struct fwd_producer {
   const fwd_params &p;
   fwd_smem<C> &s;
-  uint32_t cta; // rank in the cluster
-  ring<C::QStages> qr;
-  ring<C::KStages> kr;
-  ring<C::VStages> vr;
-  ring<2> wr;
+  uint32_t cta;                  // rank in the cluster
+  uint32_t qn = 0, kn = 0, vn = 0, wn = 0; // query tiles, K tiles, V tiles, work indices so far
 
   static constexpr uint32_t kv_bytes = C::Keys * C::Dim * 2, q_bytes = C::Rows * C::Dim * 2;
 
@@ -100,17 +86,17 @@ template <class C> struct fwd_producer {
   __device__ int fetch() {
     if constexpr (C::Cluster == 1)
       return atomicAdd(p.list.counter, 1);
+    const uint32_t stage = wn % 2;
     if (cta == 0) {
-      ptx::mbarrier_wait_cluster(&s.work_empty[wr.stage], wr.parity ^ 1);
+      ptx::mbarrier_wait_cluster(&s.work_empty[stage], parity<2>(wn) ^ 1);
       const int work = atomicAdd(p.list.counter, 1);
       for (int i = 0; i < C::Cluster; i++)
-        ptx::store_async_cluster(&s.work[wr.stage], work, &s.work_full[wr.stage], i);
+        ptx::store_async_cluster(&s.work[stage], work, &s.work_full[stage], i);
     }
-    ptx::mbarrier_arrive_expect(&s.work_full[wr.stage], 4);
-    ptx::mbarrier_wait_cluster(&s.work_full[wr.stage], wr.parity);
-    const int work = s.work[wr.stage];
-    ptx::mbarrier_arrive_cluster(&s.work_empty[wr.stage], 0);
-    wr.next();
+    ptx::mbarrier_arrive_expect(&s.work_full[stage], 4);
+    ptx::mbarrier_wait_cluster(&s.work_full[stage], parity<2>(wn++));
+    const int work = s.work[stage];
+    ptx::mbarrier_arrive_cluster(&s.work_empty[stage], 0);
     return work;
   }
 
@@ -125,17 +111,17 @@ template <class C> struct fwd_producer {
       ptx::tma_load_4d_multicast(dst + cta * C::Keys * 32, map, 0, row + cta * C::Keys / 2, 0, head, full, 3);
   }
 
-  __device__ void empty_wait(uint64_t *bar, uint32_t parity) {
+  template <int Stages> __device__ uint32_t empty_stage(uint64_t *empty, uint32_t n) {
     if constexpr (C::Cluster == 1)
-      ptx::mbarrier_wait(bar, parity);
+      ptx::mbarrier_wait(empty + n % Stages, parity<Stages>(n) ^ 1);
     else
-      ptx::mbarrier_wait_cluster(bar, parity);
+      ptx::mbarrier_wait_cluster(empty + n % Stages, parity<Stages>(n) ^ 1);
+    return n % Stages;
   }
 
   __device__ void load_v(int row, int head) {
-    empty_wait(&s.v_empty[vr.stage], vr.parity ^ 1);
-    load(&p.v, s.v[vr.stage][0], row, head, &s.v_full[vr.stage]);
-    vr.next();
+    const uint32_t stage = empty_stage<C::Stages>(s.v_empty, vn++);
+    load(&p.v, s.v[stage][0], row, head, &s.v_full[stage]);
   }
 
   __device__ void run() {
@@ -151,11 +137,10 @@ template <class C> struct fwd_producer {
       const int4 *words = reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + rank);
       const int4 where = __ldg(words), runs = __ldg(words + 1); // {row, pos, rows, begin} {end, ...}
 
-      ptx::mbarrier_wait(&s.q_empty[qr.stage], qr.parity ^ 1);
-      s.tile[qr.stage] = {where.x, where.y, where.z, head};
-      ptx::mbarrier_arrive_expect(&s.q_full[qr.stage], q_bytes);
-      ptx::tma_load_4d(s.q[qr.stage][0], &p.q, 0, where.x, 0, head, &s.q_full[qr.stage]);
-      qr.next();
+      const uint32_t q_stage = empty_stage<C::QStages>(s.q_empty, qn++);
+      s.tile[q_stage] = {where.x, where.y, where.z, head};
+      ptx::mbarrier_arrive_expect(&s.q_full[q_stage], q_bytes);
+      ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, where.x, 0, head, &s.q_full[q_stage]);
 
       int flags = STEP_FIRST;
       for (int r = where.w; r < runs.x || flags; r++) { // a row without runs takes one step of nothing
@@ -163,13 +148,12 @@ template <class C> struct fwd_producer {
                                     : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
         for (int t = 0; t < run.z; t++) {
           const int row = run.x + t * C::Keys;
-          empty_wait(&s.k_empty[kr.stage], kr.parity ^ 1);
+          const uint32_t stage = empty_stage<C::Stages>(s.k_empty, kn++);
           const int valid = run.w < 0 ? 0 : t == run.z - 1 ? run.w : C::Keys;
           if (t == run.z - 1 && r + 1 >= runs.x)
             flags |= STEP_LAST;
-          s.step[kr.stage] = {run.y + t * C::Keys, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
-          load(&p.k, s.k[kr.stage][0], row, head_kv, &s.k_full[kr.stage]);
-          kr.next();
+          s.step[stage] = {run.y + t * C::Keys, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
+          load(&p.k, s.k[stage][0], row, head_kv, &s.k_full[stage]);
           if (v_row >= 0)
             load_v(v_row, v_head);
           v_row = row;
@@ -181,9 +165,9 @@ template <class C> struct fwd_producer {
     }
     if (v_row >= 0)
       load_v(v_row, v_head);
-    empty_wait(&s.k_empty[kr.stage], kr.parity ^ 1);
-    s.step[kr.stage] = {0, 0, STEP_STOP, 0};
-    ptx::mbarrier_arrive(&s.k_full[kr.stage]);
+    const uint32_t stage = empty_stage<C::Stages>(s.k_empty, kn);
+    s.step[stage] = {0, 0, STEP_STOP, 0};
+    ptx::mbarrier_arrive(&s.k_full[stage]);
     // The last CTA leaves the counter as it found it.
     if (atomicAdd(p.list.counter + 1, 1) == gridDim.x - 1) {
       p.list.counter[0] = 0;
@@ -222,20 +206,17 @@ template <int Dim> static __device__ __forceinline__ void store_row(uint16_t *ro
 
 template <class C, class Mask> struct fwd_consumer {
   const fwd_params &p;
-  const Mask &mask;
+  const Mask &mask; // a representation, or what else hide() of visible.cuh takes
   fwd_smem<C> &s;
   int wg; // 0 .. Wgs - 1
 
   static constexpr int NS = C::Keys / 2, NO = C::Dim / 2;
   float sc[NS], o[NO];
   uint32_t pr[C::Keys / 4];
-  float max0, max1;   // a score near the running maximum of each of this thread's two rows
-  float base0, base1; // the same in log2 units: what is subtracted in the exponent
-  float sum0, sum1;   // this thread's part of the rows' sums
+  float max0, max1; // a score near the running maximum of each of this thread's two rows
+  float sum0, sum1; // this thread's part of the rows' sums
   float shrink0, shrink1;
-  ring<C::QStages> qr;
-  ring<C::KStages> kr;
-  ring<C::VStages> vr;
+  int n = 0, qn = 0; // step and query tile that are being worked on
 
   __device__ __forceinline__ void release(uint64_t *bar) { // one arrival a warp, at each CTA that fills it
     if constexpr (C::Cluster == 1) {
@@ -246,20 +227,19 @@ template <class C, class Mask> struct fwd_consumer {
     }
   }
 
-  // After Q K^T: its K tile is free, and after a query tile's last one so is Q.
-  __device__ __forceinline__ void release_k(int flags, int q_stage) {
-    release(&s.k_empty[kr.stage]);
-    kr.next();
+  // After Q K^T of step n: its K tile is free, and after a query tile's last one so is Q.
+  __device__ __forceinline__ void release_k(int flags) {
+    release(&s.k_empty[n % C::Stages]);
     if (flags & STEP_LAST && threadIdx.x % 32 == 0)
-      ptx::mbarrier_arrive(&s.q_empty[q_stage]);
+      ptx::mbarrier_arrive(&s.q_empty[qn % C::QStages]);
   }
 
   // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
   __device__ __forceinline__ void turn_wait() { ptx::barrier_sync(1 + wg, 256); }
   __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(1 + (wg + 1) % C::Wgs, 256); }
 
-  __device__ __forceinline__ void issue_qk(int q_stage) {
-    const ptx::wgmma_desc q(s.q[q_stage][0] + wg * 64 * 64, 0), k(s.k[kr.stage][0], 0);
+  __device__ __forceinline__ void issue_qk() { // of step n
+    const ptx::wgmma_desc q(s.q[qn % C::QStages][0] + wg * 64 * 64, 0), k(s.k[n % C::Stages][0], 0);
     ptx::wgmma_pin(sc);
     ptx::wgmma_fence();
 #pragma unroll
@@ -269,8 +249,9 @@ template <class C, class Mask> struct fwd_consumer {
     ptx::wgmma_commit();
   }
 
-  __device__ __forceinline__ void issue_pv(bool keep) {
-    const ptx::wgmma_desc v(s.v[vr.stage][0], C::Keys * 128);
+  __device__ __forceinline__ void issue_pv(int step, bool keep) { // keep: add to what O is
+    ptx::mbarrier_wait(&s.v_full[step % C::Stages], parity<C::Stages>(step));
+    const ptx::wgmma_desc v(s.v[step % C::Stages][0], C::Keys * 128);
     ptx::wgmma_pin(o);
     ptx::wgmma_pin(pr);
     ptx::wgmma_fence();
@@ -278,6 +259,11 @@ template <class C, class Mask> struct fwd_consumer {
     for (int c = 0; c < C::Keys / 16; c++) // 16 keys: two atoms of 1024 bytes
       ptx::wgmma_op<C::Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), c > 0 || keep);
     ptx::wgmma_commit();
+  }
+
+  // What is subtracted in the exponent, in log2 units. A row that saw nothing yet has 0.
+  __device__ __forceinline__ float base(float maximum) const {
+    return maximum == -INFINITY ? 0.0f : maximum * p.scale_log2;
   }
 
   // Sets the rows' bases from the scores of this step: exactly at a tile's first step, later only when
@@ -298,16 +284,15 @@ template <class C, class Mask> struct fwd_consumer {
     const float old0 = first ? -INFINITY : max0, old1 = first ? -INFINITY : max1;
     max0 = (new0 - old0) * p.scale_log2 > 8 ? new0 : old0;
     max1 = (new1 - old1) * p.scale_log2 > 8 ? new1 : old1;
-    base0 = max0 == -INFINITY ? 0.0f : max0 * p.scale_log2; // a row that saw nothing yet
-    base1 = max1 == -INFINITY ? 0.0f : max1 * p.scale_log2;
-    shrink0 = ptx::ex2(old0 * p.scale_log2 - base0);
-    shrink1 = ptx::ex2(old1 * p.scale_log2 - base1);
+    shrink0 = ptx::ex2(old0 * p.scale_log2 - base(max0));
+    shrink1 = ptx::ex2(old1 * p.scale_log2 - base(max1));
     sum0 = first ? 0.0f : sum0 * shrink0;
     sum1 = first ? 0.0f : sum1 * shrink1;
   }
 
   // Scores to probabilities in place, of accumulator elements [Begin, End).
   template <int Begin, int End> __device__ __forceinline__ void exponentials(float &add0, float &add1) {
+    const float base0 = base(max0), base1 = base(max1);
 #pragma unroll
     for (int i = Begin; i < End; i += 4) {
       sc[i] = ptx::ex2(fmaf(sc[i], p.scale_log2, -base0));
@@ -377,26 +362,34 @@ template <class C, class Mask> struct fwd_consumer {
   }
 
   __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
-    const int r = wg * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    const int r = row_now();
     write_row(tile, r, 0, m0, s0);
     write_row(tile, r + 8, 2, m1, s1);
   }
 
-  __device__ __forceinline__ void mask_step(const fwd_tile &tile, const fwd_step &step) {
-    const int r = wg * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, last = tile.rows - 1;
-    mask.template apply<C::Keys>(sc, tile.head / p.group, tile.pos + min(r, last),
-                                 tile.pos + min(r + 8, last), step.pos, step.valid);
+  // This thread's first row in the tile. Read anew at each use, as the mask's address below: what the
+  // compiler would keep in registers across the main loop, it would spill there.
+  __device__ __forceinline__ int row_now() const {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return wg * 64 + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 
-  __device__ __forceinline__ fwd_step next_step() {
-    ptx::mbarrier_wait(&s.k_full[kr.stage], kr.parity);
-    const int4 v = ptx::load_shared(&s.step[kr.stage]);
+  __device__ __forceinline__ void mask_step(const fwd_tile &tile, const fwd_step &step) {
+    const int r = row_now(), last = tile.rows - 1;
+    hide<C::Keys>(sc, mask, tile.head / p.group, tile.pos + min(r, last), tile.pos + min(r + 8, last),
+                  step.pos, step.valid);
+  }
+
+  // Description of step n, of query tile qn, once it is there.
+  __device__ __forceinline__ fwd_step step_of() {
+    ptx::mbarrier_wait(&s.k_full[n % C::Stages], parity<C::Stages>(n));
+    const int4 v = ptx::load_shared(&s.step[n % C::Stages]);
     return {v.x, v.y, v.z, v.w};
   }
-  __device__ __forceinline__ fwd_tile next_tile() {
-    ptx::mbarrier_wait(&s.q_full[qr.stage], qr.parity);
-    const int4 v = ptx::load_shared(&s.tile[qr.stage]);
-    qr.next();
+  __device__ __forceinline__ fwd_tile tile_of() {
+    ptx::mbarrier_wait(&s.q_full[qn % C::QStages], parity<C::QStages>(qn));
+    const int4 v = ptx::load_shared(&s.tile[qn % C::QStages]);
     return {v.x, v.y, v.z, v.w};
   }
 
@@ -408,7 +401,7 @@ template <class C, class Mask> struct fwd_consumer {
   // The first step of all: no P V beside it.
   __device__ __forceinline__ void begin(const fwd_tile &tile, const fwd_step &step) {
     turn_wait();
-    issue_qk(0);
+    issue_qk();
     turn_give();
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);
@@ -417,30 +410,27 @@ template <class C, class Mask> struct fwd_consumer {
     find_base(true);
     exponentials<0, NS>(sum0, sum1);
     pack();
-    release_k(step.flags, 0);
+    release_k(step.flags);
   }
 
   __device__ void run() {
     if (wg == C::Wgs - 1 && C::Wgs > 1)
       turn_give(); // the first turn is warpgroup 0's
-    fwd_step step = next_step();
+    fwd_step step = step_of();
     if (!(step.flags & STEP_STOP)) {
-      fwd_tile tile = next_tile();
-      int q_stage = 0;
-      bool keep = false; // whether the next P V adds to O
+      fwd_tile tile = tile_of();
       begin(tile, step);
-      bool unset = any_unset(); // in this warpgroup
-      for (step = next_step(); !(step.flags & STEP_STOP); step = next_step()) {
+      bool unset = any_unset(), keep = false; // keep: whether the next P V adds to O
+      for (n++; step = step_of(), !(step.flags & STEP_STOP); n++) {
         const bool first = step.flags & STEP_FIRST;
         const fwd_tile done = tile;
         if (first) {
-          q_stage = qr.stage;
-          tile = next_tile();
+          qn++;
+          tile = tile_of();
         }
         turn_wait();
-        issue_qk(q_stage);
-        ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
-        issue_pv(keep);
+        issue_qk();
+        issue_pv(n - 1, keep);
         turn_give();
         ptx::wgmma_wait<1>();
         ptx::wgmma_pin(sc);
@@ -449,6 +439,7 @@ template <class C, class Mask> struct fwd_consumer {
         // and then Q K^T is taken again, as K is still here.
         const bool exact = unset || step.flags & (STEP_FIRST | STEP_PARTIAL);
         if (exact) {
+          ptx::wgmma_wait<0>(); // P's registers are free for the mask
           if (step.flags & STEP_PARTIAL)
             mask_step(tile, step);
           find_base(first);
@@ -460,19 +451,18 @@ template <class C, class Mask> struct fwd_consumer {
         // The assembler schedules within basic blocks, and would sink these exponentials below the wait
         // that they hide; a wait for what is known to be there, a loop, ends the block.
         ptx::wgmma_pin(sc);
-        ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
+        ptx::mbarrier_wait(&s.v_full[(n - 1) % C::Stages], parity<C::Stages>(n - 1));
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(o);
-        ptx::wgmma_pin(pr);
-        release(&s.v_empty[vr.stage]);
-        vr.next();
+        release(&s.v_empty[(n - 1) % C::Stages]);
         exponentials<Half, NS>(add0, add1);
         pack();
         bool redo = false;
         if (!exact)
           redo = ptx::barrier_any(4 + wg, 128, !(add0 + add1 < 0x1p60f));
         if (redo) {
-          issue_qk(q_stage);
+          asm volatile("" : "+r"(n)); // its addresses anew: kept since the first time, they would spill
+          issue_qk();
           ptx::wgmma_wait<0>();
           ptx::wgmma_pin(sc);
           find_base(false);
@@ -480,7 +470,7 @@ template <class C, class Mask> struct fwd_consumer {
           exponentials<0, NS>(add0, add1);
           pack();
         }
-        release_k(step.flags, q_stage);
+        release_k(step.flags);
         sum0 += add0;
         sum1 += add1;
         if (first)
@@ -489,8 +479,7 @@ template <class C, class Mask> struct fwd_consumer {
           rescale();
         keep = !first;
       }
-      ptx::mbarrier_wait(&s.v_full[vr.stage], vr.parity);
-      issue_pv(keep);
+      issue_pv(n - 1, keep);
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);
       write_tile(tile, max0, max1, sum0, sum1);
@@ -506,19 +495,17 @@ template <class C, class Mask>
 __global__ void __launch_bounds__(C::Threads, 1)
     fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
   extern __shared__ uint8_t raw[];
-  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
+  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t(1023));
   const uint32_t cta = C::Cluster > 1 ? ptx::cluster_cta() : 0;
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::QStages; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
       ptx::mbarrier_init(&s.q_empty[i], 4 * C::Wgs);
     }
-    for (int i = 0; i < C::KStages; i++) {
+    for (int i = 0; i < C::Stages; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
-      ptx::mbarrier_init(&s.k_empty[i], 4 * C::Wgs * C::Cluster);
-    }
-    for (int i = 0; i < C::VStages; i++) {
       ptx::mbarrier_init(&s.v_full[i], 1);
+      ptx::mbarrier_init(&s.k_empty[i], 4 * C::Wgs * C::Cluster);
       ptx::mbarrier_init(&s.v_empty[i], 4 * C::Wgs * C::Cluster);
     }
     for (int i = 0; i < 2; i++) {
@@ -532,30 +519,16 @@ __global__ void __launch_bounds__(C::Threads, 1)
   else
     __syncthreads();
   const int role = __shfl_sync(~0u, threadIdx.x / 128, 0);
-#ifdef FWD_CLOCK
-  if (threadIdx.x == 128 && blockIdx.x == 0) {
-    long long t;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-    p.clocks[0] = clock64(), p.clocks[2] = t;
-  }
-#endif
   if (role == 0) {
     ptx::registers_give<C::RegsProducer>();
     if (threadIdx.x == 0) {
-      fwd_producer<C> producer{p, s, cta, {}, {}, {}, {}};
+      fwd_producer<C> producer{p, s, cta};
       producer.run();
     }
   } else {
     ptx::registers_take<C::RegsConsumer>();
     fwd_consumer<C, Mask> consumer{p, mask, s, role - 1};
     consumer.run();
-#ifdef FWD_CLOCK
-    if (threadIdx.x == 128 && blockIdx.x == 0) {
-      long long t;
-      asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-      p.clocks[1] = clock64(), p.clocks[3] = t;
-    }
-#endif
   }
   if constexpr (C::Cluster > 1) { // nobody leaves while the other may still write here
     __syncwarp();

@@ -1,0 +1,4 @@
+// blocklist.cu -- the wgmma engine over the blocklist representation.
+#include "launch.cuh"
+
+WGMMA_REP(blocklist)

@@ -1,0 +1,4 @@
+// blockmap.cu -- the wgmma engine over the blockmap representation.
+#include "launch.cuh"
+
+WGMMA_REP(blockmap)

@@ -1,0 +1,4 @@
+// columns.cu -- the wgmma engine over the columns representation.
+#include "launch.cuh"
+
+WGMMA_REP(columns)

@@ -1,0 +1,4 @@
+// dense.cu -- the wgmma engine over the dense representation.
+#include "launch.cuh"
+
+WGMMA_REP(dense)

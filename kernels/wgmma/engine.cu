@@ -1,0 +1,101 @@
+// engine.cu -- host side of the wgmma engine: plans and tensor maps.
+#include "engine.h"
+
+#include <string.h>
+
+#include "../gpu.cuh"
+#include "tensor_map.h"
+
+#define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
+#define DECLARE(X) extern const wgmma_rep wgmma_rep_##X;
+REPS(DECLARE)
+#define ENTRY(X) &wgmma_rep_##X,
+static const wgmma_rep *const reps[] = {REPS(ENTRY)};
+
+namespace {
+struct state {
+  const wgmma_rep *kernels;
+  rep_device rep;
+  worklist keys; // of forward
+};
+} // namespace
+
+const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
+  if (p->dtype != ATTN_BF16)
+    return "device kernels take bf16";
+  if (p->backward)
+    return "the wgmma engine has no backward yet";
+  return rep_find(rep)->supports(p->mask);
+}
+
+int wgmma_prepare(struct attn_plan *plan, const char *rep) {
+  const struct attn_problem *p = &plan->problem;
+  state *s = new state();
+  plan->state = s;
+  for (const wgmma_rep *known : reps)
+    if (!strcmp(known->name, rep))
+      s->kernels = known;
+  const int queries = p->dim == 64 ? WGMMA_FWD_QUERIES_64 : WGMMA_FWD_QUERIES_128;
+  if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
+      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, queries, WGMMA_FWD_KEYS))
+    return -1;
+  plan->prep_bytes = s->rep.bytes + s->keys.bytes;
+  return 0;
+}
+
+int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
+  state *s = static_cast<state *>(plan->state);
+  if (a->scale < 0) {
+    attn_error_set(false, "the scale must be positive");
+    return -1;
+  }
+  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view);
+}
+
+int wgmma_backward(struct attn_plan *plan, const struct attn_args *a) {
+  attn_error_set(false, "the wgmma engine has no backward yet");
+  return -1;
+}
+
+void wgmma_release(struct attn_plan *plan) {
+  state *s = static_cast<state *>(plan->state);
+  if (!s)
+    return;
+  worklist_free(&s->keys);
+  rep_device_close(&s->rep);
+  delete s;
+}
+
+int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows) {
+  // The driver's function by way of the runtime, so that the program needs no libcuda to link.
+  typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
+  static encode_fn encode;
+  if (!encode) {
+    void *found = nullptr;
+    cudaDriverEntryPointQueryResult how;
+#if CUDART_VERSION >= 12050
+    GPU_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &how));
+#else
+    GPU_TRY(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &how));
+#endif
+    if (!found) {
+      attn_error_set(false, "the driver has no tensor maps: it is older than CUDA 12");
+      return -1;
+    }
+    encode = reinterpret_cast<encode_fn>(found);
+  }
+  const cuuint64_t row_bytes = (cuuint64_t)heads * dim * 2;
+  const cuuint64_t dims[4] = {64, (cuuint64_t)rows, (cuuint64_t)dim / 64, (cuuint64_t)heads};
+  const cuuint64_t strides[3] = {row_bytes, 64 * 2, (cuuint64_t)dim * 2};
+  const cuuint32_t box[4] = {64, (cuuint32_t)box_rows, (cuuint32_t)dim / 64, 1}, steps[4] = {1, 1, 1, 1};
+  const CUresult status =
+      encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void *>(data), dims, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    attn_error_set(false, "tensor map of [%d, %d, %d] refused by the driver: error %d", rows, heads, dim,
+                   (int)status);
+    return -1;
+  }
+  return 0;
+}

@@ -1,0 +1,76 @@
+// launch.cuh -- the engine's kernels for one representation: WGMMA_REP(band) in band.cu.
+#ifndef LONGCA_WGMMA_LAUNCH_CUH
+#define LONGCA_WGMMA_LAUNCH_CUH
+
+#include <math.h>
+
+#include <algorithm>
+
+#include "../gpu.cuh"
+#include "engine.h"
+#include "forward.cuh"
+#include "tensor_map.h"
+
+namespace wgmma {
+
+template <int Dim> struct fwd_choice; // the winners of the race in README.md
+template <> struct fwd_choice<64> {
+  typedef fwd_config<64, WGMMA_FWD_QUERIES_64 / 64, WGMMA_FWD_KEYS> config;
+};
+template <> struct fwd_choice<128> {
+  typedef fwd_config<128, WGMMA_FWD_QUERIES_128 / 64, WGMMA_FWD_KEYS> config;
+};
+
+// Heads that run side by side: as many as have their K and V in about half of the L2 together.
+static inline int heads_section(const attn_problem *p) {
+  const int64_t bytes = (int64_t)p->rows_k * p->dim * 4, group = p->heads_q / p->heads_kv;
+  int64_t kv = 1;
+  while (2 * kv * bytes <= (32 << 20))
+    kv *= 2;
+  return (int)std::min(kv * group, (int64_t)p->heads_q);
+}
+
+template <class Rep, int Dim>
+int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list) {
+  typedef typename fwd_choice<Dim>::config C;
+  const auto kernel = fwd_kernel<C, Rep>;
+  constexpr int smem = fwd_smem_bytes<C>();
+  const int group = p->heads_q / p->heads_kv;
+  fwd_params f = {};
+  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, C::Rows) ||
+      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, C::Keys) ||
+      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, C::Keys))
+    return -1;
+  f.list = *list;
+  f.o = a->o;
+  f.o_acc = a->o_acc;
+  f.lse = a->lse;
+  f.resume = a->o_acc && a->resume;
+  f.rows = p->rows_q;
+  f.heads = p->heads_q;
+  f.group = group;
+  f.heads_section = heads_section(p);
+  f.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
+  f.scale_log2 = f.scale * 1.4426950408889634f;
+  int device, sms;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
+  const int grid = (int)std::min((int64_t)sms, (int64_t)list->count * p->heads_q);
+  kernel<<<grid, C::Threads, smem, (cudaStream_t)a->stream>>>(f, *(const Rep *)rep);
+  GPU_LAUNCHED("wgmma forward");
+  return 0;
+}
+
+} // namespace wgmma
+
+#define WGMMA_REP(X)                                                                                   \
+  static int X##_forward(const attn_problem *p, const attn_args *a, const void *rep,                   \
+                         const worklist_view *list) {                                                  \
+    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list)                                \
+                        : wgmma::launch_forward<X, 128>(p, a, rep, list);                              \
+  }                                                                                                    \
+  extern const wgmma_rep wgmma_rep_##X;                                                                \
+  const wgmma_rep wgmma_rep_##X = {#X, X##_forward};
+
+#endif

@@ -1,0 +1,12 @@
+// tensor_map.h -- the tensor map by which the copy engine reads q, k or v.
+#ifndef LONGCA_WGMMA_TENSOR_MAP_H
+#define LONGCA_WGMMA_TENSOR_MAP_H
+
+#include <cuda.h>
+
+// Of a dense bf16 tensor [rows, heads, dim] in device memory: boxes of `box_rows` rows of one head arrive
+// in shared memory as [dim / 64][box_rows][64] with the 128-byte swizzle. Coordinates: {0, row, chunk of
+// 64, head}. 0, or -1 with attn_error() set.
+int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows);
+
+#endif

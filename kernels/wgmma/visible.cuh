@@ -1,0 +1,131 @@
+// visible.cuh -- the mask inside a partial tile, for accumulators in wgmma's layout.
+//
+// A thread holds two rows, 8 apart, and of every 8 columns two (ptx/wgmma.cuh). A representation says
+// what those two queries see of the thread's keys as one word of bits a row: bit 2 j + e stands for
+// column 8 j + 2 (t % 4) + e, accumulator elements 4 j + e and 4 j + 2 + e. Constant bit tests then
+// take the scores to -inf, which compile to predicates without comparisons.
+#ifndef LONGCA_WGMMA_VISIBLE_CUH
+#define LONGCA_WGMMA_VISIBLE_CUH
+
+#include "../rep/band.h"
+#include "../rep/blocklist.h"
+#include "../rep/blockmap.h"
+#include "../rep/columns.h"
+#include "../rep/dense.h"
+#include "../rep/varblock.h"
+
+namespace wgmma {
+
+struct row_bits {
+  uint64_t top, bottom; // of the thread's two rows
+};
+
+// Bits of the columns below `limit`, which counts from the tile's first key.
+static __device__ __forceinline__ uint64_t bits_below(int limit) {
+  const int c = limit - 2 * static_cast<int>(threadIdx.x % 4);
+  const int n = c <= 0 ? 0 : min(2 * (c >> 3) + min(c & 7, 2), 64);
+  return n < 64 ? (uint64_t(1) << n) - 1 : ~uint64_t(0);
+}
+
+// Any representation, pair by pair. `see(k, top, bottom)` looks at one key for both rows, so that what
+// is stored by key is read once. Rolled: partial tiles are few, and the code stays small.
+template <int Keys, class See> static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See see) {
+  row_bits bits = {0, 0};
+  const int t2 = 2 * (threadIdx.x % 4), last = pos + valid - 1;
+#pragma unroll 1
+  for (int j = 0; j < Keys / 8; j++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      const int k = pos + 8 * j + t2 + e;
+      bool top, bottom;
+      see(min(k, last), top, bottom);
+      bits.top |= static_cast<uint64_t>(top && k <= last) << (2 * j + e);
+      bits.bottom |= static_cast<uint64_t>(bottom && k <= last) << (2 * j + e);
+    }
+  return bits;
+}
+
+// What queries q0 (top) and q1 (bottom) see of the keys pos, ..., pos + valid - 1; 0 < valid <= Keys.
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, int q1, int pos, int valid) {
+  int lo0, hi0, lo1, hi1;
+  band_row(&x, q0, &lo0, &hi0);
+  band_row(&x, q1, &lo1, &hi1);
+  return {bits_below(min(hi0 - pos, valid)) & ~bits_below(lo0 - pos),
+          bits_below(min(hi1 - pos, valid)) & ~bits_below(lo1 - pos)};
+}
+
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const columns &x, int, int q0, int q1, int pos, int valid) {
+  return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {
+    const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
+    top = !(lower.begin <= q0 && q0 < lower.end) && !(upper.begin <= q0 && q0 < upper.end);
+    bottom = !(lower.begin <= q1 && q1 < lower.end) && !(upper.begin <= q1 && q1 < upper.end);
+  });
+}
+
+// The predicate of each pair; its kind is a constant of each loop, as where a predicate is compiled in.
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, int q0, int q1, int pos,
+                                                   int valid) {
+  struct mask m = x.mask;
+#define BITS_OF_KIND(KIND)                                                                             \
+  case KIND:                                                                                           \
+    m.kind = KIND;                                                                                     \
+    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {                        \
+      top = mask_allows(&m, head, q0, k);                                                              \
+      bottom = mask_allows(&m, head, q1, k);                                                           \
+    });
+  switch (x.mask.kind) {
+    BITS_OF_KIND(MASK_FULL)
+    BITS_OF_KIND(MASK_CAUSAL)
+    BITS_OF_KIND(MASK_SLIDING_WINDOW)
+    BITS_OF_KIND(MASK_SLIDING_WINDOW_CAUSAL)
+    BITS_OF_KIND(MASK_FULL_DOCUMENT)
+    BITS_OF_KIND(MASK_CAUSAL_DOCUMENT)
+    BITS_OF_KIND(MASK_SHARE_QUESTION)
+    BITS_OF_KIND(MASK_CAUSAL_BLOCKWISE)
+    BITS_OF_KIND(MASK_GLOBAL_SLIDING_WINDOW)
+    BITS_OF_KIND(MASK_PREFIX_LM_CAUSAL)
+    BITS_OF_KIND(MASK_PREFIX_LM_DOCUMENT)
+    BITS_OF_KIND(MASK_BLOCK_CAUSAL_DOCUMENT)
+    BITS_OF_KIND(MASK_FULL_DOCUMENT_LONG)
+    BITS_OF_KIND(MASK_CAUSAL_DOCUMENT_LONG)
+    BITS_OF_KIND(MASK_UNIFORM_BLOCK_SPARSE)
+    BITS_OF_KIND(MASK_VARIABLE_BLOCK_SPARSE)
+  default:
+    return {0, 0};
+  }
+#undef BITS_OF_KIND
+}
+
+#define VISIBLE_BY_PAIR(X)                                                                             \
+  template <int Keys>                                                                                  \
+  static __device__ __forceinline__ row_bits visible(const X &x, int head, int q0, int q1, int pos,    \
+                                                     int valid) {                                      \
+    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {                        \
+      top = X##_allows(&x, head, q0, k);                                                               \
+      bottom = X##_allows(&x, head, q1, k);                                                            \
+    });                                                                                                \
+  }
+VISIBLE_BY_PAIR(dense)
+VISIBLE_BY_PAIR(blocklist)
+VISIBLE_BY_PAIR(varblock)
+#undef VISIBLE_BY_PAIR
+
+// Scores of what is not visible become -inf. valid = 0: nothing is (and no position is asked about).
+template <int Keys, class Rep>
+static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0, int q1,
+                                            int pos, int valid) {
+  static_assert(Keys <= 256, "64 bits a row");
+  const row_bits bits = valid ? visible<Keys>(rep, head, q0, q1, pos, valid) : row_bits{0, 0};
+#pragma unroll
+  for (int i = 0; i < Keys / 2; i++) {
+    const uint64_t row = i & 2 ? bits.bottom : bits.top;
+    if (!(row >> (i / 4 * 2 + (i & 1)) & 1))
+      s[i] = -INFINITY;
+  }
+}
+
+} // namespace wgmma
+#endif
