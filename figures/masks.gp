@@ -24,7 +24,7 @@ set label 2 sprintf("S = %s, %s", length_label(int(word(meta("seqlen"), 1))), me
   at graph 1, graph 1.012 right font F.",6" tc rgb GREY
 # Stripes part the masks; the lanes lie within.
 do for [i = 1:N] { if (i % 2 == 0) {
-  set object 100 + i rectangle from graph 0, first i - 0.5 to graph 1, first i + 0.5 fs solid noborder fc rgb "#f4f4f4" behind } 
+  set object 100 + i rectangle from graph 0, first i - 0.5 to graph 1, first i + 0.5 fs solid noborder fc rgb "#f4f4f4" behind }
   # Said in the lanes that stay empty.
   u = with_status(i, "unsupported")
   if (strlen(u)) {

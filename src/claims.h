@@ -39,6 +39,8 @@ int claims_load(const char *path, struct claim **claims, size_t *n, char *err, s
 struct claim_result claim_check(const struct claim *c, const struct row *rows, size_t n);
 // Of several lines of one claim: FAILS if any fails, else NOT MEASURED if any is not, else HOLDS.
 enum claim_verdict claim_join(enum claim_verdict a, enum claim_verdict b);
+// Whether a word is one of a list parted by blanks.
+bool claims_word_in(const char *word, const char *list);
 const char *claim_verdict_name(enum claim_verdict v);
 
 #endif
