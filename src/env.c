@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,32 +83,29 @@ static int cores(void) {
   return n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-// "AMD EPYC 9575F 64-Core Processor @ 3.3GHz" -> "amd-epyc-9575f"
+// "AMD EPYC 9575F 64-Core Processor @ 3.3GHz" -> "amd-epyc-9575f": words joined by -, without makers'
+// marks and words that say nothing; letters, digits and - alone.
 static void slug(const char *name, char *buf, size_t size) {
-  static const char *const noise[] = {"(r)",       "(tm)", "cpu", "processor", "with", "intel(r)",
-                                      "nvidia",    "gpu",  NULL};
-  char text[256], *rest = text;
+  static const char *const noise[] = {"cpu", "processor", "with", "intel", "nvidia", "gpu", NULL};
   size_t at = 0;
-  snprintf(text, sizeof text, "%.*s", (int)strcspn(name, "@"), name);
-  *buf = 0;
-  for (char *word; (word = strsep(&rest, " \t_/"));) {
-    bool skip = !*word || strstr(word, "-Core") || strstr(word, "-core");
+  for (const char *c = name; *c && *c != '@';) {
+    char word[64];
+    size_t n = 0;
+    for (; *c && *c != '@' && !strchr(" \t_/", *c); c++)
+      if (*c == '(') // (R), (TM)
+        c += strcspn(c, ")") - (c[strcspn(c, ")")] == 0);
+      else if ((isalnum((unsigned char)*c) || (*c == '-' && n)) && n + 1 < sizeof word)
+        word[n++] = (char)tolower((unsigned char)*c);
+    word[n] = 0;
+    c += strspn(c, " \t_/");
+    bool skip = !n || strstr(word, "-core");
     for (int i = 0; noise[i]; i++)
-      skip = skip || !strcasecmp(word, noise[i]);
-    if (skip)
-      continue;
-    if (at && at + 1 < size)
-      buf[at++] = '-';
-    for (; *word && at + 1 < size; word++) {
-      if (*word == '(') // (R), (TM)
-        word += strcspn(word, ")");
-      else if (isalnum((unsigned char)*word) || *word == '-')
-        buf[at++] = (char)tolower((unsigned char)*word);
-      if (!*word)
-        break;
-    }
-    buf[at] = 0;
+      skip = skip || !strcmp(word, noise[i]);
+    if (!skip && at + n + 2 < size)
+      at += (size_t)snprintf(buf + at, size - at, at ? "-%s" : "%s", word);
   }
+  if (!at)
+    snprintf(buf, size, "machine");
 }
 
 // ---- GPU: asked in a child ------------------------------------------------------------------
