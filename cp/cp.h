@@ -1,0 +1,241 @@
+// cp.h -- context parallelism: a sequence sharded over ranks (study 6, 9.3).
+//
+// A schedule (Ulysses, Ring P2P, ...) is written once against a transport (loopback, Open MPI, NCCL)
+// and a memory (host, device), and calls any kernel through kernels/attn.h. Kernels read a rank's
+// shard in place: they ask the mask by position, so no schedule knows what a causal step looks like.
+//
+// Ranks form a grid: `heads` ranks split the heads of a context rank's tokens (Ulysses), `context`
+// ranks split the tokens (ring). A context ring may be cut into windows (LoongTrain).
+// Functions return 0, or -1 with attn_error() set, unless said otherwise.
+#ifndef LONGCA_CP_H
+#define LONGCA_CP_H
+
+#include "../kernels/attn.h"
+
+// ---- memory ---------------------------------------------------------------------------------
+
+// Where buffers are, and the few operations on them. On a device they are enqueued on the stream.
+struct cp_memory {
+  enum attn_place place;
+  void *(*alloc)(int64_t bytes); // zeroed; NULL with attn_error() set
+  void (*release)(void *data);
+  int (*zero)(void *data, int64_t bytes, void *stream);
+  // `rows` rows of `width` bytes, `pitch` bytes from one to the next
+  int (*copy)(void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t width,
+              int64_t rows, void *stream);
+  int (*add)(float *sum, const float *x, int64_t n, void *stream);                       // sum += x
+  int (*cast)(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *stream); // rounds
+  int (*sync)(void *stream); // the host waits for what was enqueued
+};
+extern const struct cp_memory cp_memory_host;
+#ifdef LONGCA_CUDA
+extern const struct cp_memory cp_memory_device;
+#endif
+
+// ---- transport ------------------------------------------------------------------------------
+
+// One a purpose, so that transfers of different purposes are in flight together.
+enum cp_channel { CP_HEADS, CP_KV, CP_GRAD, CP_KV_FAR, CP_GRAD_FAR, CP_CHANNELS };
+
+struct cp_op {
+  bool send;
+  int peer; // world rank; may be this rank
+  void *data;
+  int64_t bytes; // past 2^31 too
+};
+
+enum { CP_GROUP_MAX = 256, // operations of one group
+       CP_HEADS_MAX = 1024 }; // ranks that split the heads
+
+// A rank's end of a transport.
+struct cp_comm {
+  const struct cp_transport *transport;
+  const struct cp_memory *memory;
+  int rank, size;
+  void *stream;   // kernels and memory operations go here
+  double limit_s; // a transfer that takes longer is an error that names the peer
+  int64_t bytes_sent, bytes_received; // to and from other ranks
+  double wait_us; // time in which nothing was computed because a transfer was not done
+  void *state;    // the transport's own
+};
+
+// Transfers are posted in groups and waited for by channel. A group starts once everything enqueued on
+// the stream before has finished; what is enqueued after the wait starts once the group is done. Until
+// then its buffers belong to it. At most one group a channel is in flight; a channel's groups are
+// posted in the same order on every rank. There are no tags: the i-th send to a peer meets the peer's
+// i-th receive from here, both of the same size. A send completes only when its receive was posted
+// (rendezvous), so sends and receives that depend on one another belong in one group.
+struct cp_transport {
+  const char *name, *summary;
+  enum attn_place place;
+  // Runs body on every rank and returns 0, or -1 with the first rank's error. loopback starts `ranks`
+  // threads; the others are this process's rank of a job that mpirun started.
+  int (*run)(int ranks, double limit_s, int (*body)(struct cp_comm *comm, void *context), void *context);
+  int (*post)(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n);
+  int (*wait)(struct cp_comm *comm, enum cp_channel channel);
+  // Collectives over all ranks, posted like a group. recv [size][bytes], in rank order.
+  int (*all_gather)(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
+                    int64_t bytes);
+  // recv [n] = sum over the ranks of their send [size][n] at this rank's place, in fp32.
+  int (*reduce_scatter)(struct cp_comm *comm, enum cp_channel channel, const float *send, float *recv,
+                        int64_t n);
+  // The host waits for all ranks, and for what was enqueued on its own stream before.
+  int (*barrier)(struct cp_comm *comm);
+};
+
+extern const struct cp_transport *const cp_transports[]; // NULL-terminated; what this build has
+const struct cp_transport *cp_transport_find(const char *name);
+const char *cp_transport_names(void); // "loopback, mpi", for messages
+
+// all_to_all over `n` ranks: block i of send goes to peers[i], block i of recv comes from there.
+// Made of groups; waits for the groups before its last, which is left to cp_transport.wait.
+int cp_all_to_all(struct cp_comm *comm, enum cp_channel channel, const int *peers, int n,
+                  const void *send, void *recv, int64_t bytes);
+// The collectives out of sends and receives, for transports without better ones. They finish.
+int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
+                           int64_t bytes);
+int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, const float *send,
+                               float *recv, int64_t n);
+
+// ---- who holds what -------------------------------------------------------------------------
+
+struct cp_grid {
+  int heads, context, windows; // heads * context ranks; windows divides context
+  bool context_first;          // neighbouring ranks share a ring (true) or the heads of one (false)
+};
+int cp_grid_rank(const struct cp_grid *g, int head, int context);
+int cp_grid_head(const struct cp_grid *g, int rank);
+int cp_grid_context(const struct cp_grid *g, int rank);
+
+// Tokens by rank (study 6.2, "padded layout"). A document is cut into 2 * context near-equal pieces and
+// context rank r owns pieces r and its mirror, so that every causal share is the same; ownership moves
+// on by one rank a document, or short documents would all fall on the first ranks. Each document has
+// a slot of the same rows on every rank: its piece, the mirror, then padding. The context rank's rows are
+// split evenly over its head ranks.
+struct cp_shard {
+  int32_t rows;         // of one rank: tensors are [rows, heads, dim]
+  int32_t context_rows; // of one context rank: rows * heads ranks
+  int contexts;
+  struct attn_segment **seg; // [contexts][segs[r]] in rows of the context rank, sorted
+  int32_t *segs;
+  int32_t tokens_max; // most real tokens of a context rank; less padded rows than context_rows
+};
+int cp_shard_init(struct cp_shard *s, const struct mask *mask, const struct cp_grid *grid);
+void cp_shard_free(struct cp_shard *s);
+// Mask position of each of the context rank's rows, -1 for padding: pos [context_rows].
+void cp_shard_positions(const struct cp_shard *s, int context, int32_t *pos);
+// Visible pairs of all queries of that context rank; and most over mean of all context ranks.
+double cp_shard_work(const struct cp_shard *s, const struct mask *mask, int context);
+double cp_shard_balance(const struct cp_shard *s, const struct mask *mask);
+// Visible pairs between queries and keys given as segments sorted by position.
+double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
+                const struct attn_segment *k, int32_t k_segs);
+
+// ---- schedules ------------------------------------------------------------------------------
+
+// What may be asked of a schedule beside its name; 0: its default.
+struct cp_wish {
+  int heads, context, windows;
+  int64_t keep_bytes; // kernel plans beyond this are made when they are called; 0: 256 MiB
+};
+
+struct cp_kv {
+  void *k, *v; // [context_rows, heads_kv, dim] of the plan
+};
+
+// A rank's prepared attention. Its buffers do not grow with the number of ranks (all-gather aside).
+struct cp_plan {
+  const struct cp_schedule *schedule;
+  const struct attn_kernel *kernel;
+  struct cp_comm *comm;
+  struct attn_problem problem; // of the whole: mask, dtype, heads, dim, backward
+  struct cp_grid grid;
+  struct cp_shard shard;
+  int head, context; // this rank's place in the grid
+  // What kernels see here: heads after the exchange; KV heads are copied when there are fewer than ranks.
+  int32_t heads_q, heads_kv, copies;
+  struct attn_problem *step_problems; // [n_steps] own queries against a set of keys; heads_q 0: none seen
+  struct attn_plan *steps;            // [n_steps] prepared; no kernel: none seen, or made when called
+  int n_steps;
+  // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
+  void *stage;                // packed heads on their way
+  void *q_in, *o_in, *d_o_in; // [context_rows, heads_q, dim]
+  struct cp_kv kv_in, dkv_in; // [context_rows, heads_kv, dim]
+  void *dq_in;
+  float *acc;      // [context_rows, heads_q, dim] O, then dQ, in fp32; NULL when one step does it all
+  struct cp_kv near[2], far[2]; // keys and values on their way round the ring and between windows
+  float *grad[5];  // [2, context_rows, heads_kv, dim] dK and dV in fp32, on their way
+  struct cp_kv all;  // all-gather: [contexts * context_rows, heads_kv, dim]
+  float *grad_all;
+  struct attn_segment *k_seg;
+  void *buffers[32];
+  int n_buffers;
+  int64_t bytes;        // of the buffers
+  int64_t kernel_bytes; // what the kernel plans hold; those made late are not kept
+  int64_t keep_bytes;
+  double prep_us;
+};
+
+struct cp_schedule {
+  const char *name, *summary;
+  bool context_first;
+  bool gathers; // holds all keys at once
+  // Grid for that many ranks. NULL, or why not as a sentence.
+  const char *(*arrange)(const struct attn_problem *p, int ranks, const struct cp_wish *wish,
+                         struct cp_grid *grid);
+  int (*plan)(struct cp_plan *plan); // kernel plans and buffers of its own
+  int (*forward)(struct cp_plan *plan, const struct attn_args *args);
+  int (*backward)(struct cp_plan *plan, const struct attn_args *args);
+};
+
+extern const struct cp_schedule *const cp_schedules[]; // NULL-terminated
+// "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows). NULL: unknown.
+const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish);
+const char *cp_schedule_names(void);
+
+// NULL and the grid, or why this schedule cannot do that with so many ranks.
+const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
+                       const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
+                       struct cp_grid *grid);
+// This rank's plan. problem: the whole, as for one GPU (rows_q, rows_k and segments are ignored).
+// Release it even after a failure.
+int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule, const struct cp_wish *wish,
+                 const struct attn_kernel *kernel, const struct attn_problem *problem,
+                 struct cp_comm *comm);
+void cp_plan_release(struct cp_plan *plan);
+// args: the rank's shards in comm->memory. q, o, d_o, dq [shard.rows, heads_q, dim]; k, v, dk, dv
+// [shard.rows, heads_kv, dim]; lse [plan.heads_q, shard.context_rows]: it stays with the heads that
+// the rank computed. o_acc and accumulate are not for here. Backward follows a forward on the same
+// inputs. Padded rows of outputs are 0 or undefined; nothing reads them.
+int cp_forward(struct cp_plan *plan, const struct attn_args *args);
+int cp_backward(struct cp_plan *plan, const struct attn_args *args);
+
+// Bytes that one rank sends (and receives) in one pass: the formula, from the grid alone.
+int64_t cp_volume(const struct cp_schedule *schedule, const struct cp_grid *grid,
+                  const struct attn_problem *problem, int32_t context_rows, enum attn_pass pass);
+
+// ---- inside schedules -----------------------------------------------------------------------
+
+// Largest head split that P, the heads and the wish allow, for the hybrids.
+const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const struct cp_wish *wish,
+                              struct cp_grid *grid);
+// NULL, or why the heads cannot be split so.
+const char *cp_heads_why_not(const struct attn_problem *p, int heads);
+void *cp_buffer(struct cp_plan *plan, int64_t bytes); // zeroed, owned by the plan
+// Kernel plan `step`: own queries against these key segments. A step that is not prepared does nothing.
+int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg, int32_t k_segs,
+                    int32_t rows_k);
+int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args);
+// Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a
+// single call without transfers.
+int cp_ring_plan(struct cp_plan *plan);
+int cp_ring_forward(struct cp_plan *plan, const struct attn_args *args);
+int cp_ring_backward(struct cp_plan *plan, const struct attn_args *args);
+// The same between the two exchanges of heads (heads.c).
+int cp_heads_plan(struct cp_plan *plan);
+int cp_heads_forward(struct cp_plan *plan, const struct attn_args *args);
+int cp_heads_backward(struct cp_plan *plan, const struct attn_args *args);
+
+static inline int64_t cp_elem_bytes(enum attn_dtype dtype) { return dtype == ATTN_BF16 ? 2 : 4; }
+
+#endif

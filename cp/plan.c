@@ -1,0 +1,196 @@
+// plan.c -- a rank's plan: its place in the grid, its shard, kernel plans and buffers.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../src/timer.h"
+#include "cp.h"
+
+static _Thread_local char sentence[256];
+
+const char *cp_heads_why_not(const struct attn_problem *p, int heads) {
+  if (heads > CP_HEADS_MAX)
+    return "more than 1024 ranks cannot split the heads";
+  if (p->heads_q % heads) {
+    snprintf(sentence, sizeof sentence, "%d query heads cannot be split over %d ranks", p->heads_q, heads);
+    return sentence;
+  }
+  if (p->heads_kv % heads && heads % p->heads_kv) {
+    snprintf(sentence, sizeof sentence,
+             "%d KV heads can be neither split over %d ranks nor copied a whole number of times", p->heads_kv,
+             heads);
+    return sentence;
+  }
+  return NULL;
+}
+
+// Windows: as wished, else the largest divisor n of the ring with n <= ring / n (study 6.1).
+static const char *set_windows(struct cp_grid *g, const struct cp_wish *wish) {
+  g->windows = 1;
+  if (wish->windows && g->context % wish->windows) {
+    snprintf(sentence, sizeof sentence, "a ring of %d ranks cannot be cut into %d windows", g->context,
+             wish->windows);
+    return sentence;
+  }
+  for (int n = 1; n * n <= g->context; n++)
+    if (g->context % n == 0)
+      g->windows = n;
+  if (wish->windows)
+    g->windows = wish->windows;
+  return NULL;
+}
+
+// Beyond a node of 8 GPUs the heads are split over 8 (study 6.1); within one, as nearly square as it
+// goes, since 8 x 1 would be Ulysses. Where the heads do not allow that, the next smaller split.
+const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const struct cp_wish *wish,
+                              struct cp_grid *grid) {
+  int heads = wish->heads, context = wish->context;
+  if (heads || context) {
+    heads = heads ? heads : ranks / context;
+    context = context ? context : ranks / heads;
+    if (heads < 1 || heads * context != ranks) {
+      snprintf(sentence, sizeof sentence, "%d x %d is not %d ranks", heads, context, ranks);
+      return sentence;
+    }
+    const char *why = cp_heads_why_not(p, heads);
+    if (why)
+      return why;
+  } else {
+    heads = ranks > 8 && ranks % 8 == 0 ? 8 : 1;
+    while (heads < ranks && (ranks % heads || heads * heads < ranks) && heads != 8)
+      heads++;
+    while (ranks % heads || cp_heads_why_not(p, heads))
+      heads--;
+  }
+  grid->heads = heads;
+  grid->context = ranks / heads;
+  return set_windows(grid, wish);
+}
+
+const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
+                       const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
+                       struct cp_grid *grid) {
+  const struct cp_wish none = {0};
+  *grid = (struct cp_grid){.heads = 1, .context = 1, .windows = 1, .context_first = schedule->context_first};
+  if (ranks < 1)
+    return "at least one rank is needed";
+  if (mask_is_block_sparse(problem->mask->kind))
+    return "block-sparse masks have a pattern a head, which schedules do not split";
+  const char *why = attn_why_not(kernel, problem);
+  if (!why)
+    why = schedule->arrange(problem, ranks, wish ? wish : &none, grid);
+  if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
+    why = "positions are counted in 31 bits";
+  return why;
+}
+
+void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
+  if (plan->n_buffers == (int)(sizeof plan->buffers / sizeof *plan->buffers)) {
+    attn_error_set(false, "a context-parallel plan has more buffers than it can note down");
+    return NULL;
+  }
+  void *data = plan->comm->memory->alloc(bytes);
+  if (data) {
+    plan->buffers[plan->n_buffers++] = data;
+    plan->bytes += bytes;
+  }
+  return data;
+}
+
+int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg, int32_t k_segs,
+                    int32_t rows_k) {
+  const struct cp_shard *s = &plan->shard;
+  const struct attn_segment *q_seg = s->seg[plan->context];
+  const int32_t q_segs = s->segs[plan->context];
+  struct attn_problem *p = &plan->step_problems[step];
+  *p = plan->problem;
+  p->heads_q = plan->heads_q;
+  p->heads_kv = plan->heads_kv;
+  p->rows_q = s->context_rows;
+  p->rows_k = rows_k;
+  p->q_seg = q_seg;
+  p->q_segs = q_segs;
+  p->k_seg = k_seg;
+  p->k_segs = k_segs;
+  if (plan->kernel_bytes >= plan->keep_bytes)
+    return 0;
+  struct attn_plan *kernel_plan = &plan->steps[step];
+  if (attn_prepare(kernel_plan, plan->kernel, p))
+    return -1;
+  plan->kernel_bytes += kernel_plan->prep_bytes + kernel_plan->workspace_bytes;
+  return 0;
+}
+
+int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args) {
+  struct attn_plan late, *use = &plan->steps[step];
+  if (!plan->step_problems[step].heads_q)
+    return 0;
+  struct attn_args a = *args;
+  a.stream = plan->comm->stream;
+  const bool is_late = !use->kernel;
+  int status = 0;
+  if (is_late) {
+    status = attn_prepare(&late, plan->kernel, &plan->step_problems[step]);
+    use = &late;
+  }
+  if (!status)
+    status = pass == ATTN_BWD ? plan->kernel->backward(use, &a) : plan->kernel->forward(use, &a);
+  if (is_late) {
+    status = plan->comm->memory->sync(a.stream) || status ? -1 : 0;
+    attn_release(&late);
+  }
+  return status ? -1 : 0;
+}
+
+int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule, const struct cp_wish *wish,
+                 const struct attn_kernel *kernel, const struct attn_problem *problem,
+                 struct cp_comm *comm) {
+  memset(plan, 0, sizeof *plan);
+  plan->comm = comm;
+  const double begin_us = timer_now_us();
+  const char *why = cp_why_not(schedule, kernel, problem, comm->size, wish, &plan->grid);
+  if (!why && kernel->place != comm->memory->place)
+    why = "the kernel's memory is not the transport's";
+  if (why) {
+    attn_error_set(false, "%s", why);
+    return -1;
+  }
+  plan->schedule = schedule;
+  plan->kernel = kernel;
+  plan->problem = *problem;
+  plan->keep_bytes = wish && wish->keep_bytes ? wish->keep_bytes : 256 << 20;
+  plan->head = cp_grid_head(&plan->grid, comm->rank);
+  plan->context = cp_grid_context(&plan->grid, comm->rank);
+  const int heads = plan->grid.heads;
+  plan->heads_q = problem->heads_q / heads;
+  plan->heads_kv = problem->heads_kv < heads ? 1 : problem->heads_kv / heads;
+  plan->copies = problem->heads_kv < heads ? heads / problem->heads_kv : 1;
+  if (cp_shard_init(&plan->shard, problem->mask, &plan->grid) || schedule->plan(plan))
+    return -1;
+  plan->prep_us = timer_now_us() - begin_us;
+  return 0;
+}
+
+void cp_plan_release(struct cp_plan *plan) {
+  for (int i = 0; plan->steps && i < plan->n_steps; i++)
+    attn_release(&plan->steps[i]);
+  free(plan->steps);
+  free(plan->step_problems);
+  for (int i = 0; i < plan->n_buffers; i++)
+    plan->comm->memory->release(plan->buffers[i]);
+  free(plan->k_seg);
+  cp_shard_free(&plan->shard);
+  memset(plan, 0, sizeof *plan);
+}
+
+int cp_forward(struct cp_plan *plan, const struct attn_args *args) {
+  return plan->schedule->forward(plan, args);
+}
+
+int cp_backward(struct cp_plan *plan, const struct attn_args *args) {
+  if (!plan->problem.backward) {
+    attn_error_set(false, "the plan was prepared without backward");
+    return -1;
+  }
+  return plan->schedule->backward(plan, args);
+}

@@ -1,0 +1,79 @@
+// registry.c -- every schedule and every transport of this build, once.
+#include <stdio.h>
+#include <string.h>
+
+#include "cp.h"
+
+#define SCHEDULES(S)                                                                                   \
+  S(cp_ulysses) S(cp_ring_p2p) S(cp_ring_allgather) S(cp_usp) S(cp_usp_context_first) S(cp_loongtrain) \
+  S(cp_loongtrain_context_first)
+#ifdef LONGCA_MPI
+#define TRANSPORTS_MPI(T) T(cp_mpi)
+#else
+#define TRANSPORTS_MPI(T)
+#endif
+#ifdef LONGCA_NCCL
+#define TRANSPORTS_NCCL(T) T(cp_nccl)
+#else
+#define TRANSPORTS_NCCL(T)
+#endif
+#ifdef LONGCA_CUDA
+#define TRANSPORTS_CUDA(T) T(cp_loopback_gpu)
+#else
+#define TRANSPORTS_CUDA(T)
+#endif
+#define TRANSPORTS(T) T(cp_loopback) TRANSPORTS_MPI(T) TRANSPORTS_CUDA(T) TRANSPORTS_NCCL(T)
+
+#define DECLARE_SCHEDULE(name) extern const struct cp_schedule name;
+#define DECLARE_TRANSPORT(name) extern const struct cp_transport name;
+#define ENTRY(name) &name,
+SCHEDULES(DECLARE_SCHEDULE)
+TRANSPORTS(DECLARE_TRANSPORT)
+const struct cp_schedule *const cp_schedules[] = {SCHEDULES(ENTRY) NULL};
+const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
+
+const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish) {
+  const size_t name = strcspn(text, ":");
+  int end = 0;
+  *wish = (struct cp_wish){0};
+  if (text[name]) {
+    const char *shape = text + name + 1;
+    const bool three = sscanf(shape, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
+    if (!three && sscanf(shape, "%dx%d%n", &wish->heads, &wish->context, &end) != 2)
+      return NULL;
+    if (shape[end] || wish->heads < 1 || wish->context < 1 || (three && wish->windows < 1))
+      return NULL;
+  }
+  for (int i = 0; cp_schedules[i]; i++)
+    if (strlen(cp_schedules[i]->name) == name && !strncmp(cp_schedules[i]->name, text, name))
+      return cp_schedules[i];
+  return NULL;
+}
+
+const struct cp_transport *cp_transport_find(const char *name) {
+  for (int i = 0; cp_transports[i]; i++)
+    if (!strcmp(cp_transports[i]->name, name))
+      return cp_transports[i];
+  return NULL;
+}
+
+static void append(char *list, size_t size, const char *name) {
+  const size_t at = strlen(list);
+  snprintf(list + at, size - at, "%s%s", at ? ", " : "", name);
+}
+
+const char *cp_schedule_names(void) {
+  static _Thread_local char list[256];
+  *list = 0;
+  for (int i = 0; cp_schedules[i]; i++)
+    append(list, sizeof list, cp_schedules[i]->name);
+  return list;
+}
+
+const char *cp_transport_names(void) {
+  static _Thread_local char list[128];
+  *list = 0;
+  for (int i = 0; cp_transports[i]; i++)
+    append(list, sizeof list, cp_transports[i]->name);
+  return list;
+}
