@@ -53,24 +53,37 @@ static void bench_free(struct bench *b) {
   free(b->a.o), free(b->a.lse), free(b->a.dq), free(b->a.dk), free(b->a.dv);
 }
 
-// A query that sees one key alone has P = 1 whatever q is: dQ and dK are exactly 0, and a kernel's are
-// the rounding of dO.V - dO.O, which no error relative to 0 can judge. True when nearly 0, and dV right.
-static bool check_single_keys(const struct bench *b) {
-  const double limit = b->p.dtype == ATTN_FP32 ? 2e-5 : 0.2;
-  struct verify_report report = {0};
+// A query that sees one key alone has P = 1 whatever q is: its part of dQ and dK is exactly 0, and a
+// kernel's is the rounding of dO.V - dO.O, which no error relative to 0 can judge. Where a mask has
+// such queries, gradients may be judged by their absolute error: Q, K, V and dO are normal, O(1).
+static bool has_single_keys(const struct mask *m) {
+  for (int32_t h = 0; h < (m->heads ? m->heads : 1); h++)
+    for (int32_t q = 0; q < m->seqlen; q++) {
+      int32_t keys = 0;
+      for (int32_t k = 0; k < m->seqlen; k++)
+        keys += mask_allows(m, h, q, k);
+      if (keys == 1)
+        return true;
+    }
+  return false;
+}
+
+static bool near(const void *got, enum attn_dtype dtype, const double *want, int64_t n) {
+  const double limit = dtype == ATTN_FP32 ? 1e-4 : 0.2;
+  for (int64_t i = 0; i < n; i++)
+    if (!(fabs(tensor_get(got, dtype, i) - want[i]) <= limit + 0.01 * limit * fabs(want[i])))
+      return false;
+  return true;
+}
+
+static bool check_absolutely(const struct bench *b) {
   double *dq = malloc(sizeof *dq * (size_t)b->n_q), *dk = malloc(sizeof *dk * (size_t)b->n_k);
   double *dv = malloc(sizeof *dv * (size_t)b->n_k);
   assert_true(dq && dk && dv && !ref_backward(&b->p, &b->a, dq, dk, dv));
-  bool right = true;
-  for (int64_t i = 0; i < b->n_q; i++)
-    right &= fabs(tensor_get(b->a.dq, b->p.dtype, i) - dq[i]) <= limit;
-  for (int64_t i = 0; i < b->n_k; i++)
-    right &= fabs(tensor_get(b->a.dk, b->p.dtype, i) - dk[i]) <= limit;
-  const int64_t rows = b->n_k / b->p.dim;
-  verify_rows(&report, b->a.dv, b->p.dtype, b->p.dim, dv, rows, b->p.dim,
-              verify_rms_row(dv, rows, b->p.dim), verify_limits_for(b->p.dtype, true));
+  const bool right = near(b->a.dq, b->p.dtype, dq, b->n_q) &&
+                     near(b->a.dk, b->p.dtype, dk, b->n_k) && near(b->a.dv, b->p.dtype, dv, b->n_k);
   free(dq), free(dk), free(dv);
-  return verify_finish(&report) && right;
+  return right;
 }
 
 // Runs both passes and compares them with the reference for problem `truth`.
@@ -85,8 +98,8 @@ static bool run_and_check(const struct attn_kernel *kernel, const struct attn_pr
   assert_int_equal(kernel->backward(&plan, &b.a), 0);
   const bool fwd_right = check_outputs(truth, &b.a, ATTN_FWD, 3, &fwd);
   bool bwd_right = check_outputs(truth, &b.a, ATTN_BWD, 3, &bwd);
-  if (mask_area(p->mask) <= p->mask->seqlen && p == truth)
-    bwd_right = check_single_keys(&b);
+  if (!bwd_right && p == truth && has_single_keys(p->mask))
+    bwd_right = check_absolutely(&b);
   snprintf(said, size, "forward: %lld of %lld rows wrong, error %.3g; backward: %lld of %lld, %.3g",
            (long long)fwd.wrong, (long long)fwd.rows, fwd.err_max, (long long)bwd.wrong,
            (long long)bwd.rows, bwd.err_max);
@@ -118,32 +131,39 @@ static bool make_case(const struct attn_kernel *kernel, enum mask_kind kind, int
   return attn_why_not(kernel, p) == NULL;
 }
 
-// Each kernel on each mask that it supports, four times: MHA and GQA, both dtypes, both dimensions,
-// lengths and mask variants in turn.
+// Each kernel on each mask that it supports, at every length: MHA and GQA, both dtypes, both dimensions
+// and the variants of the mask in turn.
 static void test_every_pairing(void **state) {
   (void)state;
   static const int32_t lengths[] = {127, 129, 191, 17, 65, 300, 128, 1, 1000, 64, 257};
-  int ran = 0;
+  enum { LENGTHS = sizeof lengths / sizeof *lengths };
+  int pairings = 0;
   for (int k = 0; attn_kernels[k]; k++) {
     if (attn_kernels[k]->place != ATTN_HOST)
       continue;
-    int of_kernel = 0;
-    for (int kind = 0; kind < MASK_KINDS; kind++)
-      for (int i = 0, done = 0; done < 4 && i < 4 * CASE_VARIANTS; i++) {
-        struct mask m;
-        struct attn_problem p;
-        const int variant = (i + kind) % CASE_VARIANTS, group = done % 2 ? 8 : 1;
-        if (make_case(attn_kernels[k], kind, lengths[(ran + i) % 11], variant, group, &m, &p)) {
-          p.dtype = (done / 2 + done) % 2 ? ATTN_FP32 : ATTN_BF16;
-          p.dim = (done / 2 + kind) % 2 ? 128 : 64;
-          expect_right(attn_kernels[k], &p, variant);
-          done++, ran++, of_kernel++;
+    int cases = 0;
+    for (int kind = 0; kind < MASK_KINDS; kind++) {
+      const int before = cases;
+      for (int l = 0; l < LENGTHS; l++)
+        for (int tries = 0, ran = 0; tries < CASE_VARIANTS && !ran; tries++) {
+          struct mask m;
+          struct attn_problem p;
+          const int variant = (l + kind + tries) % CASE_VARIANTS;
+          if (make_case(attn_kernels[k], kind, lengths[l], variant, l % 2 ? 8 : 1, &m, &p)) {
+            p.dtype = l / 2 % 2 ? ATTN_FP32 : ATTN_BF16;
+            p.dim = (l / 4 + kind) % 2 ? 128 : 64;
+            expect_right(attn_kernels[k], &p, variant);
+            cases++, ran++;
+          }
+          mask_free(&m);
         }
-        mask_free(&m);
-      }
-    print_message("  %-12s %3d cases\n", attn_kernels[k]->name, of_kernel);
+      assert_true(cases == before || cases == before + LENGTHS); // supported, or not at all
+      pairings += cases > before;
+    }
+    print_message("  %-12s %3d cases\n", attn_kernels[k]->name, cases);
   }
-  assert_true(ran >= 4 * (14 + 12 + 8 + 12 + 12 + 1 + 1 + 2 + 2));
+  // naive; sdpa, flex, flashmask; fa2; vsa, fa2_sparse; flashinfer, flex_sparse
+  assert_int_equal(pairings, 16 + 3 * 14 + 8 + 2 * 1 + 2 * 2);
 }
 
 // Every length up to a little over a tile, masks in turn.
@@ -180,6 +200,24 @@ static void test_group_sizes(void **state) {
     expect_right(attn_find("naive", ATTN_HOST), &p, groups[i]);
     mask_free(&m);
   }
+}
+
+// More threads than heads, than tiles, than this machine has.
+static void test_thread_counts(void **state) {
+  (void)state;
+  static const char *const names[] = {"fa2", "naive"};
+  for (int threads = 2; threads <= 7; threads++)
+    for (int i = 0; i < 4; i++) {
+      struct mask m;
+      struct attn_problem p;
+      const struct attn_kernel *kernel = attn_find(names[i % 2], ATTN_HOST);
+      assert_true(make_case(kernel, MASK_CAUSAL_DOCUMENT, 333, threads % 3, i < 2 ? 1 : 8, &m, &p));
+      p.dtype = ATTN_FP32;
+      omp_set_num_threads(threads);
+      expect_right(kernel, &p, threads % 3);
+      omp_set_num_threads(1);
+      mask_free(&m);
+    }
 }
 
 // Every compiled copy of the engine that this processor runs.
@@ -444,7 +482,6 @@ static void test_deterministic(void **state) {
   struct mask m;
   struct attn_problem p;
   const struct attn_kernel *kernel = attn_find("flashmask", ATTN_HOST);
-  const int before = omp_get_max_threads();
   assert_true(make_case(kernel, MASK_SHARE_QUESTION, 700, 0, 8, &m, &p));
   p.dtype = ATTN_FP32;
   omp_set_num_threads(3); // one KV head, three parts
@@ -470,7 +507,6 @@ static void test_deterministic(void **state) {
     omp_set_num_threads(1);
   }
   expect_right(kernel, &p, 0);
-  omp_set_num_threads(before);
   mask_free(&m);
 }
 
@@ -519,13 +555,14 @@ static void test_memory_account(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_pairing),      cmocka_unit_test(test_every_small_length),
-      cmocka_unit_test(test_group_sizes),        cmocka_unit_test(test_instruction_sets),
-      cmocka_unit_test(test_segments),           cmocka_unit_test(test_empty_rows),
-      cmocka_unit_test(test_continuation),       cmocka_unit_test(test_ratio_one),
-      cmocka_unit_test(test_the_check_can_fail), cmocka_unit_test(test_large_scores),
-      cmocka_unit_test(test_deterministic),      cmocka_unit_test(test_reasons),
-      cmocka_unit_test(test_memory_account),
+      cmocka_unit_test(test_every_pairing),    cmocka_unit_test(test_every_small_length),
+      cmocka_unit_test(test_group_sizes),      cmocka_unit_test(test_thread_counts),
+      cmocka_unit_test(test_instruction_sets), cmocka_unit_test(test_segments),
+      cmocka_unit_test(test_empty_rows),       cmocka_unit_test(test_continuation),
+      cmocka_unit_test(test_ratio_one),        cmocka_unit_test(test_the_check_can_fail),
+      cmocka_unit_test(test_large_scores),     cmocka_unit_test(test_deterministic),
+      cmocka_unit_test(test_reasons),          cmocka_unit_test(test_memory_account),
   };
+  omp_set_num_threads(1); // threads that wait for each other are slow where others use the machine
   return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);
 }
