@@ -59,7 +59,7 @@ for fig in "$@"; do
     # The directive is shell words, quoted ones among them.
     eval "set -- $select"
     if ! why=$("$longca" select "$rows" "$@" 2>&1 >"$dat.tmp"); then
-      rm -f "$dat.tmp"
+      rm -f "$dat.tmp" "$out".{svg,pdf,png} # what was drawn of other rows
       printf '  %-8s %s: %s\n' "missing" "$fig" "${why#longca select: }" >&2
       failed=1
       continue
@@ -73,7 +73,7 @@ for fig in "$@"; do
   done=1
   for format in svg pdf png; do
     if ! gnuplot -e "FORMAT='$format'; OUT='$out.$format.tmp'; dat='$dat'" "$script"; then
-      rm -f "$out.$format.tmp"
+      rm -f "$out.$format.tmp" "$out".{svg,pdf,png}
       failed=1 done=0
       break
     fi

@@ -37,3 +37,4 @@ report: $(B)/longca ## paper/out/index.html: every figure, table and claim on on
 
 smoke: $(B)/longca ## the whole path on tiny sizes, under two minutes
 	$(Q)PROFILE=smoke DATA=fresh B='$(B)' figures/make.sh fig1 fig2 fig3 fig6 fig7 fig8 fig15 table1 table2 table3 table5 claims report
+	$(Q)LONGCA=$(B)/longca figures/check.sh data/fresh/$$($(B)/longca env --machine)/smoke.csv fig3 fig8
