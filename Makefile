@@ -12,7 +12,7 @@ say = @printf '  %-8s %s\n' '$(1)' '$(2)'
 # What is built goes to one folder; instrumented code to a folder beside it.
 B := build$(if $(SANITIZE),-sanitize)
 
-NVCC := $(wildcard $(CUDA_HOME)/bin/nvcc)
+NVCC := $(and $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc))
 WITH_CUDA := $(if $(filter auto,$(CUDA)),$(if $(NVCC),1,0),$(CUDA))
 ifeq ($(WITH_CUDA)$(NVCC),1)
   $(error CUDA=1, but there is no nvcc under CUDA_HOME='$(CUDA_HOME)'; ./setup.sh --cuda installs one)

@@ -25,7 +25,9 @@ summary='
   open && $0 == "[  SKIPPED ] " test {
     skipped++; open = 0
     sub(/^ +/, "", said); sub(/\n$/, "", said); gsub(/\n */, "; ", said)
-    note("    skipped  " test ": " (said == "" ? "no reason given" : said)); next
+    if (said == "") said = "no reason given"
+    if (!times[said]++) { reason[++reasons] = said; first[said] = test }
+    next
   }
   open && $0 == "[  FAILED  ] " test {
     failed++; open = 0
@@ -36,6 +38,10 @@ summary='
     if (open) stop(test ": the program ended within it")
     else if (!seen && !failed) stop("no test ran")
     else if (rc && !failed) stop("every test passed, yet the program failed")
+    for (i = 1; i <= reasons; i++) {
+      more = times[reason[i]] - 1
+      note("    skipped  " first[reason[i]] (more ? " and " more " more" : "") ": " reason[i])
+    }
     printf "%d %d %d\n%s", passed, failed, skipped, notes
   }'
 
