@@ -10,13 +10,16 @@
 #include "check.h"
 #include "flops.h"
 #include "mask_draw.h"
+#include "place.h"
 #include "stats.h"
 
-// Assumed rates over the visible area in TFLOP/s, from a 2-core laptop-class host and an H200; and the
-// rate of the double reference on one core.
-#define HOST_TFLOP_S 0.05
+// Assumed until there are rows: fractions of the host's own peak (measured in a moment) that a tiled
+// and the naive kernel reach, a rate between a Hopper GPU's best and worst, and the rate of the double
+// reference on two cores.
+#define HOST_SHARE 0.5
+#define NAIVE_SHARE 0.15
 #define DEVICE_TFLOP_S 300.0
-#define REFERENCE_TFLOP_S 0.0008
+#define REFERENCE_TFLOP_S 0.002
 
 enum { RATES = 64, SAMPLES = 4096 };
 static struct rate {
@@ -36,6 +39,11 @@ static struct rate *find_rate(const char *kernel, bool bwd, bool host) {
 static bool row_is_host(const struct row *row) { return !strcmp(row->engine, "cpu"); }
 static bool row_is_bwd(const struct row *row) { return !strcmp(row->pass, "bwd"); }
 
+// Rate over the pairs that the kernel computes, as estimate_s() counts them.
+static double pairs_tflop_s(const struct row *row) {
+  return strcmp(row->kernel, "naive") != 0 ? row->tflop_s : row->tflop_s * row->seqlen * row->seqlen / row->area;
+}
+
 void estimate_learn(const struct row *rows, size_t n) {
   n_rates = 0;
   for (size_t i = 0; i < n; i++) {
@@ -47,7 +55,7 @@ void estimate_learn(const struct row *rows, size_t n) {
     for (size_t j = i; j < n && count < SAMPLES; j++)
       if (!strcmp(rows[j].status, "ok") && !strcmp(rows[j].kernel, rows[i].kernel) &&
           row_is_bwd(&rows[j]) == bwd && row_is_host(&rows[j]) == host)
-        seen[count++] = rows[j].tflop_s;
+        seen[count++] = pairs_tflop_s(&rows[j]);
     struct rate *r = &rates[n_rates++];
     snprintf(r->kernel, sizeof r->kernel, "%.40s", rows[i].kernel);
     r->bwd = bwd;
@@ -108,6 +116,17 @@ static bool refused(const struct point *p) {
   return no;
 }
 
+static double rate_of(const struct point *p, bool whole_square) {
+  const bool host = p->place == ATTN_HOST;
+  const struct rate *r = find_rate(p->kernel, p->pass == ATTN_BWD, host);
+  if (r && r->tflop_s > 0)
+    return r->tflop_s;
+  if (!host)
+    return DEVICE_TFLOP_S;
+  const double peak = place_of(ATTN_HOST)->peak_tflop_s(p->dtype, 0);
+  return peak * (whole_square ? NAIVE_SHARE : HOST_SHARE);
+}
+
 double estimate_s(const struct point *p) {
   const bool host = p->place == ATTN_HOST;
   const double worker_s = host ? 0.005 : 0.02;
@@ -116,9 +135,10 @@ double estimate_s(const struct point *p) {
   if (refused(p))
     return worker_s;
   const double area = area_of(p);
-  const struct rate *r = find_rate(p->kernel, p->pass == ATTN_BWD, host);
-  const double tflop_s = r && r->tflop_s > 0 ? r->tflop_s : host ? HOST_TFLOP_S : DEVICE_TFLOP_S;
-  const double call_s = flops_attention(area, p->heads_q, p->dim, p->pass) / tflop_s * 1e-12;
+  // The naive path computes every pair, whatever the mask.
+  const bool whole_square = !strcmp(p->kernel, "naive");
+  const double pairs = whole_square ? (double)p->seqlen * p->seqlen : area;
+  const double call_s = flops_attention(pairs, p->heads_q, p->dim, p->pass) / rate_of(p, whole_square) * 1e-12;
   double calls = p->seconds / call_s;
   calls = fmax(p->samples_min, fmin(calls, p->samples_max));
   const double warm = fmin(p->warmup, 0.25 * p->seconds / call_s) + 1;

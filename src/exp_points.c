@@ -153,10 +153,11 @@ static void shuffle(struct point *points, size_t n, uint64_t *state) {
   }
 }
 
-// Axes from the slowest to the fastest; the kernel last, so that those compared are neighbours.
-static const enum exp_setting axes[] = {EXP_mask,   EXP_heads,  EXP_dim,   EXP_dtype, EXP_histogram,
-                                        EXP_window, EXP_block,  EXP_ratio, EXP_seed,  EXP_place,
-                                        EXP_seqlen, EXP_pass,   EXP_kernel};
+// Axes from the slowest to the fastest: those that decide the tensors first, then the mask, then the
+// pass; a worker keeps what does not change. The kernel last, so that those compared are neighbours.
+static const enum exp_setting axes[] = {EXP_place, EXP_dtype, EXP_dim,   EXP_seed,  EXP_heads,
+                                        EXP_seqlen, EXP_histogram, EXP_mask, EXP_window, EXP_block,
+                                        EXP_ratio, EXP_pass, EXP_kernel};
 enum { AXES = sizeof axes / sizeof *axes };
 
 struct axis {

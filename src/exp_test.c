@@ -95,12 +95,12 @@ static void profile_goes_over_axes(void **state) {
   for (size_t i = 0; i < n; i++) {
     assert_int_equal(p[i].heads_q, 8);
     assert_int_equal(p[i].heads_kv, 1);
-    assert_int_equal(p[i].seqlen, i % 2 ? 2048 : 1024);
+    assert_int_equal(p[i].seqlen, i < 2 ? 1024 : 2048);
     assert_int_equal(p[i].pass, ATTN_BWD);
     assert_int_equal(p[i].dim, 128);
     assert_int_equal(p[i].seed, 42);
     assert_int_equal(p[i].place, ATTN_HOST); // from profiles.ini
-    assert_int_equal(p[i].mask, i < 2 ? MASK_FULL : MASK_CAUSAL);
+    assert_int_equal(p[i].mask, i % 2 ? MASK_CAUSAL : MASK_FULL);
     assert_string_equal(p[i].profile, "cpu");
   }
   free(p);

@@ -13,26 +13,10 @@
 
 #include "check.h"
 #include "flops.h"
-#include "mask_draw.h"
-#include "place.h"
+#include "inputs.h"
 #include "stats.h"
-#include "tensor.h"
 
-enum { Q, K, V, D_O, O, LSE, DQ, DK, DV, TENSORS };
-
-struct tensor {
-  void *host, *placed; // the same on the host
-  int64_t n;
-  enum attn_dtype dtype;
-};
-
-// A mask and inputs outlive their point: a worker that goes on to the next kernel of a series, on a
-// device, finds them ready. At 128K tokens making them takes far longer than the measurement.
-static struct {
-  char key[POINT_KEY];
-  struct mask mask;
-  struct tensor input[O];
-} kept;
+enum { Q = INPUT_Q, K = INPUT_K, V = INPUT_V, D_O = INPUT_D_O, O = INPUTS, LSE, DQ, DK, DV, TENSORS };
 
 struct measurement {
   const struct point *p;
@@ -40,11 +24,10 @@ struct measurement {
   struct row *row;
   struct attn_problem problem;
   struct attn_plan plan;
-  struct tensor t[TENSORS];
+  const struct mask *mask;
+  struct buffer t[TENSORS];
   struct attn_args args; // in the place's memory
 };
-
-static size_t tensor_bytes(const struct tensor *t) { return (size_t)t->n * tensor_elem_bytes(t->dtype); }
 
 // x to so many significant digits: no clock is better than 6, and rows are read by people too.
 static double rounded(double x, int digits) {
@@ -67,87 +50,20 @@ static int fail_kernel(struct measurement *m) {
   return fail(m->row, attn_error_is_oom() ? "oom" : "crash", attn_error());
 }
 
-static void tensor_release(const struct place *place, struct tensor *t) {
-  if (t->placed != t->host)
-    place->release(t->placed);
-  free(t->host);
-  memset(t, 0, sizeof *t);
-}
-
-// Memory on the host, poisoned, and in the place.
-static int tensor_make(struct measurement *m, struct tensor *t, enum attn_dtype dtype, int64_t n) {
-  t->n = n;
-  t->dtype = dtype;
-  t->host = tensor_alloc(dtype, n);
-  if (!t->host)
-    return fail(m->row, "oom", "out of host memory for the tensors");
-  t->placed = m->place->shares_host ? t->host : m->place->alloc(tensor_bytes(t));
-  if (!t->placed)
-    return fail_place(m);
-  return m->place->shares_host || !m->place->upload(t->placed, t->host, tensor_bytes(t)) ? 0 : fail_place(m);
-}
-
-static void forget(const struct place *place) {
-  if (*kept.key)
-    mask_free(&kept.mask);
-  for (int i = 0; i < O; i++)
-    tensor_release(place, &kept.input[i]);
-  memset(&kept, 0, sizeof kept);
-}
-
-static int draw(struct measurement *m) {
-  const struct point *p = m->p;
-  char key[POINT_KEY], err[ROW_REASON] = "";
-  struct row same = *m->row; // what mask and inputs depend on: neither kernel nor pass
-  same.kernel[0] = same.pass[0] = 0;
-  if (!strcmp(point_key(&same, key), kept.key))
-    return 0;
-  forget(m->place);
-  const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->seqlen,
-                                     .histogram = *p->histogram ? p->histogram : NULL,
-                                     .heads_kv = p->heads_kv,
-                                     .window = p->window,
-                                     .block = p->block,
-                                     .ratio = p->ratio};
-  if (mask_draw_nth(&kept.mask, p->seed, p->draw, &recipe, err, sizeof err))
-    return fail(m->row, "unsupported", err);
-  memcpy(kept.key, key, sizeof key);
-  return 0;
-}
-
-static int fill_inputs(struct measurement *m) {
-  const struct point *p = m->p;
-  const int64_t rows[O] = {p->heads_q, p->heads_kv, p->heads_kv, p->heads_q};
-  for (int i = 0; i < (p->pass == ATTN_BWD ? O : D_O); i++) {
-    struct tensor *t = &kept.input[i];
-    if (!t->placed) {
-      tensor_release(m->place, t); // what a failed attempt left
-      if (tensor_make(m, t, p->dtype, rows[i] * p->seqlen * p->dim))
-        return 1;
-      // One stream a tensor and draw, so that draws differ in their numbers too.
-      tensor_fill_normal(t->host, t->dtype, t->n, p->seed, (uint64_t)p->draw * O + (uint64_t)i);
-      if (!m->place->shares_host && m->place->upload(t->placed, t->host, tensor_bytes(t)))
-        return fail_place(m);
-    }
-    m->t[i] = *t;
-  }
-  return 0;
-}
-
-static int make_outputs(struct measurement *m) {
+// Inputs and outputs; 0, or 1 with the row's status set.
+static int make_tensors(struct measurement *m) {
   const struct point *p = m->p;
   const int64_t q = (int64_t)p->heads_q * p->seqlen * p->dim, k = (int64_t)p->heads_kv * p->seqlen * p->dim;
-  int bad = tensor_make(m, &m->t[O], p->dtype, q) ||
-            tensor_make(m, &m->t[LSE], ATTN_FP32, (int64_t)p->heads_q * p->seqlen);
-  if (!bad && p->pass == ATTN_BWD)
-    bad = tensor_make(m, &m->t[DQ], p->dtype, q) || tensor_make(m, &m->t[DK], p->dtype, k) ||
-          tensor_make(m, &m->t[DV], p->dtype, k);
-  return bad;
+  const int64_t n[TENSORS] = {[O] = q, [LSE] = (int64_t)p->heads_q * p->seqlen, [DQ] = q, [DK] = k, [DV] = k};
+  char reason[ROW_REASON] = "";
+  const char *status = inputs_tensors(p, m->place, m->t, reason);
+  for (int i = O; !status && i <= (p->pass == ATTN_BWD ? DV : LSE); i++)
+    status = buffer_make(&m->t[i], m->place, i == LSE ? ATTN_FP32 : p->dtype, n[i], reason);
+  return status ? fail(m->row, status, reason) : 0;
 }
 
 static struct attn_args arguments(const struct measurement *m, bool on_host) {
-  const struct tensor *t = m->t;
+  const struct buffer *t = m->t;
 #define MEMORY(i) (on_host ? t[i].host : t[i].placed)
   return (struct attn_args){.q = MEMORY(Q),   .k = MEMORY(K),   .v = MEMORY(V),   .o = MEMORY(O),
                             .lse = MEMORY(LSE), .d_o = MEMORY(D_O), .dq = MEMORY(DQ), .dk = MEMORY(DK),
@@ -175,7 +91,7 @@ static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pas
   if (last_pass) // before the check, which needs memory of its own
     row->peak_mem_bytes = m->place->peak_bytes();
   for (int i = pass == ATTN_BWD ? DQ : O; i <= (pass == ATTN_BWD ? DV : LSE); i++)
-    if (!m->place->shares_host && m->place->download(m->t[i].host, m->t[i].placed, tensor_bytes(&m->t[i])))
+    if (!m->place->shares_host && m->place->download(m->t[i].host, m->t[i].placed, buffer_bytes(&m->t[i])))
       return fail_place(m);
   struct verify_report report = {0};
   const struct attn_args args = arguments(m, true);
@@ -284,24 +200,24 @@ static int rate(struct measurement *m) {
 static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   const struct point *p = m->p;
   struct row *row = m->row;
+  char reason[ROW_REASON] = "";
   if (m->place->open())
     return fail_place(m);
   if (!kernel) {
-    char reason[ROW_REASON];
     snprintf(reason, sizeof reason, "this build has no kernel '%s' for the %s", p->kernel,
              point_place_name(p->place));
     return fail(row, "unsupported", reason);
   }
   if (kernel->place == ATTN_DEVICE && m->place->arch() < kernel->min_arch) {
-    char reason[ROW_REASON];
     snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later", kernel->min_arch / 10,
              kernel->min_arch % 10);
     return fail(row, "unsupported", reason);
   }
-  if (draw(m))
-    return 1;
-  describe_mask(&kept.mask, row);
-  m->problem = (struct attn_problem){.mask = &kept.mask,
+  const char *refused = inputs_mask(p, &m->mask, reason);
+  if (refused)
+    return fail(row, refused, reason);
+  describe_mask(m->mask, row);
+  m->problem = (struct attn_problem){.mask = m->mask,
                                      .dtype = p->dtype,
                                      .heads_q = p->heads_q,
                                      .heads_kv = p->heads_kv,
@@ -314,11 +230,8 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
     why_not = "this kernel has no such pass";
   if (why_not)
     return fail(row, "unsupported", why_not);
-  size_t inputs = 0;
-  for (int i = 0; i < O; i++)
-    inputs += tensor_bytes(&kept.input[i]);
-  m->place->peak_begin(inputs);
-  if (fill_inputs(m) || make_outputs(m))
+  m->place->peak_begin(inputs_held());
+  if (make_tensors(m))
     return 1;
   if (attn_prepare(&m->plan, kernel, &m->problem))
     return fail_kernel(m);
@@ -326,12 +239,12 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   const bool bwd = p->pass == ATTN_BWD;
   if (run_checked(m, ATTN_FWD, !bwd) || (bwd && run_checked(m, ATTN_BWD, true)) || time_calls(m))
     return 1;
-  row->area = mask_area(&kept.mask);
+  row->area = mask_area(m->mask);
   row->prep_us = rounded(m->plan.prep_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;
   row->account_bytes = (double)(m->plan.prep_bytes + m->plan.workspace_bytes);
   for (int i = 0; i < TENSORS; i++)
-    row->account_bytes += (double)tensor_bytes(&m->t[i]);
+    row->account_bytes += (double)buffer_bytes(&m->t[i]);
   if (rate(m))
     return -1;
   snprintf(row->status, sizeof row->status, "ok");
@@ -343,7 +256,7 @@ int measure_kernel(const struct point *p, const struct attn_kernel *kernel, stru
   const int status = measure(&m, kernel);
   attn_release(&m.plan);
   for (int i = O; i < TENSORS; i++)
-    tensor_release(m.place, &m.t[i]);
+    buffer_release(&m.t[i], m.place);
   if (status > 0) // whatever was noted on the way: only ok carries numbers
     row->peak_mem_bytes = row->err_max = row->err_cos = row->wrong = NAN;
   return status < 0 ? -1 : 0;
