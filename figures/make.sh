@@ -6,7 +6,7 @@
 #   DATA     all: this machine's rows and beside them every machine's in data/recorded
 #            fresh: this machine's alone;  recorded: those in data/recorded alone, nothing is measured
 #   DUMB=1   draw into the terminal
-# Exit code 1 when a figure of this machine lacks points, 2 for a bad setting.
+# Exit code 1 when a figure of this machine lacks points, 2 for a bad setting, 3 for what has not landed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LONGCA=${LONGCA:-${B:-build}/longca}
@@ -18,6 +18,22 @@ case $data in
     exit 2
     ;;
 esac
+
+for what in "$@"; do
+  case $what in
+    claims | report | table[1-8]) ;;
+    fig5 | fig2[0-3])
+      printf "%s compares context-parallel strategies; it comes with context parallelism (cp/), which has not landed yet\n" "$what" >&2
+      exit 3
+      ;;
+    *)
+      if [ ! -e "figures/$what.gp" ] || [ "${what#fig}" = "$what" ]; then
+        printf "make.sh: unknown %s; there are fig1 to fig23, table1 to table8, claims, report\n" "$what" >&2
+        exit 2
+      fi
+      ;;
+  esac
+done
 
 # The experiments that give the rows of a figure or table; tables that share rows share experiments.
 experiments_of() {

@@ -116,6 +116,11 @@ int cmd_claims(int argc, char **argv) {
   size_t n = 0;
   if (claims_load(path, &claims, &n, err, sizeof err))
     return bad(err);
+  if (!n) {
+    snprintf(err, sizeof err, "%.1000s holds no claims", path);
+    free(claims);
+    return bad(err);
+  }
   bool known = !only;
   for (size_t i = 0; i < n; i++)
     known |= only && !strcmp(only, claims[i].id);
