@@ -216,7 +216,7 @@ static int check_all(const struct whole *w, const struct attn_kernel *kernel, co
       *worst = error > *worst ? error : *worst;
       if (!(error <= limit)) {
         char text[96];
-        snprintf(text, sizeof text, "%s is off by %.3g (relative)", tensor, error);
+        snprintf(text, sizeof text, "%s: %s is off by %.3g (relative)", kernel->name, tensor, error);
         fail_case(&run, ranks[r], text);
       }
     }
@@ -270,7 +270,7 @@ static void test_other_masks(void **state) {
 static void test_cpu_engine(void **state) {
   static const int32_t lengths[] = {129, 1, 17, 127, 3};
   static const int ranks[] = {2, 3, 4};
-  static const char *const kernels[] = {"fa2", "flashmask", "naive"};
+  static const char *const kernels[] = {"fa2", "flashmask", "sdpa"};
   double worst = 0;
   int ran = 0;
   for (int i = 0; i < KINDS; i++)

@@ -1,0 +1,19 @@
+// mpi.h -- what the MPI and NCCL transports share (mpirun.c): this process as a rank of an mpirun job.
+#ifndef LONGCA_CP_MPI_H
+#define LONGCA_CP_MPI_H
+
+#include <mpi.h>
+
+#include "cp.h"
+
+// Starts MPI once a process. 0, or -1 when the job does not have `ranks` processes.
+int cp_mpirun_start(int ranks, int *rank);
+// Rank within this host, and ranks on it.
+int cp_mpirun_local(int *local_rank, int *local_size);
+// All ranks have come here, or -1 and an error that names one that has not within limit_s.
+int cp_mpirun_barrier(int rank, int size, double limit_s);
+// Failed: says so on stderr and marks the process, so that it leaves without waiting for the others;
+// mpirun then ends those too.
+void cp_mpirun_failed(int rank);
+
+#endif
