@@ -5,7 +5,8 @@
 //   spread  (largest - smallest) / median over the draws of a point
 //   vary    largest over smallest along a column, all other variables fixed
 //   slope   exponent of a power law along a column (least squares in logarithms, >= 3 points)
-//   reach   largest value of a column that still works, where a larger one was tried and failed
+//   reach   largest value of a column that still works, where a larger one was tried and failed or where
+//           it lies above the bound already
 //   share   fraction of the points that have a status
 // The list is reduced (min, median, max, or wins: the fraction above 1) and held against bounds.
 #include "claims.h"
@@ -101,7 +102,7 @@ static double group_value(const struct claim *c, const struct measured *p, const
     }
   }
   if (!strcmp(c->test, "reach"))
-    return tried > ok ? ok : NAN;
+    return tried > ok || ok > c->high ? ok : NAN; // beyond the bound: decided without a failure
   if (!strcmp(c->test, "vary"))
     return m > 1 ? high / low : NAN;
   return m > 2 ? ((double)m * sxy - sx * sy) / ((double)m * sxx - sx * sx) : NAN;

@@ -89,6 +89,8 @@ static void other_tests_give_their_values(void **state) {
   expect("gpu|x|reach|-|kernel=naive|seqlen|-|max|..4096|1", rows, 4, CLAIM_HOLDS, 4096);
   // Where nothing longer was tried in vain, how far it reaches is not known.
   expect("gpu|x|reach|-|kernel=naive|seqlen|-|max|..4096|1", rows, 3, CLAIM_NOT_MEASURED, NAN);
+  // ... unless it reaches too far already.
+  expect("gpu|x|reach|-|kernel=naive|seqlen|-|max|..2048|1", rows, 3, CLAIM_FAILS, 4096);
 }
 
 static void shares_and_spreads(void **state) {
