@@ -54,8 +54,11 @@ length_label(s) = s >= 1024 && s % 1024 == 0 ? sprintf("%dK", s / 1024) : sprint
 if (dat ne '/dev/null' && meta('machine') ne '') {
   foot = (meta("profile") eq "cpu" || meta("profile") eq "smoke" ? \
           "CPU engine, ".meta("profile")." profile: small sizes, no evidence about GPUs" : meta("profile")." profile")
-  foot = meta("machine")."  |  ".foot."  |  ".meta("utc")."  |  commit ".meta("commit")
-  set label 1000 foot at screen 0.995, screen 0.008 right font F.",5.5" tc rgb GREY noenhanced
+  commits = meta("commit"); days = meta("utc")
+  commits = "commit ".substr(word(commits, 1), 1, 7).(strstrt(commits, "dirty") ? "*" : "").(words(commits) > 1 ? sprintf(" and %d more", words(commits) - 1) : "")
+  days = word(days, 1).(words(days) > 1 ? " to ".word(days, words(days)) : "")
+  foot = meta("machine")."  |  ".foot."  |  ".days."  |  ".commits
+  set label 1000 foot at screen 0.995, screen 0.16 / H right font F.",5.5" tc rgb GREY noenhanced
 
 }
 set encoding utf8

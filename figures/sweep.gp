@@ -70,6 +70,9 @@ do for [i = 1:NP] {
 }
 # The key, one for all panels, in a strip at the top; plotted last, as what it unsets stays unset.
 unset label; unset border; unset tics; unset grid; unset logscale; unset xlabel; unset ylabel
-KEY = SERIES; KEY_Y = 1 - 0.25 / H
+KEY = ""
+do for [k in SERIES] { n = 0; do for [p in PANELS] { n = n + (strstrt(" ".meta("drawn ".p)." ", " ".k." ") > 0) }
+  if (n > 0) { KEY = KEY." ".k } }
+KEY_Y = 1 - 0.25 / H
 load "figures/key.gp"
 unset multiplot
