@@ -42,6 +42,11 @@ static __device__ __forceinline__ void fence_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// Adds two floats to global memory, no result (section 9.7.12.8, red; vectors from sm_90 on).
+static __device__ __forceinline__ void add_f32x2(float *dst, float a, float b) {
+  asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(dst), "f"(a), "f"(b) : "memory");
+}
+
 // Four 8 x 8 matrices of 16-bit elements, transposed: lane l gives the address of row l % 8 of matrix
 // l / 8; that row receives column l % 8 of the fragment.
 static __device__ __forceinline__ void stmatrix_x4_trans(void *row, uint32_t a, uint32_t b, uint32_t c,

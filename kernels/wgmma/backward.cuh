@@ -2,7 +2,8 @@
 //
 // A CTA keeps K and V of 128 keys of one KV head in shared memory and their dK, dV in registers while
 // it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
-// 2): no partial dK or dV leaves the registers. Four warpgroups:
+// 2), or over one of them where causal items would drift apart in L2; then dK and dV are added up in
+// fp32. Four warpgroups:
 //   loader   one thread streams Q, dO, LSE and D through two stages
 //   keys 0-63, keys 64-127    S^T = K Q^T and dP^T = V dO^T, whose accumulators are laid out as the A
 //            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory
@@ -21,18 +22,24 @@
 #include "../ptx/tma.cuh"
 #include "../ptx/wgmma.cuh"
 #include "../worklist.h"
+#include "seen_by.cuh"
 
 namespace wgmma {
 
 enum { BWD_KEYS = 128, BWD_QUERIES = 64, BWD_STAGES = 2, BWD_THREADS = 512, BWD_STEPS = 8 };
+// Registers a thread: 128 * (32 + 64 + 2 * 208) = the whole file.
+enum { BWD_REGS_LOAD = 32, BWD_REGS_DQ = 64, BWD_REGS_KEYS = 208 };
 
 struct bwd_params {
   CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
   worklist_view list;        // items of 128 keys, runs of 64-query tiles at rows that 64 divides
   const float *lse2, *delta; // [heads, rows_pad]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
-  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order, zeroed before
-  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim]
-  int32_t heads_kv, group, rows_pad;
+  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order; added to
+  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
+  float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
+  int32_t heads, group, rows_pad;
+  int32_t loop;    // query heads that a CTA loops over: divides the group
+  int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
   float scale, scale_log2;
 };
 
@@ -48,6 +55,8 @@ template <int D> struct bwd_smem {
   __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
   float dq[BWD_QUERIES * D];                   // accumulator order
   float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
+  worklist_item item;       // this CTA's keys; here, not in registers, which are short
+  int32_t head_kv;
   bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
   uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
   uint64_t ds_full[2], ds_empty[2];
@@ -64,12 +73,13 @@ static __device__ __forceinline__ void product_over_dim(float (&acc)[N / 2], ptx
 }
 
 template <int D>
-static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int head_kv) {
+static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first) {
+  const int head_kv = first / p.group;
   ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
   int i = 0;
-  for (int head = head_kv * p.group; head < (head_kv + 1) * p.group; head++)
+  for (int head = first; head < first + p.loop; head++)
     for (int r = item.run_begin; r < item.run_end; r++) {
       const int4 run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r); // row, pos, tiles, valid
       for (int t = 0; t < run.z; t++, i++) {
@@ -133,9 +143,9 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
     ptx::bulk_wait<0>();
 }
 
-template <int D, class Mask>
-static __device__ void bwd_keys(const bwd_params &p, const Mask &mask, bwd_smem<D> &sm,
-                                const worklist_item &item, int head_kv, int steps, int g) {
+template <int D, class Rep>
+static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D> &sm, int steps,
+                                int g) {
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int key0 = 64 * g + 16 * warp + lane / 4; // this thread's keys: key0 and key0 + 8
   const int column = lane % 4 * 2;                // its queries: 8 j + column and the next
@@ -150,13 +160,18 @@ static __device__ void bwd_keys(const bwd_params &p, const Mask &mask, bwd_smem<
   for (int i = 0; i < D / 2; i++)
     dk[i] = dv[i] = 0;
 
-  ptx::mbarrier_wait(&sm.kv_full, 0);
+  if (steps > 0)
+    ptx::mbarrier_wait(&sm.kv_full, 0);
 #pragma unroll 1
   for (int i = 0; i < steps; i++) {
     const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2;
     float sc[NS], dp[NS];
     uint32_t pb[NS / 2], dsb[NS / 2];
     ptx::mbarrier_wait(&sm.q_full[s], parity);
+    uint32_t seen = ~0u; // asked before S, when registers are free
+    const bwd_step step = sm.step[i % BWD_STEPS];
+    if (step.valid || sm.item.rows < BWD_KEYS)
+      seen = seen_in_step(rep, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, step.valid);
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();
@@ -171,9 +186,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Mask &mask, bwd_smem<
       for (int e = 0; e < 4; e++)
         sc[4 * j + e] = ptx::ex2(fmaf(sc[4 * j + e], p.scale_log2, e % 2 ? -l.y : -l.x));
     }
-    const bwd_step step = sm.step[i % BWD_STEPS];
-    if (step.valid)
-      mask.template apply_keys<NS>(sc, head_kv, item.pos, key0, item.rows, step.pos, column, step.valid);
+    if (~seen)
+      hide_unseen(sc, seen);
 #pragma unroll
     for (int j = 0; j < NS / 2; j++)
       pb[j] = ptx::pack_bf16(sc[2 * j], sc[2 * j + 1]);
@@ -233,31 +247,42 @@ static __device__ void bwd_keys(const bwd_params &p, const Mask &mask, bwd_smem<
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int key = key0 + 8 * half;
-    if (key >= item.rows)
+    if (key >= sm.item.rows)
       continue;
-    const int64_t out = (static_cast<int64_t>(item.row + key) * p.heads_kv + head_kv) * D + column;
+    const int64_t row = static_cast<int64_t>(sm.item.row + key) * (p.heads / p.group);
+    const int64_t out = (row + sm.head_kv) * D + column;
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
       const int e = 4 * j + 2 * half;
-      *reinterpret_cast<uint32_t *>(p.dk + out + 8 * j) =
-          ptx::pack_bf16(dk[e] * p.scale, dk[e + 1] * p.scale);
-      *reinterpret_cast<uint32_t *>(p.dv + out + 8 * j) = ptx::pack_bf16(dv[e], dv[e + 1]);
+      if (p.dk_acc) {
+        ptx::add_f32x2(p.dk_acc + out + 8 * j, dk[e] * p.scale, dk[e + 1] * p.scale);
+        ptx::add_f32x2(p.dv_acc + out + 8 * j, dv[e], dv[e + 1]);
+      } else {
+        *reinterpret_cast<uint32_t *>(p.dk + out + 8 * j) =
+            ptx::pack_bf16(dk[e] * p.scale, dk[e + 1] * p.scale);
+        *reinterpret_cast<uint32_t *>(p.dv + out + 8 * j) = ptx::pack_bf16(dv[e], dv[e + 1]);
+      }
     }
   }
 }
 
-// Grid: items of a class x KV heads, longest first.
-template <int D, class Mask>
+// Grid: items of a class x loops. Sections of loops one after the other; in each, longest items first.
+template <int D, class Rep>
 __global__ void __launch_bounds__(BWD_THREADS, 1)
-    backward_kernel(const __grid_constant__ bwd_params p, const __grid_constant__ Mask mask) {
+    backward_kernel(const __grid_constant__ bwd_params p, const __grid_constant__ Rep rep) {
   extern __shared__ char raw[];
   bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>((reinterpret_cast<uintptr_t>(raw) + 1023) &
                                                      ~static_cast<uintptr_t>(1023));
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-  const int head_kv = blockIdx.x % p.heads_kv, cls = p.list.classes == 1 ? 0 : head_kv;
-  const worklist_item &item = p.list.items[static_cast<int64_t>(cls) * p.list.count + blockIdx.x / p.heads_kv];
-  const int steps = item.tiles * p.group;
+  const int first = blockIdx.x / (p.section * p.list.count) * p.section;
+  const int beside = min(p.section, p.heads / p.loop - first), at = blockIdx.x - first * p.list.count;
+  const int head = (first + at % beside) * p.loop, head_kv = head / p.group;
+  const int cls = p.list.classes == 1 ? 0 : head_kv;
+  const worklist_item &item = p.list.items[static_cast<int64_t>(cls) * p.list.count + at / beside];
+  const int steps = item.tiles * p.loop;
   if (threadIdx.x == 0) {
+    sm.item = item;
+    sm.head_kv = head_kv;
     ptx::mbarrier_init(&sm.kv_full, 1);
     for (int s = 0; s < BWD_STAGES; s++) {
       ptx::mbarrier_init(&sm.q_full[s], 1);
@@ -273,15 +298,15 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   }
   __syncthreads();
   if (group == 0) {
-    ptx::registers_give<REG_LOAD>();
-    if (threadIdx.x == 0)
-      bwd_load<D>(p, sm, item, head_kv);
+    ptx::registers_give<BWD_REGS_LOAD>();
+    if (threadIdx.x == 0 && steps > 0)
+      bwd_load<D>(p, sm, item, head);
   } else if (group == 1) {
-    ptx::registers_give<REG_DQ>();
+    ptx::registers_give<BWD_REGS_DQ>();
     bwd_dq<D>(p, sm, steps);
   } else {
-    ptx::registers_take<REG_MAIN>();
-    bwd_keys<D>(p, mask, sm, item, head_kv, steps, group - 2);
+    ptx::registers_take<BWD_REGS_KEYS>();
+    bwd_keys<D>(p, rep, sm, steps, group - 2);
   }
 }
 

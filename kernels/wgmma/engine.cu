@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../gpu.cuh"
+#include "backward_engine.h"
 #include "tensor_map.h"
 
 #define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
@@ -17,15 +18,15 @@ struct state {
   const wgmma_rep *kernels;
   rep_device rep;
   worklist keys; // of forward
+  wgmma_backward_state backward;
 };
 } // namespace
 
 const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
-  if (p->backward)
-    return "the wgmma engine has no backward yet";
-  return rep_find(rep)->supports(p->mask);
+  const char *why = p->backward ? wgmma_backward_supports(p) : NULL;
+  return why ? why : rep_find(rep)->supports(p->mask);
 }
 
 int wgmma_prepare(struct attn_plan *plan, const char *rep) {
@@ -40,7 +41,7 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
       worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, queries, WGMMA_FWD_KEYS))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
-  return 0;
+  return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
 }
 
 int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
@@ -53,8 +54,12 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
 }
 
 int wgmma_backward(struct attn_plan *plan, const struct attn_args *a) {
-  attn_error_set(false, "the wgmma engine has no backward yet");
-  return -1;
+  const state *s = static_cast<const state *>(plan->state);
+  if (a->scale < 0) {
+    attn_error_set(false, "the scale must be positive");
+    return -1;
+  }
+  return wgmma_backward_run(&s->backward, &s->rep, plan, a);
 }
 
 void wgmma_release(struct attn_plan *plan) {

@@ -1,0 +1,171 @@
+// backward_engine.cu -- host side of the wgmma engine's backward, and the two passes around its kernel:
+// before, D = rowsum(dO O) and LSE in log2 units; after, dQ from accumulator order to rows.
+#include "backward_engine.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "backward.cuh"
+
+#define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
+#define DECLARE(X) extern const wgmma_backward_rep wgmma_backward_rep_##X;
+REPS(DECLARE)
+#define ENTRY(X) &wgmma_backward_rep_##X,
+static const wgmma_backward_rep *const reps[] = {REPS(ENTRY)};
+
+using namespace wgmma;
+
+namespace {
+
+// 16 bytes of O and dO a thread, DIM / 8 threads a (row, head); rows to rows_pad, beyond the last: none.
+template <int DIM>
+__global__ void before_backward(const uint4 *o, const uint4 *d_o, const float *lse, float *lse2, float *delta,
+                                int rows, int rows_pad, int heads) {
+  constexpr int lanes = DIM / 8;
+  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes; // row * heads + head
+  const int lane = threadIdx.x % lanes, row = (int)(i / heads), head = (int)(i % heads);
+  if (row >= rows_pad)
+    return;
+  float sum = 0;
+  if (row < rows) {
+    const uint4 x = __ldg(o + i * lanes + lane), y = __ldg(d_o + i * lanes + lane);
+    const uint32_t u[4] = {x.x, x.y, x.z, x.w}, w[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+      sum += __uint_as_float(u[e] << 16) * __uint_as_float(w[e] << 16) +
+             __uint_as_float(u[e] & 0xffff0000) * __uint_as_float(w[e] & 0xffff0000);
+  }
+#pragma unroll
+  for (int step = lanes / 2; step; step /= 2)
+    sum += __shfl_xor_sync(~0u, sum, step, lanes);
+  if (lane)
+    return;
+  const float l = row < rows ? lse[(int64_t)head * rows + row] : -INFINITY;
+  delta[(int64_t)head * rows_pad + row] = sum;
+  lse2[(int64_t)head * rows_pad + row] = l == -INFINITY ? INFINITY : l * 1.4426950408889634f;
+}
+
+// One block a (64-row tile, head); a thread takes 8 columns of a row, which are four accumulator quads.
+template <int DIM>
+__global__ void after_backward(const float4 *acc, uint16_t *dq, float *dq_add, int rows, int heads,
+                               float scale) {
+  const int tile = blockIdx.x, head = blockIdx.y, tiles = gridDim.x;
+  acc += ((int64_t)head * tiles + tile) * (BWD_QUERIES * DIM / 4);
+  for (int i = threadIdx.x; i < BWD_QUERIES * DIM / 8; i += blockDim.x) {
+    const int r = i / (DIM / 8), octet = i % (DIM / 8), row = tile * BWD_QUERIES + r;
+    float v[8];
+#pragma unroll
+    for (int c = 0; c < 4; c++) { // thread 32 (r / 16) + 4 (r % 8) + c held columns 2 c and 2 c + 1
+      const float4 x = acc[octet * 128 + r / 16 * 32 + r % 8 * 4 + c];
+      v[2 * c] = (r & 8 ? x.z : x.x) * scale;
+      v[2 * c + 1] = (r & 8 ? x.w : x.y) * scale;
+    }
+    if (row >= rows)
+      continue;
+    const int64_t at = ((int64_t)row * heads + head) * DIM + octet * 8;
+    if (dq_add) {
+#pragma unroll
+      for (int c = 0; c < 8; c++)
+        dq_add[at + c] += v[c];
+    } else {
+      *(uint4 *)(dq + at) = make_uint4(ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3]),
+                                       ptx::pack_bf16(v[4], v[5]), ptx::pack_bf16(v[6], v[7]));
+    }
+  }
+}
+
+__global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
+  const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n4) {
+    const float4 x = in[i];
+    out[i] = make_uint2(ptx::pack_bf16(x.x, x.y), ptx::pack_bf16(x.z, x.w));
+  }
+}
+
+int rows_padded(const attn_problem *p) { return (p->rows_q + BWD_QUERIES - 1) / BWD_QUERIES * BWD_QUERIES; }
+
+} // namespace
+
+const char *wgmma_backward_supports(const struct attn_problem *p) {
+  if (p->deterministic)
+    return "the wgmma engine adds dQ from many key tiles in no fixed order";
+  for (int i = 0; p->q_seg && i < p->q_segs; i++)
+    if (p->q_seg[i].row % BWD_QUERIES)
+      return "backward on wgmma: query segments begin at multiples of 64 rows";
+  return NULL;
+}
+
+int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
+  const struct attn_problem *p = &plan->problem;
+  if (worklist_build(&s->queries, rep, p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES))
+    return -1;
+  plan->prep_bytes += s->queries.bytes;
+  int device, sms;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  // Looping over a whole group spares sums of dK and dV, but needs items of like length: CTAs that drift
+  // apart read Q, dO and dQ of many heads at once, more than L2 holds. Short items fit all the same.
+  const worklist_view &v = s->queries.view;
+  const int group = p->heads_q / p->heads_kv;
+  const int64_t items = (int64_t)v.count * v.classes;
+  worklist_item longest = {};
+  for (int c = 0; c < v.classes && v.count; c++) {
+    worklist_item first;
+    GPU_TRY(cudaMemcpy(&first, v.items + (int64_t)c * v.count, sizeof first, cudaMemcpyDeviceToHost));
+    if (first.tiles > longest.tiles)
+      longest = first;
+  }
+  const bool alike = (double)longest.tiles * (double)items <= 1.1 * (double)s->queries.tiles;
+  s->loop = alike || longest.tiles <= 48 ? group : 1;
+  while (s->loop > 1 && (int64_t)v.count * (p->heads_q / s->loop) < 2 * sms) // give every SM some
+    do
+      s->loop--;
+    while (group % s->loop);
+  const int64_t rows = (int64_t)rows_padded(p) * p->heads_q;
+  const int64_t keys = s->loop < group ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
+  int64_t *account = &plan->workspace_bytes;
+  return s->memory.get(&s->lse2, rows, account) || s->memory.get(&s->delta, rows, account) ||
+                 s->memory.get(&s->dq_acc, rows * p->dim, account) ||
+                 s->memory.get(&s->dk_acc, keys, account) || s->memory.get(&s->dv_acc, keys, account)
+             ? -1
+             : 0;
+}
+
+int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, const struct attn_plan *plan,
+                       const struct attn_args *a) {
+  const struct attn_problem *p = &plan->problem;
+  const cudaStream_t stream = (cudaStream_t)a->stream;
+  const int rows_pad = rows_padded(p), tiles = rows_pad / BWD_QUERIES;
+  const int64_t pairs = (int64_t)rows_pad * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
+  if (pairs == 0)
+    return 0;
+  GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, pairs * p->dim * sizeof(float), stream));
+  if (!a->accumulate && s->dk_acc) {
+    GPU_TRY(cudaMemsetAsync(s->dk_acc, 0, keys * sizeof(float), stream));
+    GPU_TRY(cudaMemsetAsync(s->dv_acc, 0, keys * sizeof(float), stream));
+  } else if (!a->accumulate && p->k_seg) { // keys in no segment
+    GPU_TRY(cudaMemsetAsync(a->dk, 0, keys * sizeof(bf16), stream));
+    GPU_TRY(cudaMemsetAsync(a->dv, 0, keys * sizeof(bf16), stream));
+  }
+  const auto before = p->dim == 64 ? before_backward<64> : before_backward<128>;
+  before<<<(unsigned)((pairs * (p->dim / 8) + 255) / 256), 256, 0, stream>>>(
+      (const uint4 *)a->o, (const uint4 *)a->d_o, a->lse, s->lse2, s->delta, p->rows_q, rows_pad, p->heads_q);
+  GPU_LAUNCHED("before backward");
+  for (const wgmma_backward_rep *known : reps)
+    if (!strcmp(known->name, rep->ops->name) && known->launch(p, a, rep->copy, s))
+      return -1;
+  const float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
+  const auto after = p->dim == 64 ? after_backward<64> : after_backward<128>;
+  after<<<dim3(tiles, p->heads_q), 256, 0, stream>>>((const float4 *)s->dq_acc, (uint16_t *)a->dq,
+                                                     a->accumulate ? a->dq_acc : NULL, p->rows_q, p->heads_q,
+                                                     scale);
+  GPU_LAUNCHED("after backward");
+  if (!a->accumulate && s->dk_acc) {
+    const unsigned blocks = (unsigned)((keys / 4 + 255) / 256);
+    to_bf16<<<blocks, 256, 0, stream>>>((const float4 *)s->dk_acc, (uint2 *)a->dk, keys / 4);
+    to_bf16<<<blocks, 256, 0, stream>>>((const float4 *)s->dv_acc, (uint2 *)a->dv, keys / 4);
+    GPU_LAUNCHED("rounding dK and dV");
+  }
+  return 0;
+}

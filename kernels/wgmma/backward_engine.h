@@ -1,0 +1,31 @@
+// backward_engine.h -- host side of the wgmma engine's backward, for engine.cu.
+#ifndef LONGCA_WGMMA_BACKWARD_ENGINE_H
+#define LONGCA_WGMMA_BACKWARD_ENGINE_H
+
+#include "../gpu.cuh"
+#include "../rep_device.h"
+#include "../worklist.h"
+
+struct wgmma_backward_state {
+  gpu_memory memory;
+  worklist queries; // items of 128 keys, runs of 64-query tiles
+  int loop;         // query heads that one CTA loops over (backward.cuh)
+  float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
+  ~wgmma_backward_state() { worklist_free(&queries); }
+};
+
+// One representation's kernels: kernels/wgmma/<rep>.cu by WGMMA_BACKWARD(rep).
+struct wgmma_backward_rep {
+  const char *name;
+  int (*launch)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
+                const struct wgmma_backward_state *s);
+};
+
+// NULL, or why the engine has no backward for this problem.
+const char *wgmma_backward_supports(const struct attn_problem *p);
+// 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and plan->workspace_bytes.
+int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan);
+int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, const struct attn_plan *plan,
+                       const struct attn_args *a);
+
+#endif

@@ -1,0 +1,63 @@
+// backward_launch.cuh -- the backward kernel for one representation: WGMMA_BACKWARD(band) in band.cu.
+#ifndef LONGCA_WGMMA_BACKWARD_LAUNCH_CUH
+#define LONGCA_WGMMA_BACKWARD_LAUNCH_CUH
+
+#include <math.h>
+
+#include <algorithm>
+
+#include "backward.cuh"
+#include "backward_engine.h"
+#include "tensor_map.h"
+
+namespace wgmma {
+
+template <class Rep, int Dim>
+int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, const wgmma_backward_state *s) {
+  const auto kernel = backward_kernel<Dim, Rep>;
+  constexpr int smem = sizeof(bwd_smem<Dim>) + 1024; // the base is aligned by hand
+  bwd_params b = {};
+  if (tensor_map(&b.q, a->q, p->rows_q, p->heads_q, Dim, BWD_QUERIES) ||
+      tensor_map(&b.d_o, a->d_o, p->rows_q, p->heads_q, Dim, BWD_QUERIES) ||
+      tensor_map(&b.k, a->k, p->rows_k, p->heads_kv, Dim, BWD_KEYS) ||
+      tensor_map(&b.v, a->v, p->rows_k, p->heads_kv, Dim, BWD_KEYS))
+    return -1;
+  b.list = s->queries.view;
+  if (b.list.count == 0)
+    return 0;
+  b.lse2 = s->lse2;
+  b.delta = s->delta;
+  b.dq_acc = s->dq_acc;
+  b.dk = (bf16 *)a->dk;
+  b.dv = (bf16 *)a->dv;
+  b.dk_acc = a->accumulate ? a->dk_acc : s->dk_acc;
+  b.dv_acc = a->accumulate ? a->dv_acc : s->dv_acc;
+  b.heads = p->heads_q;
+  b.group = p->heads_q / p->heads_kv;
+  b.rows_pad = (p->rows_q + BWD_QUERIES - 1) / BWD_QUERIES * BWD_QUERIES;
+  b.loop = s->loop;
+  b.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
+  b.scale_log2 = b.scale * 1.4426950408889634f;
+  int device, sms;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
+  const int loops = p->heads_q / s->loop;
+  b.section = std::max(1, std::min(loops, (sms + b.list.count - 1) / b.list.count));
+  kernel<<<b.list.count * loops, BWD_THREADS, smem, (cudaStream_t)a->stream>>>(b, *(const Rep *)rep);
+  GPU_LAUNCHED("wgmma backward");
+  return 0;
+}
+
+} // namespace wgmma
+
+#define WGMMA_BACKWARD(X)                                                                              \
+  static int X##_backward(const attn_problem *p, const attn_args *a, const void *rep,                  \
+                          const wgmma_backward_state *s) {                                             \
+    return p->dim == 64 ? wgmma::launch_backward<X, 64>(p, a, rep, s)                                  \
+                        : wgmma::launch_backward<X, 128>(p, a, rep, s);                                \
+  }                                                                                                    \
+  extern const wgmma_backward_rep wgmma_backward_rep_##X;                                              \
+  const wgmma_backward_rep wgmma_backward_rep_##X = {#X, X##_backward};
+
+#endif
