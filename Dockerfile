@@ -15,7 +15,7 @@ ARG CUDA=1
 WORKDIR /longca
 COPY setup.sh packages.txt ./
 COPY src/setup src/setup
-RUN ./setup.sh --mpi
+RUN ./setup.sh
 RUN [ "$CUDA" = 0 ] || ./setup.sh --cuda
 
 RUN useradd --create-home reader && chown reader /longca

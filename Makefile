@@ -80,8 +80,8 @@ lint: build ## static analysis and layout: clang-tidy, clang-format, shellcheck
 	$(Q)src/lint.sh -- -std=gnu11 -fopenmp $(DEFS)
 
 .PHONY: format
-format: ## lay out all C and CUDA sources by .clang-format
-	$(Q)git ls-files '*.c' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
+format: ## lay out all C by .clang-format (CUDA is by hand: inline PTX)
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
 
 .PHONY: check-env
 check-env: ## what is found, what is missing, what that disables, how to get it

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh [--cuda] [--mpi] [--ci] -- installs what the project needs and this machine lacks.
+# setup.sh [--cuda] [--ci] -- installs what the project needs and this machine lacks.
 #
 # Distribution packages come from packages.txt, through apt, as root or by sudo. --cuda also fetches
 # the pinned CUDA toolkit (src/setup/cuda.lock, 1.2 GB) into .toolchain/cuda; nothing else outside the
@@ -15,12 +15,12 @@ fail() {
 groups=" build "
 for option in "$@"; do
   case $option in
-    --cuda | --mpi | --ci) groups+="${option#--} " ;;
+    --cuda | --ci) groups+="${option#--} " ;;
     -h | --help)
       sed -n '2,6s/^# \{0,1\}//p' "$0"
       exit 0
       ;;
-    *) fail "unknown option '$option'; the options are --cuda, --mpi, --ci." ;;
+    *) fail "unknown option '$option'; the options are --cuda and --ci." ;;
   esac
 done
 

@@ -6,6 +6,7 @@
 
 #include "attn.h"
 
+// clang-format off
 #define CPU_KERNELS(K)                                                                                 \
   K(attn_naive_cpu) K(attn_sdpa_cpu) K(attn_fa2_cpu) K(attn_fa3_cpu) K(attn_cudnn_cpu)                 \
   K(attn_flex_cpu) K(attn_flashmask_cpu) K(attn_vsa_cpu) K(attn_vsa_triton_cpu)                        \
@@ -22,6 +23,7 @@
 #else
 #define CUDA_KERNELS(K)
 #endif
+// clang-format on
 
 #define DECLARE(name) extern const struct attn_kernel name;
 CPU_KERNELS(DECLARE)

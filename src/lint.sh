@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # lint.sh [-- COMPILER FLAGS] -- what the compiler does not see; `make lint` passes the build's flags.
 #
-#   every C file: clang-tidy, by .clang-tidy; all C and CUDA: clang-format, by .clang-format;
+#   every C file: clang-tidy, by .clang-tidy; C, headers: clang-format, by .clang-format;
 #   every script: shellcheck; all of it: no tabs, and no blanks at the end of a line
 # A tool that is missing is said and left out, unless CI is set: then it is a failure.
 set -u
@@ -12,6 +12,7 @@ failed=()
 
 mapfile -t sources < <(git ls-files -co --exclude-standard '*.c')
 mapfile -t code < <(git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh')
+mapfile -t layout < <(git ls-files -co --exclude-standard '*.c' '*.h') # inline PTX is laid out by hand
 mapfile -t scripts < <(git ls-files -co --exclude-standard '*.sh' .ci/run)
 
 check() { # check NAME COMMAND...
@@ -35,7 +36,7 @@ tidy() {
 }
 
 layout() { # the files that `make format` would change
-  clang-format --dry-run --Werror "${code[@]}" 2>&1 | sed -n 's/^\([^ :]*\):[0-9]*:.*/\1/p' | sort | uniq -c
+  clang-format --dry-run --Werror "${layout[@]}" 2>&1 | sed -n 's/^\([^ :]*\):[0-9]*:.*/\1/p' | sort | uniq -c
   [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 

@@ -10,6 +10,7 @@
 
 enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
 
+// clang-format off
 #define ROW_COLUMNS(T, N)                                                                              \
   N(schema) T(exp) T(profile) T(machine) T(commit) T(utc)                                              \
   /* what was run: the independent variables */                                                        \
@@ -29,6 +30,7 @@ enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
   N(sm_mhz_median) N(sm_mhz_min) N(power_w) N(throttled)                                               \
   /* the check on the same inputs, before the timing */                                                \
   N(err_max) N(err_cos) N(wrong) T(log)
+// clang-format on
 
 struct row {
 #define ROW_FIELD_T(name) char name[ROW_REASON];

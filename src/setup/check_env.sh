@@ -76,7 +76,7 @@ report "GPU, driver" optional "$(gpu)" \
 
 printf 'For several machines\n'
 report "Open MPI" optional "$(first_line mpirun --version)" \
-  "context parallelism over processes" "./setup.sh --mpi"
+  "context parallelism over processes" "$everything"
 
 printf 'For make lint\n'
 for tool in clang-tidy clang-format shellcheck; do
