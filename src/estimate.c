@@ -15,11 +15,11 @@
 
 // Assumed until there are rows: fractions of the host's own peak (measured in a moment) that a tiled
 // and the naive kernel reach, a rate between a Hopper GPU's best and worst, and the rate of the double
-// reference on two cores.
+// reference.
 #define HOST_SHARE 0.5
 #define NAIVE_SHARE 0.15
 #define DEVICE_TFLOP_S 300.0
-#define REFERENCE_TFLOP_S 0.002
+#define REFERENCE_TFLOP_S 0.01
 
 enum { RATES = 64, SAMPLES = 4096 };
 static struct rate {
@@ -116,6 +116,15 @@ static bool refused(const struct point *p) {
   return no;
 }
 
+// Work of the check (check.h): whole tensors while that is cheap, else rows of them; a row of dK needs
+// all queries of its group.
+static double reference_flop(const struct point *p, double area) {
+  const bool bwd = p->pass == ATTN_BWD;
+  const double whole = flops_attention(area, p->heads_q, p->dim, ATTN_FWD) * (bwd ? 4.5 : 1);
+  const double row = 4.0 * p->seqlen * p->dim, group = (double)p->heads_q / p->heads_kv;
+  return whole <= CHECK_FULL_FLOP ? whole : CHECK_SAMPLES * row * (bwd ? 4 + 2.5 * group : 1);
+}
+
 static double rate_of(const struct point *p, bool whole_square) {
   const bool host = p->place == ATTN_HOST;
   const struct rate *r = find_rate(p->kernel, p->pass == ATTN_BWD, host);
@@ -142,7 +151,6 @@ double estimate_s(const struct point *p) {
   double calls = p->seconds / call_s;
   calls = fmax(p->samples_min, fmin(calls, p->samples_max));
   const double warm = fmin(p->warmup, 0.25 * p->seconds / call_s) + 1;
-  const double reference_flop = fmin(flops_attention(area, p->heads_q, p->dim, p->pass), CHECK_FULL_FLOP);
   const double inputs_s = 3.0 * p->seqlen * p->dim * (p->heads_q + p->heads_kv) * 10e-9;
-  return worker_s + inputs_s + reference_flop / REFERENCE_TFLOP_S * 1e-12 + (warm + calls) * call_s;
+  return worker_s + inputs_s + reference_flop(p, area) / REFERENCE_TFLOP_S * 1e-12 + (warm + calls) * call_s;
 }
