@@ -26,6 +26,8 @@ struct cp_memory {
   int (*add)(float *sum, const float *x, int64_t n, void *stream);                       // sum += x
   int (*cast)(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *stream); // rounds
   int (*sync)(void *stream); // the host waits for what was enqueued
+  int (*upload)(void *to, const void *host, int64_t bytes); // both after all that was enqueued
+  int (*download)(void *host, const void *from, int64_t bytes);
 };
 extern const struct cp_memory cp_memory_host;
 #ifdef LONGCA_CUDA
@@ -68,6 +70,7 @@ struct cp_comm {
 struct cp_transport {
   const char *name, *summary;
   enum attn_place place;
+  bool job; // ranks are processes that mpirun started
   // Runs body on every rank and returns 0, or -1 with the first rank's error. loopback starts `ranks`
   // threads; the others are this process's rank of a job that mpirun started.
   int (*run)(int ranks, double limit_s, int (*body)(struct cp_comm *comm, void *context), void *context);
@@ -81,9 +84,12 @@ struct cp_transport {
                         int64_t n);
   // The host waits for all ranks, and for what was enqueued on its own stream before.
   int (*barrier)(struct cp_comm *comm);
+  // Small host data: `bytes` of every rank to every rank, all [size][bytes]. A barrier too.
+  int (*share)(struct cp_comm *comm, const void *mine, void *all, int64_t bytes);
 };
 
 extern const struct cp_transport *const cp_transports[]; // NULL-terminated; what this build has
+extern const struct cp_transport cp_loopback;
 const struct cp_transport *cp_transport_find(const char *name);
 const char *cp_transport_names(void); // "loopback, mpi", for messages
 
@@ -173,7 +179,9 @@ struct cp_plan {
   int64_t bytes;        // of the buffers
   int64_t kernel_bytes; // what the kernel plans hold; those made late are not kept
   int64_t keep_bytes;
+  int64_t prep_bytes; // of kernel_bytes, the representations
   double prep_us;
+  bool transfers_only; // kernels are left out: what communication takes by itself
 };
 
 struct cp_schedule {

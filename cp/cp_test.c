@@ -18,7 +18,6 @@
 
 // ---- a plain kernel that counts -------------------------------------------------------------
 
-extern const struct cp_transport cp_loopback;
 static uint8_t *painted[2];               // [pass][seqlen][seqlen]
 static int32_t painted_seqlen;
 static _Thread_local bool paints;         // this rank has the first share of the heads

@@ -40,6 +40,7 @@ struct world {
   struct queue *queues; // [CP_CHANNELS][size][size] sender, receiver
   int *waits_for;       // [size] rank, or -1
   int arrived, round;   // barrier
+  const void **shared;  // [size] what each rank shares
 };
 
 struct group {
@@ -231,6 +232,17 @@ static int barrier(struct cp_comm *comm) {
   return status ? -1 : 0;
 }
 
+// Everyone shows where its data are, copies all, and goes on once all have copied.
+static int share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {
+  struct world *w = ((struct end *)comm->state)->world;
+  w->shared[comm->rank] = mine;
+  if (barrier(comm))
+    return -1;
+  for (int r = 0; r < w->size; r++)
+    memcpy((char *)all + r * bytes, w->shared[r], (size_t)bytes);
+  return barrier(comm);
+}
+
 static void *thread_main(void *argument) {
   struct end *end = argument;
   struct world *w = end->world;
@@ -258,6 +270,7 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
   pthread_t *threads = calloc((size_t)ranks, sizeof *threads);
   w.queues = calloc((size_t)CP_CHANNELS * ranks * ranks, sizeof *w.queues);
   w.waits_for = malloc((size_t)ranks * sizeof *w.waits_for);
+  w.shared = calloc((size_t)ranks, sizeof *w.shared);
   w.threads = w.threads ? w.threads : 1;
   int started = 0, status = -1;
   pthread_mutex_init(&w.lock, NULL);
@@ -266,7 +279,7 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&w.change, &monotonic);
   pthread_condattr_destroy(&monotonic);
-  if (!ends || !threads || !w.queues || !w.waits_for) {
+  if (!ends || !threads || !w.queues || !w.waits_for || !w.shared) {
     attn_error_set(true, "out of host memory for %d ranks", ranks);
   } else {
     for (int r = 0; r < ranks; r++)
@@ -293,10 +306,10 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
   free(threads);
   free(w.queues);
   free(w.waits_for);
+  free(w.shared);
   return status;
 }
 
-extern const struct cp_transport cp_loopback;
 
 static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
   return run_on(&cp_loopback, &cp_memory_host, ranks, limit_s, body, context);
@@ -310,7 +323,8 @@ const struct cp_transport cp_loopback = {.name = "loopback",
                                          .wait = wait_group,
                                          .all_gather = cp_all_gather_by_sends,
                                          .reduce_scatter = cp_reduce_scatter_by_sends,
-                                         .barrier = barrier};
+                                         .barrier = barrier,
+                                         .share = share};
 
 #ifdef LONGCA_CUDA
 extern const struct cp_transport cp_loopback_gpu;
@@ -327,5 +341,6 @@ const struct cp_transport cp_loopback_gpu = {.name = "loopback_gpu",
                                              .wait = wait_group,
                                              .all_gather = cp_all_gather_by_sends,
                                              .reduce_scatter = cp_reduce_scatter_by_sends,
-                                             .barrier = barrier};
+                                             .barrier = barrier,
+                                         .share = share};
 #endif

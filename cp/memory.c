@@ -49,6 +49,11 @@ static int host_cast(void *to, enum attn_dtype dtype, const float *from, int64_t
 
 static int host_sync(void *stream) { return 0; }
 
+static int host_move(void *to, const void *from, int64_t bytes) {
+  memcpy(to, from, (size_t)bytes);
+  return 0;
+}
+
 const struct cp_memory cp_memory_host = {.place = ATTN_HOST,
                                          .alloc = host_alloc,
                                          .release = free,
@@ -56,4 +61,6 @@ const struct cp_memory cp_memory_host = {.place = ATTN_HOST,
                                          .copy = host_copy,
                                          .add = host_add,
                                          .cast = host_cast,
-                                         .sync = host_sync};
+                                         .sync = host_sync,
+                                         .upload = host_move,
+                                         .download = host_move};

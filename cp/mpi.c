@@ -105,7 +105,11 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
   return 0;
 }
 
-static int barrier(struct cp_comm *comm) { return cp_mpirun_barrier(comm->rank, comm->size, comm->limit_s); }
+static int share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {
+  return cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, comm->limit_s);
+}
+
+static int barrier(struct cp_comm *comm) { return share(comm, NULL, NULL, 0); }
 
 extern const struct cp_transport cp_mpi;
 
@@ -127,6 +131,7 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
 }
 
 const struct cp_transport cp_mpi = {.name = "mpi",
+                                    .job = true,
                                     .summary = "Open MPI on host memory, a process a rank",
                                     .place = ATTN_HOST,
                                     .run = run,
@@ -134,4 +139,5 @@ const struct cp_transport cp_mpi = {.name = "mpi",
                                     .wait = wait_group,
                                     .all_gather = cp_all_gather_by_sends,
                                     .reduce_scatter = cp_reduce_scatter_by_sends,
-                                    .barrier = barrier};
+                                    .barrier = barrier,
+                                    .share = share};

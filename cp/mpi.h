@@ -10,8 +10,9 @@
 int cp_mpirun_start(int ranks, int *rank);
 // Rank within this host, and ranks on it.
 int cp_mpirun_local(int *local_rank, int *local_size);
-// All ranks have come here, or -1 and an error that names one that has not within limit_s.
-int cp_mpirun_barrier(int rank, int size, double limit_s);
+// all [size][bytes] = every rank's `mine`, or -1 and an error that names a rank that did not come within
+// limit_s. bytes 0: a barrier.
+int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t bytes, double limit_s);
 // Failed: says so on stderr and marks the process, so that it leaves without waiting for the others;
 // mpirun then ends those too.
 void cp_mpirun_failed(int rank);

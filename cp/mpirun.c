@@ -46,17 +46,16 @@ int cp_mpirun_local(int *local_rank, int *local_size) {
   return 0;
 }
 
-// One byte from each to each: unlike MPI_Barrier it knows who is missing.
-int cp_mpirun_barrier(int rank, int size, double limit_s) {
-  static char bytes[2];
+// From each to each: unlike MPI_Allgather it knows who is missing.
+int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t bytes, double limit_s) {
   MPI_Request *requests = malloc(2 * (size_t)size * sizeof *requests);
   if (!requests) {
     attn_error_set(true, "out of host memory at a barrier of %d ranks", size);
     return -1;
   }
   for (int r = 0; r < size; r++) {
-    MPI_Irecv(&bytes[0], 0, MPI_CHAR, r, 0, control, &requests[r]);
-    MPI_Isend(&bytes[1], 0, MPI_CHAR, r, 0, control, &requests[size + r]);
+    MPI_Irecv((char *)all + r * bytes, (int)bytes, MPI_BYTE, r, 0, control, &requests[r]);
+    MPI_Isend(mine, (int)bytes, MPI_BYTE, r, 0, control, &requests[size + r]);
   }
   const double end_us = timer_now_us() + limit_s * 1e6;
   for (int done = 0; !done; sched_yield()) {

@@ -118,12 +118,13 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   if (attn_prepare(kernel_plan, plan->kernel, p))
     return -1;
   plan->kernel_bytes += kernel_plan->prep_bytes + kernel_plan->workspace_bytes;
+  plan->prep_bytes += kernel_plan->prep_bytes;
   return 0;
 }
 
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args) {
   struct attn_plan late, *use = &plan->steps[step];
-  if (!plan->step_problems[step].heads_q)
+  if (!plan->step_problems[step].heads_q || plan->transfers_only)
     return 0;
   struct attn_args a = *args;
   a.stream = plan->comm->stream;

@@ -4,9 +4,11 @@
 
 #include "cp.h"
 
+// clang-format off
 #define SCHEDULES(S)                                                                                   \
   S(cp_ulysses) S(cp_ring_p2p) S(cp_ring_allgather) S(cp_usp) S(cp_usp_context_first) S(cp_loongtrain) \
   S(cp_loongtrain_context_first)
+// clang-format on
 #ifdef LONGCA_MPI
 #define TRANSPORTS_MPI(T) T(cp_mpi)
 #else

@@ -11,26 +11,29 @@
 enum { EXP_VALUE = 512, EXP_EXCEPTS = 16 };
 
 // Every setting, one line each: X(name, default, what it is).
-#define EXP_SETTINGS(X)                                                                                \
-  X(mask, "", "masks by code id")                                                                      \
-  X(kernel, "", "kernels by published name")                                                           \
-  X(pass, "fwd bwd", "fwd, bwd")                                                                       \
-  X(heads, "64:8", "query heads:KV heads")                                                             \
-  X(dim, "128", "head dimension")                                                                      \
-  X(seqlen, "", "sequence length; 16K is 16384")                                                       \
-  X(dtype, "bf16", "bf16, fp32")                                                                       \
-  X(window, "1024", "window of the sliding-window masks")                                              \
-  X(block, "1024", "block of BLOCK CAUSAL DOCUMENT and of the block-sparse masks")                     \
-  X(ratio, "0.5", "fraction of blocks kept by the block-sparse masks")                                 \
-  X(histogram, "by-length", "document lengths; by-length follows the study's rule")                    \
-  X(seed, "42", "seed of masks and tensors")                                                           \
-  X(draws, "1", "masks drawn a point")                                                                 \
-  X(draws_docs, "1", "the same for masks with documents")                                              \
-  X(place, "host", "host, device")                                                                     \
-  X(warmup, "5", "calls before timing")                                                                \
-  X(samples_min, "6", "fewest timed calls")                                                            \
-  X(samples_max, "20", "most timed calls")                                                             \
-  X(seconds, "10", "timing stops after this many, once samples_min are there")                         \
+#define EXP_SETTINGS(X) \
+  X(mask, "", "masks by code id") \
+  X(kernel, "", "kernels by published name") \
+  X(pass, "fwd bwd", "fwd, bwd") \
+  X(heads, "64:8", "query heads:KV heads") \
+  X(dim, "128", "head dimension") \
+  X(seqlen, "", "sequence length; 16K is 16384; 8K/rank is 8192 times the ranks") \
+  X(dtype, "bf16", "bf16, fp32") \
+  X(window, "1024", "window of the sliding-window masks") \
+  X(block, "1024", "block of BLOCK CAUSAL DOCUMENT and of the block-sparse masks") \
+  X(ratio, "0.5", "fraction of blocks kept by the block-sparse masks") \
+  X(histogram, "by-length", "document lengths; by-length follows the study's rule") \
+  X(seed, "42", "seed of masks and tensors") \
+  X(draws, "1", "masks drawn a point") \
+  X(draws_docs, "1", "the same for masks with documents") \
+  X(place, "host", "host, device") \
+  X(cp, "none", "schedules of context parallelism, usp or with a shape usp:2x4; none") \
+  X(transport, "loopback", "what carries a schedule's transfers: loopback, mpi, nccl") \
+  X(ranks, "1", "ranks of a schedule") \
+  X(warmup, "5", "calls before timing") \
+  X(samples_min, "6", "fewest timed calls") \
+  X(samples_max, "20", "most timed calls") \
+  X(seconds, "10", "timing stops after this many, once samples_min are there") \
   X(limit_s, "120", "a point that takes longer is recorded as timeout")
 
 enum exp_setting {
@@ -56,11 +59,13 @@ const char *exp_root(void);
 
 // Reads an experiment by name ("fig8") or by path ("mine.exp", with a slash or the ending).
 // 0, or -1 with a sentence in err: no such experiment or profile (lists them), unknown key, ...
-int exp_load(struct experiment *e, const char *name, const char *profile, char *err, size_t err_size);
+int exp_load(struct experiment *e, const char *name, const char *profile, char *err,
+             size_t err_size);
 // Overrides one setting: --set.
 int exp_set(struct experiment *e, const char *key, const char *value, char *err, size_t err_size);
 // Expands into points, for free(). Draws come outermost, so that an early stop leaves all points
 // with fewer draws; the kernels of one mask, shape and pass are neighbours, in seeded random order.
-int exp_points(const struct experiment *e, struct point **points, size_t *n, char *err, size_t err_size);
+int exp_points(const struct experiment *e, struct point **points, size_t *n, char *err,
+               size_t err_size);
 
 #endif

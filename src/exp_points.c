@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../cp/cp.h"
 #include "cond.h"
 #include "exp.h"
 
@@ -11,7 +12,8 @@ static const char *const setting_names[] = {
 #define EXP_NAME(name, value, help) #name,
     EXP_SETTINGS(EXP_NAME)};
 
-static int bad_value(enum exp_setting key, const char *value, const char *want, char *err, size_t size) {
+static int bad_value(enum exp_setting key, const char *value, const char *want, char *err,
+                     size_t size) {
   snprintf(err, size, "%s = '%s': %s", setting_names[key], value, want);
   return -1;
 }
@@ -29,7 +31,9 @@ static int set_int(int32_t *to, enum exp_setting key, const char *value, int32_t
 }
 
 static int set_double(double *to, enum exp_setting key, const char *value, char *err, size_t size) {
-  return cond_number(value, to) && *to > 0 ? 0 : bad_value(key, value, "expected a number above 0", err, size);
+  return cond_number(value, to) && *to > 0
+             ? 0
+             : bad_value(key, value, "expected a number above 0", err, size);
 }
 
 static bool kernel_known(const char *name) {
@@ -65,19 +69,25 @@ static int set_value(struct point *p, enum exp_setting key, const char *v, char 
     return kernel_known(v) ? 0 : unknown_kernel(v, err, size);
   case EXP_pass:
     p->pass = strcmp(v, "bwd") == 0 ? ATTN_BWD : ATTN_FWD;
-    return !strcmp(v, point_pass_name(p->pass)) ? 0 : bad_value(key, v, "expected fwd or bwd", err, size);
+    return !strcmp(v, point_pass_name(p->pass))
+               ? 0
+               : bad_value(key, v, "expected fwd or bwd", err, size);
   case EXP_dtype:
     p->dtype = strcmp(v, "fp32") == 0 ? ATTN_FP32 : ATTN_BF16;
-    return !strcmp(v, point_dtype_name(p->dtype)) ? 0 : bad_value(key, v, "expected bf16 or fp32", err, size);
+    return !strcmp(v, point_dtype_name(p->dtype))
+               ? 0
+               : bad_value(key, v, "expected bf16 or fp32", err, size);
   case EXP_place:
     p->place = strcmp(v, "device") == 0 ? ATTN_DEVICE : ATTN_HOST;
-    return !strcmp(v, point_place_name(p->place)) ? 0
-                                                  : bad_value(key, v, "expected host or device", err, size);
+    return !strcmp(v, point_place_name(p->place))
+               ? 0
+               : bad_value(key, v, "expected host or device", err, size);
   case EXP_heads: {
     int end = 0;
     if (sscanf(v, "%d:%d%n", &p->heads_q, &p->heads_kv, &end) != 2 || v[end] || p->heads_kv < 1 ||
         p->heads_q < p->heads_kv || p->heads_q % p->heads_kv)
-      return bad_value(key, v, "expected query heads:KV heads such as 64:8, a whole multiple", err, size);
+      return bad_value(key, v, "expected query heads:KV heads such as 64:8, a whole multiple", err,
+                       size);
     return 0;
   }
   case EXP_histogram:
@@ -85,8 +95,32 @@ static int set_value(struct point *p, enum exp_setting key, const char *v, char 
     return 0;
   case EXP_dim:
     return set_int(&p->dim, key, v, 1, err, size);
-  case EXP_seqlen:
-    return set_int(&p->seqlen, key, v, 1, err, size);
+  case EXP_cp: {
+    struct cp_wish wish;
+    snprintf(p->cp, sizeof p->cp, "%s", v);
+    if (!strcmp(v, "none") || cp_schedule_find(v, &wish))
+      return 0;
+    snprintf(err, size, "unknown schedule '%s'; the schedules are none, %s", v,
+             cp_schedule_names());
+    return -1;
+  }
+  case EXP_transport: // one that this build lacks is a refusal of the point, not of the experiment
+    snprintf(p->transport, sizeof p->transport, "%s", v);
+    return 0;
+  case EXP_ranks:
+    return set_int(&p->ranks, key, v, 1, err, size);
+  case EXP_seqlen: {
+    char length[EXP_VALUE];
+    const size_t end = strlen(v), unit = strlen("/rank");
+    const bool each = end > unit && !strcmp(v + end - unit, "/rank");
+    snprintf(length, sizeof length, "%.*s", (int)(each ? end - unit : end), v);
+    if (set_int(&p->seqlen, key, length, 1, err, size))
+      return -1;
+    if (each && p->seqlen > INT32_MAX / p->ranks)
+      return bad_value(key, v, "expected less than 2^31 tokens in all", err, size);
+    p->seqlen *= each ? p->ranks : 1;
+    return 0;
+  }
   case EXP_window:
     return set_int(&p->window, key, v, 0, err, size);
   case EXP_block:
@@ -155,9 +189,11 @@ static void shuffle(struct point *points, size_t n, uint64_t *state) {
 
 // Axes from the slowest to the fastest: those that decide the tensors first, then the mask, then the
 // pass; a worker keeps what does not change. The kernel last, so that those compared are neighbours.
-static const enum exp_setting axes[] = {EXP_place, EXP_dtype, EXP_dim,   EXP_seed,  EXP_heads,
-                                        EXP_seqlen, EXP_histogram, EXP_mask, EXP_window, EXP_block,
-                                        EXP_ratio, EXP_pass, EXP_kernel};
+// Ranks come before lengths, which may be given by the rank.
+static const enum exp_setting axes[] = {EXP_place,     EXP_dtype,     EXP_dim,    EXP_seed,
+                                        EXP_heads,     EXP_transport, EXP_ranks,  EXP_seqlen,
+                                        EXP_histogram, EXP_mask,      EXP_window, EXP_block,
+                                        EXP_ratio,     EXP_pass,      EXP_cp,     EXP_kernel};
 enum { AXES = sizeof axes / sizeof *axes };
 
 struct axis {
@@ -210,10 +246,10 @@ static struct point *grow(struct list *l) {
 }
 
 // All points of one draw.
-static int expand(const struct experiment *e, int32_t draw, const int32_t draws[2], struct axis *axis,
-                  struct list *out, char *err, size_t size) {
-  static const enum exp_setting timing[] = {EXP_warmup, EXP_samples_min, EXP_samples_max, EXP_seconds,
-                                            EXP_limit_s};
+static int expand(const struct experiment *e, int32_t draw, const int32_t draws[2],
+                  struct axis *axis, struct list *out, char *err, size_t size) {
+  static const enum exp_setting timing[] = {EXP_warmup, EXP_samples_min, EXP_samples_max,
+                                            EXP_seconds, EXP_limit_s};
   uint64_t state = 0x6c6f6e676361u + (uint64_t)draw;
   do {
     const size_t first = out->n;
@@ -246,7 +282,8 @@ static int expand(const struct experiment *e, int32_t draw, const int32_t draws[
   return 0;
 }
 
-int exp_points(const struct experiment *e, struct point **points, size_t *n, char *err, size_t err_size) {
+int exp_points(const struct experiment *e, struct point **points, size_t *n, char *err,
+               size_t err_size) {
   *points = NULL;
   *n = 0;
   char fault[1024] = "";

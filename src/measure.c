@@ -14,9 +14,21 @@
 #include "check.h"
 #include "flops.h"
 #include "inputs.h"
+#include "measure_cp.h"
 #include "stats.h"
 
-enum { Q = INPUT_Q, K = INPUT_K, V = INPUT_V, D_O = INPUT_D_O, O = INPUTS, LSE, DQ, DK, DV, TENSORS };
+enum {
+  Q = INPUT_Q,
+  K = INPUT_K,
+  V = INPUT_V,
+  D_O = INPUT_D_O,
+  O = INPUTS,
+  LSE,
+  DQ,
+  DK,
+  DV,
+  TENSORS
+};
 
 struct measurement {
   const struct point *p;
@@ -53,8 +65,10 @@ static int fail_kernel(struct measurement *m) {
 // Inputs and outputs; 0, or 1 with the row's status set.
 static int make_tensors(struct measurement *m) {
   const struct point *p = m->p;
-  const int64_t q = (int64_t)p->heads_q * p->seqlen * p->dim, k = (int64_t)p->heads_kv * p->seqlen * p->dim;
-  const int64_t n[TENSORS] = {[O] = q, [LSE] = (int64_t)p->heads_q * p->seqlen, [DQ] = q, [DK] = k, [DV] = k};
+  const int64_t q = (int64_t)p->heads_q * p->seqlen * p->dim,
+                k = (int64_t)p->heads_kv * p->seqlen * p->dim;
+  const int64_t n[TENSORS] = {
+      [O] = q, [LSE] = (int64_t)p->heads_q * p->seqlen, [DQ] = q, [DK] = k, [DV] = k};
   char reason[ROW_REASON] = "";
   const char *status = inputs_tensors(p, m->place, m->t, reason);
   for (int i = O; !status && i <= (p->pass == ATTN_BWD ? DV : LSE); i++)
@@ -65,8 +79,14 @@ static int make_tensors(struct measurement *m) {
 static struct attn_args arguments(const struct measurement *m, bool on_host) {
   const struct buffer *t = m->t;
 #define MEMORY(i) (on_host ? t[i].host : t[i].placed)
-  return (struct attn_args){.q = MEMORY(Q),   .k = MEMORY(K),   .v = MEMORY(V),   .o = MEMORY(O),
-                            .lse = MEMORY(LSE), .d_o = MEMORY(D_O), .dq = MEMORY(DQ), .dk = MEMORY(DK),
+  return (struct attn_args){.q = MEMORY(Q),
+                            .k = MEMORY(K),
+                            .v = MEMORY(V),
+                            .o = MEMORY(O),
+                            .lse = MEMORY(LSE),
+                            .d_o = MEMORY(D_O),
+                            .dq = MEMORY(DQ),
+                            .dk = MEMORY(DK),
                             .dv = MEMORY(DV)};
 #undef MEMORY
 }
@@ -91,7 +111,8 @@ static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pas
   if (last_pass) // before the check, which needs memory of its own
     row->peak_mem_bytes = m->place->peak_bytes();
   for (int i = pass == ATTN_BWD ? DQ : O; i <= (pass == ATTN_BWD ? DV : LSE); i++)
-    if (!m->place->shares_host && m->place->download(m->t[i].host, m->t[i].placed, buffer_bytes(&m->t[i])))
+    if (!m->place->shares_host &&
+        m->place->download(m->t[i].host, m->t[i].placed, buffer_bytes(&m->t[i])))
       return fail_place(m);
   struct verify_report report = {0};
   const struct attn_args args = arguments(m, true);
@@ -103,9 +124,10 @@ static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pas
     return 0;
   char reason[ROW_REASON];
   if (report.rows)
-    snprintf(reason, sizeof reason, "%s: %lld of %lld checked rows are off, row %lld by %.3g (relative)",
-             point_pass_name(pass), (long long)report.wrong, (long long)report.rows, (long long)report.worst,
-             report.err_max);
+    snprintf(reason, sizeof reason,
+             "%s: %lld of %lld checked rows are off, row %lld by %.3g (relative)",
+             point_pass_name(pass), (long long)report.wrong, (long long)report.rows,
+             (long long)report.worst, report.err_max);
   else
     snprintf(reason, sizeof reason, "%s: the reference ran out of memory, so nothing was checked",
              point_pass_name(pass));
@@ -184,16 +206,16 @@ static int rate(struct measurement *m) {
   struct row *row = m->row;
   row->flop = flops_attention(row->area, m->p->heads_q, m->p->dim, m->p->pass);
   if (mask_is_block_sparse(m->p->mask))
-    row->flop_nominal = flops_attention((double)m->p->seqlen * m->p->seqlen * m->p->ratio, m->p->heads_q,
-                                        m->p->dim, m->p->pass);
+    row->flop_nominal = flops_attention((double)m->p->seqlen * m->p->seqlen * m->p->ratio,
+                                        m->p->heads_q, m->p->dim, m->p->pass);
   row->tflop_s = rounded(row->flop / row->time_us * 1e-6, 6);
   const double peak = m->place->peak_tflop_s(m->p->dtype, row->tflop_s);
   row->peak_pct = rounded(100 * row->tflop_s / peak, 4);
   if (!(row->tflop_s > peak)) // an unknown peak is NaN
     return 0;
   snprintf(row->reason, sizeof row->reason,
-           "%.4g TFLOP/s are above the peak of %.4g: the timing or the FLOP count is wrong", row->tflop_s,
-           peak);
+           "%.4g TFLOP/s are above the peak of %.4g: the timing or the FLOP count is wrong",
+           row->tflop_s, peak);
   return -1;
 }
 
@@ -209,8 +231,8 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
     return fail(row, "unsupported", reason);
   }
   if (kernel->place == ATTN_DEVICE && m->place->arch() < kernel->min_arch) {
-    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later", kernel->min_arch / 10,
-             kernel->min_arch % 10);
+    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later",
+             kernel->min_arch / 10, kernel->min_arch % 10);
     return fail(row, "unsupported", reason);
   }
   const char *refused = inputs_mask(p, &m->mask, reason);
@@ -263,5 +285,7 @@ int measure_kernel(const struct point *p, const struct attn_kernel *kernel, stru
 }
 
 int measure_point(const struct point *p, struct row *row) {
+  if (point_is_cp(p))
+    return measure_cp(p, row);
   return measure_kernel(p, attn_find(p->kernel, p->place), row);
 }

@@ -11,7 +11,9 @@
 
 const char *point_pass_name(enum attn_pass pass) { return pass == ATTN_BWD ? "bwd" : "fwd"; }
 const char *point_dtype_name(enum attn_dtype dtype) { return dtype == ATTN_FP32 ? "fp32" : "bf16"; }
-const char *point_place_name(enum attn_place place) { return place == ATTN_DEVICE ? "device" : "host"; }
+const char *point_place_name(enum attn_place place) {
+  return place == ATTN_DEVICE ? "device" : "host";
+}
 
 static bool has_window(enum mask_kind kind) {
   return kind == MASK_SLIDING_WINDOW || kind == MASK_SLIDING_WINDOW_CAUSAL;
@@ -20,6 +22,8 @@ static bool has_window(enum mask_kind kind) {
 static bool has_block(enum mask_kind kind) {
   return kind == MASK_BLOCK_CAUSAL_DOCUMENT || mask_is_block_sparse(kind);
 }
+
+bool point_is_cp(const struct point *p) { return *p->cp && strcmp(p->cp, "none") != 0; }
 
 void point_normalise(struct point *p) {
   if (!has_window(p->mask))
@@ -32,7 +36,13 @@ void point_normalise(struct point *p) {
   if (!docs)
     *p->histogram = 0;
   else if (!*p->histogram)
-    snprintf(p->histogram, sizeof p->histogram, "%s", mask_histogram_for(p->seqlen, false));
+    snprintf(p->histogram, sizeof p->histogram, "%s",
+             mask_histogram_for(p->seqlen, point_is_cp(p)));
+  if (!point_is_cp(p)) {
+    snprintf(p->cp, sizeof p->cp, "none");
+    snprintf(p->transport, sizeof p->transport, "none");
+    p->ranks = 1;
+  }
 }
 
 static double or_nan(bool applies, double x) { return applies ? x : NAN; }
@@ -45,14 +55,18 @@ void point_to_row(const struct point *p, struct row *row) {
   snprintf(row->mask, sizeof row->mask, "%s", mask_name(p->mask));
   snprintf(row->kernel, sizeof row->kernel, "%s", p->kernel);
   snprintf(row->rep, sizeof row->rep, "%s", kernel ? kernel->rep : "");
-  snprintf(row->engine, sizeof row->engine, "%s", kernel ? kernel->engine : p->place == ATTN_HOST ? "cpu" : "");
+  snprintf(row->engine, sizeof row->engine, "%s",
+           kernel                  ? kernel->engine
+           : p->place == ATTN_HOST ? "cpu"
+                                   : "");
   snprintf(row->pass, sizeof row->pass, "%s", point_pass_name(p->pass));
   snprintf(row->dtype, sizeof row->dtype, "%s", point_dtype_name(p->dtype));
   snprintf(row->histogram, sizeof row->histogram, "%s", p->histogram);
-  snprintf(row->cp, sizeof row->cp, "none");
-  snprintf(row->transport, sizeof row->transport, "none");
+  const bool cp = point_is_cp(p);
+  snprintf(row->cp, sizeof row->cp, "%s", cp ? p->cp : "none");
+  snprintf(row->transport, sizeof row->transport, "%s", cp ? p->transport : "none");
   row->batch = 1;
-  row->ranks = 1;
+  row->ranks = cp ? p->ranks : 1;
   row->heads_q = p->heads_q;
   row->heads_kv = p->heads_kv;
   row->dim = p->dim;
@@ -70,20 +84,24 @@ const char *point_key(const struct row *row, char key[POINT_KEY]) {
   // Drawn values (documents, prefix, the window of GLOBAL SLIDING) follow from seed and draw.
   const bool window = known && has_window(kind), block = known && has_block(kind);
   const bool ratio = known && mask_is_block_sparse(kind), docs = known && mask_has_docs(kind);
-  snprintf(key, POINT_KEY, "%.40s|%.30s|%.30s|%s|%.3s|%.4s|%.0f|%.0f:%.0f|%.0f|%.0f|%.0f|%.0f|%.6g|%.20s|%.0f|%.0f|%.20s|%.20s|%.0f",
-           row->profile, row->mask, row->kernel,
-           strcmp(row->engine, "cpu") ? "device" : "host", row->pass, row->dtype, row->batch, row->heads_q,
-           row->heads_kv, row->dim, row->seqlen, window ? row->window : 0, block ? row->block : 0,
-           ratio ? row->ratio : 0, docs ? row->histogram : "", row->seed, row->draw, row->cp,
-           row->transport, row->ranks);
+  snprintf(key, POINT_KEY,
+           "%.40s|%.30s|%.30s|%s|%.3s|%.4s|%.0f|%.0f:%.0f|%.0f|%.0f|%.0f|%.0f|%.6g|%.20s|%.0f|%.0f|"
+           "%.20s|%.20s|%.0f",
+           row->profile, row->mask, row->kernel, strcmp(row->engine, "cpu") ? "device" : "host",
+           row->pass, row->dtype, row->batch, row->heads_q, row->heads_kv, row->dim, row->seqlen,
+           window ? row->window : 0, block ? row->block : 0, ratio ? row->ratio : 0,
+           docs ? row->histogram : "", row->seed, row->draw, row->cp, row->transport, row->ranks);
   return key;
 }
 
 const char *point_describe(const struct point *p, char *buf, size_t size) {
-  char extra[48] = "";
+  char extra[48] = "", ranks[2 * POINT_NAME + 32] = "";
   if (mask_is_block_sparse(p->mask))
     snprintf(extra, sizeof extra, " block %d ratio %g", p->block, p->ratio);
-  snprintf(buf, size, "%s %s %d:%d d%d S=%d%s %s draw %d", mask_name(p->mask), point_pass_name(p->pass),
-           p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel, p->draw);
+  if (point_is_cp(p))
+    snprintf(ranks, sizeof ranks, " %s on %d ranks, %s", p->cp, p->ranks, p->transport);
+  snprintf(buf, size, "%s %s %d:%d d%d S=%d%s %s%s draw %d", mask_name(p->mask),
+           point_pass_name(p->pass), p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel,
+           ranks, p->draw);
   return buf;
 }

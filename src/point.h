@@ -16,22 +16,26 @@ struct point {
   enum attn_pass pass;
   enum attn_dtype dtype;
   enum attn_place place;
+  char cp[POINT_NAME]; // schedule of context parallelism (cp/cp.h); "none" or empty: one rank alone
+  char transport[POINT_NAME];
+  int32_t ranks;
   int32_t heads_q, heads_kv, dim, seqlen;
-  int32_t window;    // of the sliding windows; 0 elsewhere
-  int32_t block;     // of BLOCK CAUSAL DOCUMENT and the block-sparse masks; 0 elsewhere
-  double ratio;      // of the block-sparse masks; 0 elsewhere
+  int32_t window; // of the sliding windows; 0 elsewhere
+  int32_t block;  // of BLOCK CAUSAL DOCUMENT and the block-sparse masks; 0 elsewhere
+  double ratio;   // of the block-sparse masks; 0 elsewhere
   uint64_t seed;
   int32_t draw;
   // How it is timed; not part of the identity.
   int32_t warmup, samples_min, samples_max;
-  double seconds; // timing stops after this many, once samples_min are there
-  double limit_s; // the worker is killed after this many
+  double seconds;            // timing stops after this many, once samples_min are there
+  double limit_s;            // the worker is killed after this many
   char left_out[ROW_REASON]; // reason of the experiment's `except` line; empty: measured
 };
 
 // Clears what the mask does not have (the window of FULL, the ratio of CAUSAL, ...), so that equal
 // points are equal.
 void point_normalise(struct point *p);
+bool point_is_cp(const struct point *p);
 // The columns that are known beforehand; the rest empty or NaN.
 void point_to_row(const struct point *p, struct row *row);
 // Identity of the point that a row belongs to, as text: profile and independent variables.

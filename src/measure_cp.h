@@ -1,0 +1,14 @@
+// measure_cp.h -- measures one point of context parallelism.
+#ifndef LONGCA_MEASURE_CP_H
+#define LONGCA_MEASURE_CP_H
+
+#include "point.h"
+
+// As measure_point(). Transports that live in one process run here, the others as a job.
+int measure_cp(const struct point *p, struct row *row);
+// All ranks of this process. Of a job's processes that with rank 0 fills the row; the others' has no status.
+int measure_cp_here(const struct point *p, struct row *row);
+// Starts  $LONGCA_MPIRUN -n RANKS longca rank POINT ROW  (measure_job.c), whose rank 0 hands the row back.
+int measure_cp_job(const struct point *p, struct row *row);
+
+#endif
