@@ -9,7 +9,8 @@
 static const char help[] =
     "usage: longca env [--machine | --check] [--place host|device]\n"
     "\n"
-    "Prints this machine as JSON: processor, caches, memory, GPU, libraries, commit. The same record\n"
+    "Prints this machine as JSON: processor, caches, memory, GPU, libraries, commit. The same "
+    "record\n"
     "is kept beside every file of rows (data/fresh/MACHINE/PROFILE.env.json).\n"
     "\n"
     "  --machine   only its short name, the folder of its rows; LONGCA_MACHINE overrides it\n"
@@ -35,8 +36,10 @@ int cmd_env(int argc, char **argv) {
       place = ATTN_DEVICE;
       i++;
     } else {
-      fprintf(stderr, "longca env: unknown option '%s'; the options are --machine, --check and --place "
-                      "host|device.\n", argv[i]);
+      fprintf(stderr,
+              "longca env: unknown option '%s'; the options are --machine, --check and --place "
+              "host|device.\n",
+              argv[i]);
       return 2;
     }
   }

@@ -16,12 +16,16 @@
 static const char help[] =
     "usage: longca run EXPERIMENT|FILE.exp... [OPTION...]\n"
     "\n"
-    "Measures the points of experiments (experiments/NAME.exp) that this machine has no rows for, each\n"
-    "in a worker process, and appends a row a point to DATA/MACHINE/PROFILE.csv. Stop it as you like:\n"
+    "Measures the points of experiments (experiments/NAME.exp) that this machine has no rows for, "
+    "each\n"
+    "in a worker process, and appends a row a point to DATA/MACHINE/PROFILE.csv. Stop it as you "
+    "like:\n"
     "the same command goes on where it was.\n"
     "\n"
-    "  --profile P       scale: a section of experiments/profiles.ini (default: quick with a GPU, else cpu)\n"
-    "  --only COND       only rows that fulfil it: kernel=fa2,flex  seqlen<=4K  mask!=full  (repeatable)\n"
+    "  --profile P       scale: a section of experiments/profiles.ini (default: quick with a GPU, "
+    "else cpu)\n"
+    "  --only COND       only rows that fulfil it: kernel=fa2,flex  seqlen<=4K  mask!=full  "
+    "(repeatable)\n"
     "  --set KEY=VALUES  instead of what the experiment says: --set 'seqlen=1K 2K'  (repeatable)\n"
     "  --dry-run         count the points, estimate the minutes, measure nothing\n"
     "  --list            with --dry-run: name every point\n"
@@ -31,7 +35,8 @@ static const char help[] =
     "  --data DIR        default: data/fresh\n"
     "  --quiet           no progress\n"
     "\n"
-    "Exit code: 0 done (unsupported, oom and timeout are results), 1 something was wrong or crashed or\n"
+    "Exit code: 0 done (unsupported, oom and timeout are results), 1 something was wrong or "
+    "crashed or\n"
     "the run had to stop, 2 bad input.\n";
 
 enum { MAX_ONLY = 16, MAX_SET = 32, MAX_EXPS = 64 };
@@ -54,8 +59,8 @@ static int parse(struct request *r, int argc, char **argv) {
   char err[1024];
   for (int i = 1; i < argc; i++) {
     const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    static const char *const with_value[] = {"--profile", "--only", "--set", "--limit-s", "--machine",
-                                             "--data"};
+    static const char *const with_value[] = {"--profile", "--only",    "--set",
+                                             "--limit-s", "--machine", "--data"};
     bool takes = false;
     for (size_t k = 0; k < sizeof with_value / sizeof *with_value; k++)
       takes = takes || !strcmp(arg, with_value[k]);

@@ -23,8 +23,8 @@ int cond_parse(struct cond *c, const char *text, char *err, size_t err_size) {
   snprintf(name, sizeof name, "%.*s", (int)name_size, text);
   snprintf(c->op, sizeof c->op, "%.*s", (int)op_size, op);
   if (!op_size || op_size > 2 || !strcmp(c->op, "!") || !op[op_size]) {
-    snprintf(err, err_size, "'%s' is not a condition such as seqlen<=16K, kernel=fa2,flex or pass!=bwd",
-             text);
+    snprintf(err, err_size,
+             "'%s' is not a condition such as seqlen<=16K, kernel=fa2,flex or pass!=bwd", text);
     return -1;
   }
   c->column = row_find_column(name);

@@ -173,7 +173,8 @@ const char *env_commit(void) {
   if (*commit)
     return commit;
   char command[1200], dirty[64];
-  snprintf(command, sizeof command, "git -C '%s' rev-parse --short=12 HEAD 2>/dev/null", exp_root());
+  snprintf(command, sizeof command, "git -C '%s' rev-parse --short=12 HEAD 2>/dev/null",
+           exp_root());
   read_command(command, commit, sizeof commit - 8);
   if (!*commit) {
     snprintf(commit, sizeof commit, "unknown");
@@ -209,11 +210,13 @@ static void add_topology(cJSON *cpu) {
     cJSON_AddNumberToObject(cpu, "packages", hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE));
     cJSON_AddNumberToObject(cpu, "cores", hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE));
     cJSON_AddNumberToObject(cpu, "threads", hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PU));
-    cJSON_AddNumberToObject(cpu, "numa_nodes", hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE));
+    cJSON_AddNumberToObject(cpu, "numa_nodes",
+                            hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE));
     static const struct {
       const char *name;
       hwloc_obj_type_t type;
-    } caches[] = {{"l1d_bytes", HWLOC_OBJ_L1CACHE}, {"l2_bytes", HWLOC_OBJ_L2CACHE},
+    } caches[] = {{"l1d_bytes", HWLOC_OBJ_L1CACHE},
+                  {"l2_bytes", HWLOC_OBJ_L2CACHE},
                   {"l3_bytes", HWLOC_OBJ_L3CACHE}};
     for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
       const hwloc_obj_t cache = hwloc_get_obj_by_type(topology, caches[i].type, 0);
@@ -242,9 +245,10 @@ static void add_gpu(cJSON *root) {
   cJSON_AddNumberToObject(j, "cuda_runtime", g->info.runtime);
   add_line(j, "kernel_module", "/proc/driver/nvidia/version");
   char buf[256];
-  read_command("nvidia-smi --query-gpu=driver_version,power.limit,clocks.max.sm,clocks.applications.gr,"
-               "ecc.mode.current --format=csv,noheader -i 0 2>/dev/null",
-               buf, sizeof buf);
+  read_command(
+      "nvidia-smi --query-gpu=driver_version,power.limit,clocks.max.sm,clocks.applications.gr,"
+      "ecc.mode.current --format=csv,noheader -i 0 2>/dev/null",
+      buf, sizeof buf);
   if (*buf)
     cJSON_AddStringToObject(j, "driver,power_limit,sm_max,sm_set,ecc", buf);
 }
@@ -327,10 +331,13 @@ int env_check(FILE *f) {
   char buf[256];
   double load = 0;
   if (read_line("/proc/loadavg", buf, sizeof buf) && sscanf(buf, "%lf", &load) == 1 && load > 0.5)
-    n += fprintf(f, "The load average is %.1f: stop other programs, or times will spread.\n", load) > 0;
+    n += fprintf(f, "The load average is %.1f: stop other programs, or times will spread.\n",
+                 load) > 0;
   if (read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", buf, sizeof buf) &&
       strcmp(buf, "performance") != 0)
-    n += fprintf(f, "The frequency governor is '%s': 'cpupower frequency-set -g performance' steadies it.\n",
+    n += fprintf(f,
+                 "The frequency governor is '%s': 'cpupower frequency-set -g performance' steadies "
+                 "it.\n",
                  buf) > 0;
   if (omp_get_max_threads() > cores())
     n += fprintf(f, "OpenMP would start %d threads on %d cores: set OMP_NUM_THREADS=%d.\n",
@@ -348,6 +355,7 @@ int env_check(FILE *f) {
       n += fprintf(f, "Process %s is using the GPU: its work and memory disturb ours.\n", buf) > 0;
   }
   if (strstr(env_commit(), "-dirty"))
-    n += fprintf(f, "The sources differ from commit %.12s: commit before you record rows.\n", env_commit()) > 0;
+    n += fprintf(f, "The sources differ from commit %.12s: commit before you record rows.\n",
+                 env_commit()) > 0;
   return n;
 }

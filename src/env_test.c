@@ -40,8 +40,8 @@ static void record_is_json(void **state) {
   assert_non_null(text);
   cJSON *j = cJSON_Parse(text);
   assert_non_null(j);
-  static const char *const keys[] = {"machine", "place", "utc", "commit", "dirty", "cpu",
-                                     "memory_bytes", "os", "gpus", "build"};
+  static const char *const keys[] = {"machine", "place",        "utc", "commit", "dirty",
+                                     "cpu",     "memory_bytes", "os",  "gpus",   "build"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
     if (!cJSON_GetObjectItem(j, keys[i]))
       fail_msg("no '%s' in the record", keys[i]);

@@ -41,14 +41,16 @@ static bool row_is_bwd(const struct row *row) { return !strcmp(row->pass, "bwd")
 
 // Rate over the pairs that the kernel computes, as estimate_s() counts them.
 static double pairs_tflop_s(const struct row *row) {
-  return strcmp(row->kernel, "naive") != 0 ? row->tflop_s : row->tflop_s * row->seqlen * row->seqlen / row->area;
+  return strcmp(row->kernel, "naive") != 0 ? row->tflop_s
+                                           : row->tflop_s * row->seqlen * row->seqlen / row->area;
 }
 
 void estimate_learn(const struct row *rows, size_t n) {
   n_rates = 0;
   for (size_t i = 0; i < n; i++) {
     const bool bwd = row_is_bwd(&rows[i]), host = row_is_host(&rows[i]);
-    if (strcmp(rows[i].status, "ok") != 0 || find_rate(rows[i].kernel, bwd, host) || n_rates == RATES)
+    if (strcmp(rows[i].status, "ok") != 0 || find_rate(rows[i].kernel, bwd, host) ||
+        n_rates == RATES)
       continue;
     double seen[SAMPLES];
     size_t count = 0;
@@ -95,7 +97,9 @@ static bool refused(const struct point *p) {
   struct mask mask;
   char err[ROW_REASON];
   const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->block ? 2 * p->block : p->seqlen < 64 ? p->seqlen : 64,
+                                     .seqlen = p->block         ? 2 * p->block
+                                               : p->seqlen < 64 ? p->seqlen
+                                                                : 64,
                                      .histogram = *p->histogram ? p->histogram : NULL,
                                      .heads_kv = p->heads_kv,
                                      .window = p->window,
@@ -147,10 +151,12 @@ double estimate_s(const struct point *p) {
   // The naive path computes every pair, whatever the mask.
   const bool whole_square = !strcmp(p->kernel, "naive");
   const double pairs = whole_square ? (double)p->seqlen * p->seqlen : area;
-  const double call_s = flops_attention(pairs, p->heads_q, p->dim, p->pass) / rate_of(p, whole_square) * 1e-12;
+  const double call_s =
+      flops_attention(pairs, p->heads_q, p->dim, p->pass) / rate_of(p, whole_square) * 1e-12;
   double calls = p->seconds / call_s;
   calls = fmax(p->samples_min, fmin(calls, p->samples_max));
   const double warm = fmin(p->warmup, 0.25 * p->seconds / call_s) + 1;
   const double inputs_s = 3.0 * p->seqlen * p->dim * (p->heads_q + p->heads_kv) * 10e-9;
-  return worker_s + inputs_s + reference_flop(p, area) / REFERENCE_TFLOP_S * 1e-12 + (warm + calls) * call_s;
+  return worker_s + inputs_s + reference_flop(p, area) / REFERENCE_TFLOP_S * 1e-12 +
+         (warm + calls) * call_s;
 }

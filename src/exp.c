@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-
 static const struct {
   const char *name, *value;
 } settings[] = {
@@ -42,9 +41,9 @@ const char *exp_root(void) {
 struct reader {
   struct experiment *e;
   const char *profile;
-  bool defaults; // reading profiles.ini
-  bool found;    // a section of that profile
-  char sections[EXP_VALUE]; // profile sections seen, for messages
+  bool defaults;             // reading profiles.ini
+  bool found;                // a section of that profile
+  char sections[EXP_VALUE];  // profile sections seen, for messages
   char last[2 * POINT_NAME]; // section/key of the line before: inih gives a continued value again
   char *err;
   size_t err_size;
@@ -72,8 +71,8 @@ static int find_setting(const char *key) {
 static int add_except(struct experiment *e, const char *text, char *err, size_t err_size) {
   const char *colon = strchr(text, ':');
   if (!colon || !colon[1 + strspn(colon + 1, " ")]) {
-    snprintf(err, err_size, "'except = %.80s' lacks its reason: except = kernel=naive seqlen>16K : why",
-             text);
+    snprintf(err, err_size,
+             "'except = %.80s' lacks its reason: except = kernel=naive seqlen>16K : why", text);
     return -1;
   }
   if (e->excepts == EXP_EXCEPTS) {
@@ -103,8 +102,8 @@ static int on_entry(void *context, const char *section, const char *key, const c
         append(texts[i], EXP_VALUE, value);
         return 1;
       }
-    snprintf(r->err, r->err_size, "unknown key '%s' in [experiment]; the keys are title figures claims why",
-             key);
+    snprintf(r->err, r->err_size,
+             "unknown key '%s' in [experiment]; the keys are title figures claims why", key);
     return 0;
   }
   if (r->defaults || !axes) {
@@ -156,12 +155,14 @@ static void list_experiments(const char *folder, char *err, size_t err_size) {
   free(entries);
 }
 
-int exp_load(struct experiment *e, const char *name, const char *profile, char *err, size_t err_size) {
+int exp_load(struct experiment *e, const char *name, const char *profile, char *err,
+             size_t err_size) {
   memset(e, 0, sizeof *e);
   for (int i = 0; i < EXP_SETTING_COUNT; i++)
     snprintf(e->value[i], EXP_VALUE, "%s", settings[i].value);
   snprintf(e->profile, sizeof e->profile, "%s", profile);
-  struct reader r = {.e = e, .profile = profile, .err = err, .err_size = err_size, .defaults = true};
+  struct reader r = {
+      .e = e, .profile = profile, .err = err, .err_size = err_size, .defaults = true};
   char path[1200];
   snprintf(path, sizeof path, "%s/experiments/profiles.ini", exp_root());
   if (read_ini(&r, path))
@@ -188,8 +189,8 @@ int exp_load(struct experiment *e, const char *name, const char *profile, char *
   if (read_ini(&r, path))
     return -1;
   if (!r.found && strcmp(profile, "paper") != 0) {
-    snprintf(err, err_size, "experiment '%s' has no section [%s]; it has [paper] %s", e->name, profile,
-             r.sections);
+    snprintf(err, err_size, "experiment '%s' has no section [%s]; it has [paper] %s", e->name,
+             profile, r.sections);
     return -1;
   }
   return 0;

@@ -34,9 +34,11 @@ static void conditions(void **state) {
   row_clear(&row);
   snprintf(row.kernel, sizeof row.kernel, "fa2");
   row.seqlen = 16384;
-  assert_true(holds("kernel=fa2", &row) && holds("kernel=naive,fa2", &row) && !holds("kernel=fa", &row));
+  assert_true(holds("kernel=fa2", &row) && holds("kernel=naive,fa2", &row) &&
+              !holds("kernel=fa", &row));
   assert_true(holds("kernel!=naive,sdpa", &row) && !holds("kernel!=naive,fa2", &row));
-  assert_true(holds("seqlen=16K", &row) && holds("seqlen=1K,16384", &row) && !holds("seqlen!=16k", &row));
+  assert_true(holds("seqlen=16K", &row) && holds("seqlen=1K,16384", &row) &&
+              !holds("seqlen!=16k", &row));
   assert_true(holds("seqlen<=16K", &row) && !holds("seqlen<16K", &row));
   assert_true(holds("seqlen>=16K", &row) && !holds("seqlen>16K", &row));
   // NaN is neither more nor less than anything.
@@ -44,8 +46,10 @@ static void conditions(void **state) {
 }
 
 static void bad_conditions_say_why(void **state) {
-  static const char *const bad[][2] = {{"kernel", "is not a condition"}, {"kernel!fa2", "is not a condition"},
-                                       {"seqlen=", "is not a condition"}, {"size=3", "the columns are schema"},
+  static const char *const bad[][2] = {{"kernel", "is not a condition"},
+                                       {"kernel!fa2", "is not a condition"},
+                                       {"seqlen=", "is not a condition"},
+                                       {"size=3", "the columns are schema"},
                                        {"seqlen<many", "'many' is not a number"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     struct cond c;
@@ -90,7 +94,8 @@ static void expect_fault(const char *text, const char *want) {
 
 static void profile_goes_over_axes(void **state) {
   size_t n;
-  struct point *p = points_of(SMALL "heads = 8:1\nseqlen = 1K\n  2K\nkernel = fa2\npass = bwd\n", "cpu", &n);
+  struct point *p =
+      points_of(SMALL "heads = 8:1\nseqlen = 1K\n  2K\nkernel = fa2\npass = bwd\n", "cpu", &n);
   assert_int_equal(n, 4); // 2 masks, 2 lengths on two lines
   for (size_t i = 0; i < n; i++) {
     assert_int_equal(p[i].heads_q, 8);
@@ -149,8 +154,9 @@ static void faults_are_sentences(void **state) {
 
 static void draws_come_outermost_and_kernels_stand_together(void **state) {
   size_t n, m;
-  const char text[] = "[axes]\nmask = full causal_document\nkernel = naive sdpa fa2 flex flashmask\n"
-                      "seqlen = 128 256\n[cpu]\ndraws = 1\ndraws_docs = 3\n";
+  const char text[] =
+      "[axes]\nmask = full causal_document\nkernel = naive sdpa fa2 flex flashmask\n"
+      "seqlen = 128 256\n[cpu]\ndraws = 1\ndraws_docs = 3\n";
   struct point *p = points_of(text, "cpu", &n), *again = points_of(text, "cpu", &m);
   assert_int_equal(n, 5 * 2 * 2 * (1 + 3)); // kernels, lengths, passes, draws of both masks
   assert_int_equal(m, n);
@@ -193,9 +199,19 @@ static const char *key_of(const struct point *p, char key[POINT_KEY]) {
 }
 
 static void key_holds_what_matters_and_nothing_else(void **state) {
-  struct point p = {.profile = "cpu", .kernel = "fa2", .mask = MASK_CAUSAL, .heads_q = 8, .heads_kv = 1,
-                    .dim = 128, .seqlen = 512, .window = 128, .block = 64, .ratio = 0.5, .seed = 42,
-                    .exp = "fig3", .limit_s = 3};
+  struct point p = {.profile = "cpu",
+                    .kernel = "fa2",
+                    .mask = MASK_CAUSAL,
+                    .heads_q = 8,
+                    .heads_kv = 1,
+                    .dim = 128,
+                    .seqlen = 512,
+                    .window = 128,
+                    .block = 64,
+                    .ratio = 0.5,
+                    .seed = 42,
+                    .exp = "fig3",
+                    .limit_s = 3};
   char a[POINT_KEY], b[POINT_KEY];
   point_normalise(&p);
   assert_int_equal(p.window + p.block, 0);
@@ -204,9 +220,9 @@ static void key_holds_what_matters_and_nothing_else(void **state) {
   snprintf(q.exp, sizeof q.exp, "fig8");
   q.limit_s = 7;
   assert_string_equal(a, key_of(&q, b));
-#define DIFFERS(field, value)                                                                          \
-  q = p;                                                                                               \
-  q.field = value;                                                                                     \
+#define DIFFERS(field, value) \
+  q = p; \
+  q.field = value; \
   assert_string_not_equal(a, key_of(&q, b));
   DIFFERS(pass, ATTN_BWD)
   DIFFERS(dtype, ATTN_FP32)
@@ -242,9 +258,18 @@ static void key_survives_measurement_and_disk(void **state) {
   char path[] = "/tmp/longca-key-XXXXXX", a[POINT_KEY], b[POINT_KEY];
   close(mkstemp(path));
   for (int kind = 0; kind < MASK_KINDS; kind++) {
-    struct point p = {.profile = "cpu", .kernel = "flex", .mask = (enum mask_kind)kind, .heads_q = 8,
-                      .heads_kv = 8, .dim = 64, .seqlen = 777, .window = 5, .block = 64, .ratio = 0.1,
-                      .seed = 7, .draw = 3};
+    struct point p = {.profile = "cpu",
+                      .kernel = "flex",
+                      .mask = (enum mask_kind)kind,
+                      .heads_q = 8,
+                      .heads_kv = 8,
+                      .dim = 64,
+                      .seqlen = 777,
+                      .window = 5,
+                      .block = 64,
+                      .ratio = 0.1,
+                      .seed = 7,
+                      .draw = 3};
     point_normalise(&p);
     struct row row, *rows;
     size_t n;
@@ -286,7 +311,8 @@ static void experiments_of_the_tree_expand(void **state) {
     for (size_t i = 0; i < 4; i++) {
       struct point *p;
       size_t n;
-      if (exp_load(&e, path, profiles[i], err, sizeof err) || exp_points(&e, &p, &n, err, sizeof err))
+      if (exp_load(&e, path, profiles[i], err, sizeof err) ||
+          exp_points(&e, &p, &n, err, sizeof err))
         fail_msg("%s: %s", d->d_name, err);
       assert_true(n > 0 && *e.title && *e.figures && *e.why);
       for (size_t k = 0; k < n; k++)

@@ -15,8 +15,8 @@ static const char *fail_place(const struct place *place, char reason[ROW_REASON]
   return place->error_is_oom() ? "oom" : "crash";
 }
 
-const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype, int64_t n,
-                        char reason[ROW_REASON]) {
+const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype,
+                        int64_t n, char reason[ROW_REASON]) {
   *b = (struct buffer){.host = tensor_alloc(dtype, n), .n = n, .dtype = dtype};
   if (!b->host) {
     snprintf(reason, ROW_REASON, "out of host memory: %zu bytes for a tensor", buffer_bytes(b));
@@ -71,12 +71,12 @@ size_t inputs_held(void) {
   return bytes;
 }
 
-const char *inputs_tensors(const struct point *p, const struct place *place, struct buffer tensor[INPUTS],
-                           char reason[ROW_REASON]) {
+const char *inputs_tensors(const struct point *p, const struct place *place,
+                           struct buffer tensor[INPUTS], char reason[ROW_REASON]) {
   static char kept_key[POINT_KEY];
   char key[POINT_KEY];
-  snprintf(key, sizeof key, "%d %d %d %d %d %d %llu %d", p->place, p->dtype, p->heads_q, p->heads_kv, p->dim,
-           p->seqlen, (unsigned long long)p->seed, p->draw);
+  snprintf(key, sizeof key, "%d %d %d %d %d %d %llu %d", p->place, p->dtype, p->heads_q,
+           p->heads_kv, p->dim, p->seqlen, (unsigned long long)p->seed, p->draw);
   if (strcmp(key, kept_key) != 0)
     for (int i = 0; i < INPUTS; i++)
       buffer_release(&kept_tensors[i], place);
@@ -88,7 +88,8 @@ const char *inputs_tensors(const struct point *p, const struct place *place, str
       const char *status = buffer_make(b, place, p->dtype, rows[i] * p->seqlen * p->dim, reason);
       // One stream a tensor and draw, so that draws differ in their numbers too.
       if (!status)
-        tensor_fill_normal(b->host, b->dtype, b->n, p->seed, (uint64_t)p->draw * INPUTS + (uint64_t)i);
+        tensor_fill_normal(b->host, b->dtype, b->n, p->seed,
+                           (uint64_t)p->draw * INPUTS + (uint64_t)i);
       if (!status && !place->shares_host && place->upload(b->placed, b->host, buffer_bytes(b)))
         status = fail_place(place, reason);
       if (status) {

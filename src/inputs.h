@@ -14,8 +14,8 @@ struct buffer {
 size_t buffer_bytes(const struct buffer *b);
 // n elements, poisoned with NaN on both sides. NULL, or the status "oom" or "crash" with a reason.
 // Release it even then.
-const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype, int64_t n,
-                        char reason[ROW_REASON]);
+const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype,
+                        int64_t n, char reason[ROW_REASON]);
 void buffer_release(struct buffer *b, const struct place *place);
 
 enum { INPUT_Q, INPUT_K, INPUT_V, INPUT_D_O, INPUTS };
@@ -26,8 +26,8 @@ enum { INPUT_Q, INPUT_K, INPUT_V, INPUT_D_O, INPUTS };
 // tokens making them takes far longer than the measurement.
 // NULL, or the status "unsupported", "oom" or "crash" with a reason.
 const char *inputs_mask(const struct point *p, const struct mask **mask, char reason[ROW_REASON]);
-const char *inputs_tensors(const struct point *p, const struct place *place, struct buffer tensor[INPUTS],
-                           char reason[ROW_REASON]);
+const char *inputs_tensors(const struct point *p, const struct place *place,
+                           struct buffer tensor[INPUTS], char reason[ROW_REASON]);
 // Bytes of the tensors that are kept now.
 size_t inputs_held(void);
 

@@ -21,10 +21,25 @@
 #include "tensor.h"
 
 static struct point base(enum mask_kind mask, enum attn_pass pass) {
-  struct point p = {.exp = "test", .profile = "cpu", .kernel = "flex", .mask = mask, .pass = pass,
-                    .heads_q = 4, .heads_kv = 2, .dim = 64, .seqlen = 129, .window = 17, .block = 43,
-                    .ratio = 0.5, .seed = 42, .draw = 1, .warmup = 1, .samples_min = 6, .samples_max = 8,
-                    .seconds = 0.01, .limit_s = 60};
+  struct point p = {.exp = "test",
+                    .profile = "cpu",
+                    .kernel = "flex",
+                    .mask = mask,
+                    .pass = pass,
+                    .heads_q = 4,
+                    .heads_kv = 2,
+                    .dim = 64,
+                    .seqlen = 129,
+                    .window = 17,
+                    .block = 43,
+                    .ratio = 0.5,
+                    .seed = 42,
+                    .draw = 1,
+                    .warmup = 1,
+                    .samples_min = 6,
+                    .samples_max = 8,
+                    .seconds = 0.01,
+                    .limit_s = 60};
   point_normalise(&p);
   return p;
 }
@@ -46,8 +61,8 @@ static void every_mask_and_pass_gets_an_honest_row(void **state) {
         fail_msg("%s: %s: %s", r.mask, r.status, r.reason);
       struct mask m;
       char err[256];
-      const struct mask_recipe recipe = {.kind = p.mask, .seqlen = p.seqlen, .window = p.window,
-                                         .block = p.block};
+      const struct mask_recipe recipe = {
+          .kind = p.mask, .seqlen = p.seqlen, .window = p.window, .block = p.block};
       assert_int_equal(mask_draw_nth(&m, 42, 1, &recipe, err, sizeof err), 0);
       assert_true(r.area == mask_area(&m) && r.area > 0);
       assert_true(r.flop == 4 * r.area * 4 * 64 * (pass == ATTN_BWD ? 2.5 : 1));
@@ -161,7 +176,8 @@ static int honest(struct attn_plan *plan, const struct attn_args *a) {
 static int nothing(struct attn_plan *plan, const struct attn_args *a) { return 0; }
 static int one_element_off(struct attn_plan *plan, const struct attn_args *a) {
   const int bad = honest(plan, a);
-  ((uint16_t *)a->o)[64 * 4 * 128 + 5] = bf16_from_float(3); // the last row, which is always checked
+  ((uint16_t *)a->o)[64 * 4 * 128 + 5] =
+      bf16_from_float(3); // the last row, which is always checked
   return bad;
 }
 static int lse_in_bits(struct attn_plan *plan, const struct attn_args *a) {
@@ -185,7 +201,8 @@ static int starves(struct attn_plan *plan, const struct attn_args *a) {
 }
 
 static struct row lie(int (*forward)(struct attn_plan *, const struct attn_args *), int want) {
-  const struct attn_kernel kernel = {.name = "liar", .rep = "band", .engine = "cpu", .forward = forward};
+  const struct attn_kernel kernel = {
+      .name = "liar", .rep = "band", .engine = "cpu", .forward = forward};
   struct point p = base(MASK_CAUSAL, ATTN_FWD);
   struct row row;
   calls = 0;

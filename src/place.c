@@ -133,7 +133,8 @@ static const struct place device = {.open = open_device,
 const struct place *place_of(enum attn_place place) {
   static double alone;
   if (!host_peak) {
-    host_peak = mmap(NULL, sizeof *host_peak, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    host_peak =
+        mmap(NULL, sizeof *host_peak, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (host_peak == MAP_FAILED)
       host_peak = &alone;
   }

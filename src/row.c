@@ -27,7 +27,8 @@ static double number_at(const struct row *row, const struct row_column *column) 
   return x;
 }
 
-const char *row_text(const struct row *row, const struct row_column *column, char *buf, size_t size) {
+const char *row_text(const struct row *row, const struct row_column *column, char *buf,
+                     size_t size) {
   if (column->text) {
     snprintf(buf, size, "%s", (const char *)row + column->offset);
     return buf;

@@ -37,7 +37,9 @@ static enum runner_status status_of(const struct row *row) {
 
 static int by_text(const void *a, const void *b) { return strcmp(a, b); }
 
-static bool has_key(void *const *keys, const char *key) { return tfind(key, keys, by_text) != NULL; }
+static bool has_key(void *const *keys, const char *key) {
+  return tfind(key, keys, by_text) != NULL;
+}
 
 // False when memory runs out.
 static bool add_key(void **keys, const char *key) {
@@ -188,7 +190,8 @@ static int measure_all(const struct plan *plan, const struct runner_options *o, 
     struct row row;
     const enum worker_end end = stop ? WORKER_STOPPED : run_point(&w, plan->points[i], &row, o, s);
     if (end == WORKER_STOPPED) {
-      snprintf(err, err_size, "stopped by %s with %zu of %zu points left; the same command goes on from here",
+      snprintf(err, err_size,
+               "stopped by %s with %zu of %zu points left; the same command goes on from here",
                stop == SIGINT ? "^C" : "a signal", plan->n - i, plan->n);
       status = -1;
       break;

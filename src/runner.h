@@ -6,7 +6,7 @@
 #include "worker.h"
 
 struct runner_options {
-  const char *path;       // of the rows: data/fresh/MACHINE/PROFILE.csv
+  const char *path; // of the rows: data/fresh/MACHINE/PROFILE.csv
   const char *machine, *commit;
   const struct cond *only; // all must hold
   int onlys;
@@ -17,8 +17,15 @@ struct runner_options {
   worker_measure measure;
 };
 
-enum runner_status { RUNNER_OK, RUNNER_OOM, RUNNER_UNSUPPORTED, RUNNER_WRONG, RUNNER_TIMEOUT, RUNNER_CRASH,
-                     RUNNER_STATUSES };
+enum runner_status {
+  RUNNER_OK,
+  RUNNER_OOM,
+  RUNNER_UNSUPPORTED,
+  RUNNER_WRONG,
+  RUNNER_TIMEOUT,
+  RUNNER_CRASH,
+  RUNNER_STATUSES
+};
 
 struct runner_summary {
   size_t points;   // asked for, after `only` and without repetitions

@@ -119,9 +119,20 @@ static int set_up(void **state) {
     return -1;
   snprintf(path, sizeof path, "%s/m/cpu.csv", folder);
   for (int i = 0; i < N; i++)
-    points[i] = (struct point){.exp = "test", .profile = "cpu", .kernel = "fa2", .mask = MASK_CAUSAL,
-                               .heads_q = 8, .heads_kv = 1, .dim = 128, .seqlen = 64, .seed = 42,
-                               .draw = i, .samples_min = 6, .samples_max = 6, .seconds = 1, .limit_s = 20};
+    points[i] = (struct point){.exp = "test",
+                               .profile = "cpu",
+                               .kernel = "fa2",
+                               .mask = MASK_CAUSAL,
+                               .heads_q = 8,
+                               .heads_kv = 1,
+                               .dim = 128,
+                               .seqlen = 64,
+                               .seed = 42,
+                               .draw = i,
+                               .samples_min = 6,
+                               .samples_max = 6,
+                               .seconds = 1,
+                               .limit_s = 20};
   return 0;
 }
 
@@ -132,8 +143,8 @@ static int tear_down(void **state) {
 }
 
 static int run(worker_measure measure) {
-  const struct runner_options o = {.path = path, .machine = "m", .commit = "c", .measure = measure,
-                                   .quiet = true};
+  const struct runner_options o = {
+      .path = path, .machine = "m", .commit = "c", .measure = measure, .quiet = true};
   return runner_run(points, N, &o, &sum, err, sizeof err);
 }
 
@@ -170,7 +181,8 @@ static const struct row *row_of_draw(const struct row *rows, int draw) {
 
 static void every_point_once_and_never_again(void **state) {
   assert_int_equal(run(fine), 0);
-  assert_true(sum.points == N && sum.there == 0 && sum.measured == N && sum.by_status[RUNNER_OK] == N);
+  assert_true(sum.points == N && sum.there == 0 && sum.measured == N &&
+              sum.by_status[RUNNER_OK] == N);
   struct row *rows = read_rows(N);
   assert_string_equal(rows[0].machine, "m");
   assert_string_equal(rows[0].commit, "c");
@@ -199,8 +211,13 @@ static void only_selects(void **state) {
   struct cond only[2];
   assert_int_equal(cond_parse(&only[0], "draw>=2", err, sizeof err), 0);
   assert_int_equal(cond_parse(&only[1], "draw!=5,6", err, sizeof err), 0);
-  const struct runner_options o = {.path = path, .machine = "m", .commit = "c", .measure = fine,
-                                   .only = only, .onlys = 2, .quiet = true};
+  const struct runner_options o = {.path = path,
+                                   .machine = "m",
+                                   .commit = "c",
+                                   .measure = fine,
+                                   .only = only,
+                                   .onlys = 2,
+                                   .quiet = true};
   assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
   assert_int_equal(sum.measured, 4);
   free(read_rows(4));
@@ -260,8 +277,8 @@ static void retry_measures_again_what_failed(void **state) {
   assert_int_equal(sum.by_status[RUNNER_CRASH], 1);
   assert_int_equal(run(fine), 0); // a failure is a result, too
   assert_int_equal(sum.measured, 0);
-  struct runner_options o = {.path = path, .machine = "m", .commit = "c", .measure = fine, .retry = true,
-                             .quiet = true};
+  struct runner_options o = {
+      .path = path, .machine = "m", .commit = "c", .measure = fine, .retry = true, .quiet = true};
   assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
   assert_int_equal(sum.measured, 1);
   expect_each_once();

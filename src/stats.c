@@ -46,7 +46,8 @@ double stats_median(const double *x, size_t n) { return stats_quantile(x, n, 0.5
 static size_t interval_rank(size_t n) {
   double below = 0; // P(X <= l)
   for (size_t l = 0; l <= n / 2; l++) {
-    below += exp(lgamma(n + 1.0) - lgamma(l + 1.0) - lgamma((double)(n - l) + 1.0) - (double)n * M_LN2);
+    below +=
+        exp(lgamma(n + 1.0) - lgamma(l + 1.0) - lgamma((double)(n - l) + 1.0) - (double)n * M_LN2);
     if (!(2 * below <= 0.05))
       return l;
   }

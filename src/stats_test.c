@@ -17,7 +17,7 @@ static void near(double got, double want) {
 static void quantiles_interpolate(void **state) {
   const double x[] = {5, 1, 4, 2, 3}, one[] = {7};
   near(stats_median(x, 5), 3);
-  near(stats_median(x, 4), 3);       // 1 2 4 5
+  near(stats_median(x, 4), 3); // 1 2 4 5
   near(stats_quantile(x, 5, 0), 1);
   near(stats_quantile(x, 5, 1), 5);
   near(stats_quantile(x, 5, 0.2), 1.8); // numpy.quantile
@@ -84,7 +84,8 @@ static void verdicts(void **state) {
   assert_int_equal(stats_compare(faster, a, 0.02), STATS_FASTER);
   assert_int_equal(stats_compare(a, faster, 0.02), STATS_SLOWER);
   assert_int_equal(stats_compare(a, close, 0.0203), STATS_SAME);
-  assert_int_equal(stats_compare(a, close, 0.02), STATS_UNCLEAR); // overlap, but 2.02 % apart at worst
+  assert_int_equal(stats_compare(a, close, 0.02),
+                   STATS_UNCLEAR); // overlap, but 2.02 % apart at worst
   assert_int_equal(stats_compare(a, wide, 0.02), STATS_UNCLEAR);
   assert_int_equal(stats_compare(a, none, 0.02), STATS_UNCLEAR);
   assert_int_equal(stats_compare(none, a, 0.02), STATS_UNCLEAR);
@@ -93,9 +94,11 @@ static void verdicts(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(quantiles_interpolate),         cmocka_unit_test(nothing_comes_of_nothing),
+      cmocka_unit_test(quantiles_interpolate),
+      cmocka_unit_test(nothing_comes_of_nothing),
       cmocka_unit_test(interval_is_the_narrowest_that_covers),
-      cmocka_unit_test(many_samples_do_not_underflow), cmocka_unit_test(verdicts),
+      cmocka_unit_test(many_samples_do_not_underflow),
+      cmocka_unit_test(verdicts),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

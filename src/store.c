@@ -50,8 +50,8 @@ static void on_field(void *text, size_t size, void *context) {
   char *end;
   const double x = *buf ? strtod(buf, &end) : NAN;
   if (*buf && *end && !*r->fault)
-    snprintf(r->fault, sizeof r->fault, "line %zu: '%.40s' is not a number (column %s)", r->line, buf,
-             c->name);
+    snprintf(r->fault, sizeof r->fault, "line %zu: '%.40s' is not a number (column %s)", r->line,
+             buf, c->name);
   memcpy((char *)&r->row + c->offset, &x, sizeof x);
 }
 
@@ -64,8 +64,8 @@ static void on_line(int end, void *context) {
     if (r->field > MAX_COLUMNS)
       snprintf(r->fault, sizeof r->fault, "more than %d columns", (int)MAX_COLUMNS);
   } else if (r->field != r->n_columns && !*r->fault) {
-    snprintf(r->fault, sizeof r->fault, "line %zu: %d fields where the header has %d", r->line, r->field,
-             r->n_columns);
+    snprintf(r->fault, sizeof r->fault, "line %zu: %d fields where the header has %d", r->line,
+             r->field, r->n_columns);
   } else if (!*r->fault) {
     if (r->n == r->capacity) {
       const size_t capacity = r->capacity ? 2 * r->capacity : 64;
@@ -236,7 +236,8 @@ static int open_locked(const char *path, char *err, size_t err_size) {
 
 // Makes the header ours: writes it into an empty file, and brings the rows of an older version along
 // when they have no column that would be lost.
-static int settle_header(struct store *s, const char *text, size_t size, char *err, size_t err_size) {
+static int settle_header(struct store *s, const char *text, size_t size, char *err,
+                         size_t err_size) {
   static char header[LINE_MAX_BYTES];
   const size_t header_size = format_line(NULL, header, sizeof header);
   if (!size) {
@@ -250,8 +251,9 @@ static int settle_header(struct store *s, const char *text, size_t size, char *e
   snprintf(header, sizeof header, "%.*s", (int)strcspn(text, "\r\n"), text);
   for (char *name, *rest = header; (name = strsep(&rest, ","));)
     if (!row_find_column(name)) {
-      snprintf(err, err_size, "%s: unknown column '%.40s', so another version wrote it; move it away",
-               s->path, name);
+      snprintf(err, err_size,
+               "%s: unknown column '%.40s', so another version wrote it; move it away", s->path,
+               name);
       return -1;
     }
   struct row *rows;

@@ -216,7 +216,8 @@ static void died(struct row *row, int status, double kills_before) {
 
 enum answer { ANSWERED, SILENT, GONE, STOPPED };
 
-static enum answer await(struct worker *w, struct reply *reply, double limit_s, const volatile int *stop) {
+static enum answer await(struct worker *w, struct reply *reply, double limit_s,
+                         const volatile int *stop) {
   const double end_us = timer_now_us() + limit_s * 1e6;
   size_t at = 0;
   while (at < sizeof *reply) {
@@ -247,10 +248,12 @@ enum worker_end worker_run(struct worker *w, worker_measure measure, const struc
     return WORKER_HARNESS;
   }
   const double kills = oom_kills();
-  const enum answer answer = write_all(w->fd, p, sizeof *p) ? await(w, &reply, p->limit_s, stop) : GONE;
+  const enum answer answer =
+      write_all(w->fd, p, sizeof *p) ? await(w, &reply, p->limit_s, stop) : GONE;
   if (answer == ANSWERED) {
     *row = reply.row;
-    const bool fine = !reply.harness && (!strcmp(row->status, "ok") || !strcmp(row->status, "unsupported"));
+    const bool fine =
+        !reply.harness && (!strcmp(row->status, "ok") || !strcmp(row->status, "unsupported"));
     if (!fine)
       read_log(w, row, log_path);
     if (!fine || p->place == ATTN_HOST)
