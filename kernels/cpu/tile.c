@@ -101,8 +101,8 @@ INLINE vec exp2_vec(vec x) {
   p = p * f + 2.40221197238e-1f;
   p = p * f + 6.93146967065e-1f;
   p = p * f + 1.00000007165f;
-  const ivec bits = (ivec)p + ((ivec)t << 23);
-  return (vec)(bits & ~(x < -126.f));
+  const uvec bits = (uvec)p + ((uvec)t << 23);
+  return (vec)(bits & ~(uvec)(x < -126.f));
 }
 
 // Lane i of the result: whether key k + i is visible (all ones) or not.
@@ -311,7 +311,7 @@ static void load_row(float *dst, const void *src, enum attn_dtype dtype, int64_t
       store(dst + j, *(const loose_vec *)((const float *)src + at + j) * scale);
     else {
       const half_vec x = *(const half_vec *)((const uint16_t *)src + at + j);
-      store(dst + j, (vec)(__builtin_convertvector(x, ivec) << 16) * scale);
+      store(dst + j, (vec)(__builtin_convertvector(x, uvec) << 16) * scale);
     }
 }
 
