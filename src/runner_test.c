@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -356,6 +357,32 @@ static void killed_parent_resumes(void **state) {
   expect_each_once();
 }
 
+static int hang(const struct point *p, struct row *row) {
+  while (pause()) // it returns only with -1, when a signal came
+    ;
+  return 0;
+}
+
+// A worker that hangs must not outlive a killed parent: it would hold memory, or the GPU.
+static void workers_die_with_their_parent(void **state) {
+  int held[2]; // open as long as one of the processes lives
+  char c;
+  assert_int_equal(pipe(held), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(held[0]);
+    _exit(run(hang));
+  }
+  close(held[1]);
+  usleep(200000); // until the worker hangs
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
+  struct pollfd end = {.fd = held[0], .events = POLLIN};
+  assert_int_equal(poll(&end, 1, 5000), 1);
+  assert_int_equal(read(held[0], &c, 1), 0);
+  close(held[0]);
+}
+
 static void two_runs_do_not_mix(void **state) {
   struct store other;
   assert_int_equal(store_open(&other, path, err, sizeof err), 0);
@@ -413,6 +440,7 @@ int main(void) {
       TEST(error_of_the_harness_stops_the_run),
       TEST(host_points_get_fresh_workers_and_device_points_share_one),
       TEST(killed_parent_resumes),
+      TEST(workers_die_with_their_parent),
       TEST(two_runs_do_not_mix),
       TEST(full_disk_stops_and_resumes),
       TEST(interrupt_stops_between_rows),
