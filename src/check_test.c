@@ -37,16 +37,25 @@ static void *filled(enum attn_dtype dtype, int64_t n, uint64_t stream) {
 
 static void make(struct outputs *t, enum attn_dtype dtype, int32_t length, int32_t window) {
   char err[128];
-  assert_int_equal(mask_init(&t->mask, MASK_SLIDING_WINDOW_CAUSAL, length, NULL, 0, window, 0, 0, err,
-                             sizeof err),
+  assert_int_equal(mask_init(&t->mask, MASK_SLIDING_WINDOW_CAUSAL, length, NULL, 0, window, 0, 0,
+                             err, sizeof err),
                    0);
-  t->p = (struct attn_problem){.mask = &t->mask, .dtype = dtype, .heads_q = 4, .heads_kv = 2, .dim = 64,
-                               .rows_q = length, .rows_k = length};
+  t->p = (struct attn_problem){.mask = &t->mask,
+                               .dtype = dtype,
+                               .heads_q = 4,
+                               .heads_kv = 2,
+                               .dim = 64,
+                               .rows_q = length,
+                               .rows_k = length};
   t->n_q = (int64_t)length * 4 * 64, t->n_k = (int64_t)length * 2 * 64;
-  t->a = (struct attn_args){.q = filled(dtype, t->n_q, 0), .k = filled(dtype, t->n_k, 1),
-                            .v = filled(dtype, t->n_k, 2), .d_o = filled(dtype, t->n_q, 3),
-                            .o = tensor_alloc(dtype, t->n_q), .lse = tensor_alloc(ATTN_FP32, length * 4),
-                            .dq = tensor_alloc(dtype, t->n_q), .dk = tensor_alloc(dtype, t->n_k),
+  t->a = (struct attn_args){.q = filled(dtype, t->n_q, 0),
+                            .k = filled(dtype, t->n_k, 1),
+                            .v = filled(dtype, t->n_k, 2),
+                            .d_o = filled(dtype, t->n_q, 3),
+                            .o = tensor_alloc(dtype, t->n_q),
+                            .lse = tensor_alloc(ATTN_FP32, length * 4),
+                            .dq = tensor_alloc(dtype, t->n_q),
+                            .dk = tensor_alloc(dtype, t->n_k),
                             .dv = tensor_alloc(dtype, t->n_k)};
   double *x = malloc(sizeof *x * (size_t)(2 * t->n_q + 2 * t->n_k));
   double *lse = x + t->n_q, *dk = lse + t->n_q, *dv = dk + t->n_k;
@@ -61,7 +70,8 @@ static void make(struct outputs *t, enum attn_dtype dtype, int32_t length, int32
 }
 
 static void drop(struct outputs *t) {
-  const void *all[] = {t->a.q, t->a.k, t->a.v, t->a.d_o, t->a.o, t->a.lse, t->a.dq, t->a.dk, t->a.dv};
+  const void *all[] = {t->a.q,   t->a.k,  t->a.v,  t->a.d_o, t->a.o,
+                       t->a.lse, t->a.dq, t->a.dk, t->a.dv};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     free((void *)all[i]);
   mask_free(&t->mask);
@@ -90,7 +100,8 @@ static void test_poison_fails(void **state) {
     struct outputs t;
     make(&t, ATTN_BF16, length, 32);
     tensor_poison((uint16_t *)t.a.o + t.n_q - 1, ATTN_BF16, 1);
-    assert_false(right(&t, ATTN_FWD) && length < 1000); // a sample may miss one element of a million
+    assert_false(right(&t, ATTN_FWD) &&
+                 length < 1000); // a sample may miss one element of a million
     tensor_poison(t.a.o, ATTN_BF16, t.n_q);
     assert_false(right(&t, ATTN_FWD));
     void *gradients[] = {t.a.dq, t.a.dk, t.a.dv};
@@ -137,8 +148,10 @@ static void test_lse(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_right_passes), cmocka_unit_test(test_poison_fails),
-      cmocka_unit_test(test_off_by_one_fails), cmocka_unit_test(test_lse),
+      cmocka_unit_test(test_right_passes),
+      cmocka_unit_test(test_poison_fails),
+      cmocka_unit_test(test_off_by_one_fails),
+      cmocka_unit_test(test_lse),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

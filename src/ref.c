@@ -29,7 +29,8 @@ static double *head_rows(const void *x, const struct attn_problem *p, int32_t ro
   double *out = malloc(sizeof *out * (size_t)(rows ? rows : 1) * p->dim);
   for (int32_t r = 0; out && r < rows; r++)
     for (int32_t i = 0; i < p->dim; i++)
-      out[(int64_t)r * p->dim + i] = tensor_get(x, p->dtype, ((int64_t)r * heads + head) * p->dim + i);
+      out[(int64_t)r * p->dim + i] =
+          tensor_get(x, p->dtype, ((int64_t)r * heads + head) * p->dim + i);
   return out;
 }
 
@@ -47,16 +48,24 @@ static void add_scaled(double *y, double c, const double *x, int32_t n) {
     y[i] += c * x[i];
 }
 
-static void row_of(const void *x, const struct attn_problem *p, int32_t row, int32_t heads, int32_t head,
-                   double *out) {
+static void row_of(const void *x, const struct attn_problem *p, int32_t row, int32_t heads,
+                   int32_t head, double *out) {
   for (int32_t i = 0; i < p->dim; i++)
     out[i] = tensor_get(x, p->dtype, ((int64_t)row * heads + head) * p->dim + i);
 }
 
+// Standard deviation of the error of D = dO.O when O is rounded to bf16: at most 2^-9 relative, uniform.
+static double delta_noise(const double *d_o, const double *o, int32_t n) {
+  double sum = 0;
+  for (int32_t i = 0; i < n; i++)
+    sum += d_o[i] * o[i] * (d_o[i] * o[i]);
+  return 0x1p-9 / sqrt(3) * sqrt(sum);
+}
+
 // One query row against one KV head given as doubles. prob [rows_k] is scratch and holds P after.
-static void forward_row(const struct attn_problem *p, int32_t kv_head, int32_t pos, const int32_t *pos_k,
-                        const double *q, const double *k, const double *v, double scale, double *prob,
-                        double *o, double *lse) {
+static void forward_row(const struct attn_problem *p, int32_t kv_head, int32_t pos,
+                        const int32_t *pos_k, const double *q, const double *k, const double *v,
+                        double scale, double *prob, double *o, double *lse) {
   double max = -INFINITY, sum = 0;
   for (int32_t j = 0; j < p->rows_k; j++) {
     const bool seen = pos >= 0 && pos_k[j] >= 0 && mask_allows(p->mask, kv_head, pos, pos_k[j]);
@@ -75,9 +84,11 @@ static void forward_row(const struct attn_problem *p, int32_t kv_head, int32_t p
       add_scaled(o, prob[j], v + (int64_t)j * p->dim, p->dim);
 }
 
-// Forward of one query head; with dq, dk, dv not NULL backward too (added to dk, dv of that head).
-static int run_head(const struct attn_problem *p, const struct attn_args *a, int32_t head, double *o_out,
-                    double *lse_out, double *dq, double *dk, double *dv) {
+// Forward of one query head; with dq, dk, dv not NULL backward too (added to dk, dv of that head), with
+// the noise unless NULL (noise_k [rows_k]: variances, added).
+static int run_head(const struct attn_problem *p, const struct attn_args *a, int32_t head,
+                    double *o_out, double *lse_out, double *dq, double *dk, double *dv,
+                    double *noise_q, double *noise_k) {
   const int32_t kv_head = head / (p->heads_q / p->heads_kv), dim = p->dim;
   const double scale = scale_of(p, a);
   int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
@@ -86,7 +97,8 @@ static int run_head(const struct attn_problem *p, const struct attn_args *a, int
   double *k = head_rows(a->k, p, p->rows_k, p->heads_kv, kv_head);
   double *v = head_rows(a->v, p, p->rows_k, p->heads_kv, kv_head);
   double *d_o = dq ? head_rows(a->d_o, p, p->rows_q, p->heads_q, head) : NULL;
-  double *prob = malloc(sizeof *prob * (size_t)(p->rows_k ? p->rows_k : 1)), o[256], lse;
+  double *prob = malloc(sizeof *prob * (size_t)(p->rows_k ? p->rows_k : 1)), o[256], lse,
+         mean_k[256];
   const int status = pos_q && pos_k && q && k && v && prob && (!dq || d_o) ? 0 : -1;
   for (int32_t r = 0; status == 0 && r < p->rows_q; r++) {
     const double *q_row = q + (int64_t)r * dim;
@@ -99,16 +111,25 @@ static int run_head(const struct attn_problem *p, const struct attn_args *a, int
       continue;
     const double *d_o_row = d_o + (int64_t)r * dim, delta = dot(d_o_row, o, dim);
     double *dq_row = dq + ((int64_t)r * p->heads_q + head) * dim;
+    const double sigma = noise_q ? scale * delta_noise(d_o_row, o, dim) : 0;
+    const double q_norm2 = noise_q ? dot(q_row, q_row, dim) : 0;
     memset(dq_row, 0, sizeof *dq_row * dim);
+    memset(mean_k, 0, sizeof mean_k);
     for (int32_t j = 0; j < p->rows_k; j++) {
       if (prob[j] == 0)
         continue;
       const int64_t at = (int64_t)j * dim;
+      if (noise_q) {
+        add_scaled(mean_k, prob[j], k + at, dim);
+        noise_k[j] += sigma * sigma * prob[j] * prob[j] * q_norm2;
+      }
       const double ds = prob[j] * (dot(d_o_row, v + at, dim) - delta) * scale;
       add_scaled(dq_row, ds, k + at, dim);
       add_scaled(dk + at, ds, q_row, dim);
       add_scaled(dv + at, prob[j], d_o_row, dim);
     }
+    if (noise_q)
+      noise_q[(int64_t)r * p->heads_q + head] = sigma * sqrt(dot(mean_k, mean_k, dim));
   }
   free(pos_q), free(pos_k), free(q), free(k), free(v), free(d_o), free(prob);
   return status;
@@ -118,33 +139,45 @@ int ref_forward(const struct attn_problem *p, const struct attn_args *a, double 
   int failed = 0;
 #pragma omp parallel for schedule(dynamic) reduction(| : failed)
   for (int32_t h = 0; h < p->heads_q; h++)
-    failed |= run_head(p, a, h, o, lse, NULL, NULL, NULL) != 0;
+    failed |= run_head(p, a, h, o, lse, NULL, NULL, NULL, NULL, NULL) != 0;
   return failed ? -1 : 0;
 }
 
 int ref_backward(const struct attn_problem *p, const struct attn_args *a, double *dq, double *dk,
                  double *dv) {
+  return ref_backward_noise(p, a, dq, dk, dv, NULL, NULL);
+}
+
+int ref_backward_noise(const struct attn_problem *p, const struct attn_args *a, double *dq,
+                       double *dk, double *dv, double *noise_q, double *noise_k) {
   const int64_t head_size = (int64_t)p->rows_k * p->dim, row_stride = (int64_t)p->heads_kv * p->dim;
   int failed = 0;
   memset(dk, 0, sizeof *dk * (size_t)(head_size * p->heads_kv));
   memset(dv, 0, sizeof *dv * (size_t)(head_size * p->heads_kv));
+  for (int64_t i = 0; noise_k && i < (int64_t)p->rows_k * p->heads_kv; i++)
+    noise_k[i] = 0;
 #pragma omp parallel for schedule(dynamic) reduction(| : failed)
   for (int32_t h = 0; h < p->heads_q; h++) {
-    double *part = calloc((size_t)(2 * head_size + 1), sizeof *part);
-    failed |= !part || run_head(p, a, h, NULL, NULL, dq, part, part + head_size) != 0;
+    double *part = calloc((size_t)(2 * head_size + p->rows_k + 1), sizeof *part); // dk, dv, noise
+    failed |= !part || run_head(p, a, h, NULL, NULL, dq, part, part + head_size, noise_q,
+                                part + 2 * head_size) != 0;
     const int64_t kv_head = h / (p->heads_q / p->heads_kv);
 #pragma omp critical
     for (int64_t j = 0; part && j < p->rows_k; j++) {
       add_scaled(dk + j * row_stride + kv_head * p->dim, 1, part + j * p->dim, p->dim);
       add_scaled(dv + j * row_stride + kv_head * p->dim, 1, part + head_size + j * p->dim, p->dim);
+      if (noise_k)
+        noise_k[j * p->heads_kv + kv_head] += part[2 * head_size + j];
     }
     free(part);
   }
+  for (int64_t i = 0; noise_k && i < (int64_t)p->rows_k * p->heads_kv; i++)
+    noise_k[i] = sqrt(noise_k[i]);
   return failed ? -1 : 0;
 }
 
-int ref_query_row(const struct attn_problem *p, const struct attn_args *a, int32_t head, int32_t row,
-                  double *o, double *lse, double *dq) {
+int ref_query_row(const struct attn_problem *p, const struct attn_args *a, int32_t head,
+                  int32_t row, double *o, double *lse, double *dq, double *noise) {
   const int32_t kv_head = head / (p->heads_q / p->heads_kv), dim = p->dim;
   int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
   int32_t *pos_k = positions(p->k_seg, p->k_segs, p->rows_k);
@@ -159,25 +192,29 @@ int ref_query_row(const struct attn_problem *p, const struct attn_args *a, int32
   if (status == 0 && dq) {
     row_of(a->d_o, p, row, p->heads_q, head, d_o);
     const double delta = dot(d_o, o, dim);
+    double mean_k[256] = {0};
     memset(dq, 0, sizeof *dq * dim);
     for (int32_t j = 0; j < p->rows_k; j++)
       if (prob[j] != 0) {
         const double dp = dot(d_o, v + (int64_t)j * dim, dim);
         add_scaled(dq, scale_of(p, a) * prob[j] * (dp - delta), k + (int64_t)j * dim, dim);
+        add_scaled(mean_k, prob[j], k + (int64_t)j * dim, dim);
       }
+    *noise = scale_of(p, a) * delta_noise(d_o, o, dim) * sqrt(dot(mean_k, mean_k, dim));
   }
   free(pos_q), free(pos_k), free(k), free(v), free(prob);
   return status;
 }
 
 int ref_key_row(const struct attn_problem *p, const struct attn_args *a, int32_t head, int32_t row,
-                double *dk, double *dv) {
+                double *dk, double *dv, double *noise) {
   const int32_t group = p->heads_q / p->heads_kv, dim = p->dim;
   int32_t *pos_q = positions(p->q_seg, p->q_segs, p->rows_q);
   int32_t *pos_k = positions(p->k_seg, p->k_segs, p->rows_k);
   double k[256], v[256], q[256], o[256], d_o[256];
   memset(dk, 0, sizeof *dk * dim);
   memset(dv, 0, sizeof *dv * dim);
+  double variance = 0;
   const int status = pos_q && pos_k ? 0 : -1;
   if (status == 0) {
     row_of(a->k, p, row, p->heads_kv, head, k);
@@ -193,7 +230,10 @@ int ref_key_row(const struct attn_problem *p, const struct attn_args *a, int32_t
       const double prob = exp(scale_of(p, a) * dot(q, k, dim) - a->lse[(int64_t)h * p->rows_q + r]);
       add_scaled(dk, scale_of(p, a) * prob * (dot(d_o, v, dim) - dot(d_o, o, dim)), q, dim);
       add_scaled(dv, prob, d_o, dim);
+      const double sigma = scale_of(p, a) * prob * delta_noise(d_o, o, dim);
+      variance += sigma * sigma * dot(q, q, dim);
     }
+  *noise = sqrt(variance);
   free(pos_q), free(pos_k);
   return status;
 }

@@ -24,8 +24,13 @@ static void setup(struct fixture *f, enum mask_kind kind, int32_t length) {
   char err[128];
   const int32_t lengths[] = {length};
   assert_int_equal(mask_init(&f->mask, kind, length, lengths, 1, 3, 2, 4, err, sizeof err), 0);
-  f->p = (struct attn_problem){.mask = &f->mask, .dtype = ATTN_FP32, .heads_q = HEADS_Q,
-                               .heads_kv = HEADS_KV, .dim = DIM, .rows_q = length, .rows_k = length};
+  f->p = (struct attn_problem){.mask = &f->mask,
+                               .dtype = ATTN_FP32,
+                               .heads_q = HEADS_Q,
+                               .heads_kv = HEADS_KV,
+                               .dim = DIM,
+                               .rows_q = length,
+                               .rows_k = length};
   f->a = (struct attn_args){.q = f->q, .k = f->k, .v = f->v, .d_o = f->d_o};
   tensor_fill_normal(f->q, ATTN_FP32, LENGTH * HEADS_Q * DIM, 1, 0);
   tensor_fill_normal(f->k, ATTN_FP32, LENGTH * HEADS_KV * DIM, 1, 1);
@@ -107,7 +112,8 @@ static void check_slope(struct fixture *f, float *x, double gradient) {
 static void test_gradients(void **state) {
   (void)state;
   static struct fixture f;
-  static double dq[LENGTH * HEADS_Q * DIM], dk[LENGTH * HEADS_KV * DIM], dv[LENGTH * HEADS_KV * DIM];
+  static double dq[LENGTH * HEADS_Q * DIM], dk[LENGTH * HEADS_KV * DIM],
+      dv[LENGTH * HEADS_KV * DIM];
   const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_GLOBAL_SLIDING_WINDOW};
   for (size_t m = 0; m < 3; m++) {
     setup(&f, kinds[m], LENGTH);
@@ -129,7 +135,7 @@ static void test_rows(void **state) {
   static double o[LENGTH * HEADS_Q * DIM], lse[LENGTH * HEADS_Q], dq[LENGTH * HEADS_Q * DIM];
   static double dk[LENGTH * HEADS_KV * DIM], dv[LENGTH * HEADS_KV * DIM];
   static float o32[LENGTH * HEADS_Q * DIM], lse32[LENGTH * HEADS_Q];
-  double row[DIM], row_lse, row_dq[DIM], row_dk[DIM], row_dv[DIM];
+  double noise, row[DIM], row_lse, row_dq[DIM], row_dk[DIM], row_dv[DIM];
   setup(&f, MASK_SLIDING_WINDOW, LENGTH);
   assert_int_equal(ref_forward(&f.p, &f.a, o, lse) | ref_backward(&f.p, &f.a, dq, dk, dv), 0);
   for (int i = 0; i < LENGTH * HEADS_Q * DIM; i++)
@@ -137,8 +143,8 @@ static void test_rows(void **state) {
   for (int i = 0; i < LENGTH * HEADS_Q; i++)
     lse32[i] = (float)lse[i];
   f.a.o = o32, f.a.lse = lse32;
-  assert_int_equal(ref_query_row(&f.p, &f.a, 3, 9, row, &row_lse, row_dq), 0);
-  assert_int_equal(ref_key_row(&f.p, &f.a, 1, 9, row_dk, row_dv), 0);
+  assert_int_equal(ref_query_row(&f.p, &f.a, 3, 9, row, &row_lse, row_dq, &noise), 0);
+  assert_int_equal(ref_key_row(&f.p, &f.a, 1, 9, row_dk, row_dv, &noise), 0);
   assert_true(fabs(row_lse - lse[3 * LENGTH + 9]) < 1e-12);
   for (int i = 0; i < DIM; i++) {
     assert_true(fabs(row[i] - o[(9 * HEADS_Q + 3) * DIM + i]) < 1e-12);
@@ -151,7 +157,7 @@ static void test_rows(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_one_key),   cmocka_unit_test(test_mean_of_visible),
+      cmocka_unit_test(test_one_key),    cmocka_unit_test(test_mean_of_visible),
       cmocka_unit_test(test_empty_rows), cmocka_unit_test(test_gradients),
       cmocka_unit_test(test_rows),
   };
