@@ -6,7 +6,7 @@
 #   DATA     all: this machine's rows and beside them every machine's in data/recorded
 #            fresh: this machine's alone;  recorded: those in data/recorded alone, nothing is measured
 #   DUMB=1   draw into the terminal
-# Exit code 1 when a figure of this machine lacks points, 2 for a bad setting, 3 for what has not landed.
+# Exit code 1 when a figure of this machine lacks points, 2 for a bad setting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LONGCA=${LONGCA:-${B:-build}/longca}
@@ -22,10 +22,6 @@ esac
 for what in "$@"; do
   case $what in
     claims | report | table[1-8]) ;;
-    fig5 | fig2[0-3])
-      printf "%s compares context-parallel strategies; it comes with context parallelism (cp/), which has not landed yet\n" "$what" >&2
-      exit 3
-      ;;
     *)
       if [ ! -e "figures/$what.gp" ] || [ "${what#fig}" = "$what" ]; then
         printf "make.sh: unknown %s; there are fig1 to fig23, table1 to table8, claims, report\n" "$what" >&2
@@ -63,10 +59,20 @@ if [ "$data" != fresh ]; then
   for csv in data/recorded/*/*.csv; do [ ! -e "$csv" ] || recorded+=("$csv"); done
 fi
 if [ "$data" != recorded ]; then
-  fresh=data/fresh/$("$LONGCA" env --machine)/$profile.csv
+  # The program names the file: a profile for the host goes under another name than one for the GPU.
+  fresh=$("$LONGCA" run smoke --profile "$profile" --dry-run 2>&1 | sed -n 's|^.*; rows in ||p') || true
+  if [ -z "$fresh" ]; then
+    "$LONGCA" run smoke --profile "$profile" --dry-run >&2 || exit 2
+    exit 2
+  fi
+  fresh=${fresh#"$PWD"/}
   if [ ${#experiments[@]} -gt 0 ]; then
     [ "$profile" != cpu ] || printf '%s\n' "  The cpu profile: the C engine at small sizes. It shows that everything works; it says nothing about GPUs."
-    "$LONGCA" run "${experiments[@]}" --profile "$profile"
+    mkdir -p data/fresh
+    exec 9>data/fresh/.lock # make -j: one figure measures at a time
+    flock 9
+    "$LONGCA" run "${experiments[@]}" --profile "$profile" 9>&-
+    exec 9>&-
   fi
 fi
 
