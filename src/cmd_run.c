@@ -217,6 +217,14 @@ int cmd_run(int argc, char **argv) {
                                    .quiet = r.quiet,
                                    .limit_s = r.limit_s,
                                    .measure = measure_point};
+  if (place == ATTN_DEVICE && !r.dry_run && env_gpu_count() < 1) {
+    fprintf(stderr,
+            "longca run: profile '%s' measures on a GPU, and there is none that this build can use; "
+            "--profile cpu needs none, make check-env says what is missing.\n",
+            r.profile);
+    free(points);
+    return 2;
+  }
   struct runner_summary sum;
   int status = 0;
   if (runner_run(points, n, &o, &sum, err, sizeof err)) {
