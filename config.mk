@@ -8,6 +8,8 @@ CFLAGS    ?= -O2 -g
 SANITIZE  ?=
 # auto: kernels for GPUs when nvcc is found; 0: never; 1: insist
 CUDA      ?= auto
+# the transport between processes, auto: when mpicc is found; 0: never; 1: insist
+MPI       ?= auto
 # where the CUDA toolkit is: ./setup.sh --cuda puts one into .toolchain
 CUDA_HOME ?= $(firstword $(wildcard $(CURDIR)/.toolchain/cuda /usr/local/cuda))
 # the MPI transport of context parallelism: the same three values, by mpicc

@@ -1,5 +1,4 @@
 # cp.mk -- transports beside loopback: Open MPI when mpicc is found, NCCL when both it and CUDA are.
-MPI ?= auto
 MPICC    := $(shell command -v mpicc 2>/dev/null)
 WITH_MPI := $(if $(filter auto,$(MPI)),$(if $(MPICC),1,0),$(MPI))
 ifeq ($(WITH_MPI)$(MPICC),1)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../cp/cp.h"
 #include "cmd.h"
 #include "cmd_list.h"
 #include "exp.h"
@@ -59,8 +60,30 @@ static int list_masks(const struct list_request *r) {
 
 static int list_strategies(const struct list_request *r) {
   list_title(r, "Strategies");
-  puts(r->format == TABLE_CSV ? "strategy,summary"
-                              : "None yet: they come with context parallelism (cp/).");
+  struct table t = table_new(2);
+  table_add(&t, "strategy");
+  table_add(&t, "summary");
+  for (int i = 0; cp_schedules[i]; i++) {
+    table_add(&t, "%s", cp_schedules[i]->name);
+    table_add(&t, "%s", cp_schedules[i]->summary);
+  }
+  table_print(&t, r->format, stdout);
+  table_free(&t);
+  if (r->format == TABLE_CSV) // one table a file
+    return 0;
+  putchar('\n');
+  list_title(r, "Transports");
+  t = table_new(3);
+  table_add(&t, "transport");
+  table_add(&t, "memory");
+  table_add(&t, "summary");
+  for (int i = 0; cp_transports[i]; i++) {
+    table_add(&t, "%s", cp_transports[i]->name);
+    table_add(&t, "%s", list_place(cp_transports[i]->place));
+    table_add(&t, "%s", cp_transports[i]->summary);
+  }
+  table_print(&t, r->format, stdout);
+  table_free(&t);
   return 0;
 }
 

@@ -1,0 +1,48 @@
+# ranks.gp -- panels of curves over the ranks, for the figures of context parallelism (fig5, fig20..23).
+# Rates are per rank, by the slowest one. A panel for each transport and pass that was measured; TITLE(panel)
+# is set before. A schedule that refuses a number of ranks leaves a gap and is named below it.
+
+meta0(key) = system("awk -v k='#".key." ' 'index($0, k) == 1 { print substr($0, length(k) + 1); exit }' '".dat."'")
+PANELS = meta0("panels"); NP = words(PANELS)
+COLS = NP > 1 ? 2 : 1; ROWS = (NP + COLS - 1) / COLS
+W = COLS > 1 ? 12.5 : 8; PANEL_H = 4.0
+TOP = 0.9; BOTTOM = 0.7; GUTTER = 1.3
+H = TOP + BOTTOM + ROWS * (PANEL_H + GUTTER)
+load "figures/style.gp"
+LT_ulysses = 3; LT_ring_p2p = 7; LT_ring_allgather = 6; LT_usp = 4; LT_loongtrain = 5
+LT_usp_context_first = 2; LT_loongtrain_context_first = 1
+
+MAX = 0
+do for [p in PANELS] { t = top_of(p); if (t > MAX) { MAX = t } }
+K = MAX < 2 ? 1000.0 : 1.0; YLABEL = MAX < 2 ? "GFLOP/s a rank" : "TFLOP/s a rank"
+XS = meta("xnames"); X0 = real(word(XS, 1)); X1 = real(word(XS, words(XS)))
+set logscale x 2
+set xrange [X0 / 1.15 : X1 * 1.15]
+set xtics (0); do for [x in XS] { set xtics add (x int(x)) }
+LEFT = COLS > 1 ? 0.085 : 0.13; RIGHT = 0.985; GAP = 0.055
+PW = (RIGHT - LEFT - GAP * (COLS - 1)) / COLS
+SERIES = meta("series")
+# "ulysses on 96": what was not run in this panel; "8 ranks" alone when nothing was.
+refused(p) = system("awk -v p='".p."' '/^# / { on = $2 == p; k = $3; m += on } on && $5 == \"unsupported\" { r[$1] = r[$1] \" \" k; c[$1]++ } END { for (x in r) printf \"%s%s on %s\", (n++ ? \"; \" : \"\"), c[x] == m ? \" all\" : r[x], x }' '".dat."'")
+set multiplot
+do for [i = 1:NP] {
+  P = word(PANELS, i); COL = (i - 1) % COLS; ROW = (i - 1) / COLS
+  set yrange [0 : (top_of(P) > 0 ? top_of(P) * K * 1.12 : 1)]
+  set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
+  set tmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER)) / H
+  set bmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
+  set label 1 sprintf("{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.07 left font F.",7.5"
+  set label 2 meta("shape ".P) at graph 1, graph 1.07 right font F.",6" tc rgb GREY
+  r = refused(P)
+  set label 3 (strlen(r) > 0 ? "not run:".r : "") at graph 0.015, graph 0.04 left font F.",5.5" tc rgb GREY noenhanced
+  if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
+  if (ROW == ROWS - 1 || i + COLS > NP) { set xlabel "ranks" offset 0, 0.6 font F.",7.5" } else { unset xlabel }
+  DRAWN = meta("drawn ".P)
+  plot for [k in DRAWN] dat index P." ".k." |" using 1:($2*K):($3*K):($4*K) \
+         with yerrorlines lt value("LT_".k) lw 1.1 notitle
+  unset label 1000
+}
+unset label; unset border; unset tics; unset grid; unset logscale; unset xlabel; unset ylabel
+KEY = SERIES; KEY_Y = 1 - 0.25 / H
+load "figures/key.gp"
+unset multiplot
