@@ -239,8 +239,8 @@ static int bench(struct session *s) {
     fputs("longca bench: out of memory; try a smaller --seqlen.\n", stderr);
   struct table masks = table_new(11), scaling = table_new(10);
   static const char *const header[] = {
-      "threads",           "peak_gflop_s", "fwd_gflop_s", "fwd_speedup",  "fwd_peak_pct",
-      "fwd_busy_peak_pct", "bwd_gflop_s",  "bwd_speedup", "bwd_peak_pct", "bwd_busy_peak_pct"};
+      "threads",          "peak_gflop_s", "fwd_gflop_s", "fwd_best",          "fwd_best_peak_pct",
+      "fwd_best_speedup", "bwd_gflop_s",  "bwd_best",    "bwd_best_peak_pct", "bwd_best_speedup"};
   for (size_t i = 0; i < sizeof header / sizeof *header; i++)
     table_add(&scaling, "%s", header[i]);
   double single[2] = {NAN, NAN};
