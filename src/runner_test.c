@@ -273,6 +273,58 @@ static void failures_cost_one_row(void **state) {
   }
 }
 
+static bool write_file(const char *group, const char *name, const char *text) {
+  char file[160];
+  snprintf(file, sizeof file, "%s/%s", group, name);
+  FILE *f = fopen(file, "we");
+  const bool written = f && fputs(text, f) >= 0 && !fflush(f);
+  if (f)
+    fclose(f);
+  return written;
+}
+
+static int eat(const struct point *p, struct row *row) {
+  for (int i = 0; p->draw == 3 && i < 512; i++) {
+    char *block = malloc(1 << 20);
+    memset(block, i, 1 << 20); // NULL is no answer here: far more than this is free
+  }
+  return fine(p, row);
+}
+
+// The kernel kills for real: all of this runs in a control group that has 128 MB. It must take the
+// worker and not the parent, and the row must say what happened.
+static void killed_for_lack_of_memory_is_oom(void **state) {
+  char group[64];
+  snprintf(group, sizeof group, "/sys/fs/cgroup/memory/longca-%d", getpid());
+  bool made = !mkdir(group, 0755) && write_file(group, "memory.limit_in_bytes", "128M");
+  if (!made) { // the second version of control groups
+    snprintf(group, sizeof group, "/sys/fs/cgroup/longca-%d", getpid());
+    made = !mkdir(group, 0755) && write_file(group, "memory.max", "128M") &&
+           write_file(group, "memory.swap.max", "0");
+  }
+#ifdef __SANITIZE_ADDRESS__
+  rmdir(group);
+  made = false;
+#endif
+  if (!made) {
+    rmdir(group);
+    print_message("needs the right to make a control group with a memory limit\n");
+    skip();
+  }
+  const pid_t child = fork();
+  if (child == 0)
+    _exit(!write_file(group, "cgroup.procs", "0") || run(eat) ? 1 : 0);
+  int status;
+  waitpid(child, &status, 0);
+  rmdir(group);
+  assert_int_equal(status, 0);
+  expect_each_once();
+  struct row *rows = read_rows(N);
+  assert_string_equal(row_of_draw(rows, 3)->status, "oom");
+  assert_non_null(strstr(row_of_draw(rows, 3)->reason, "lack of memory"));
+  free(rows);
+}
+
 static void retry_measures_again_what_failed(void **state) {
   assert_int_equal(run(misbehave), 0);
   assert_int_equal(sum.by_status[RUNNER_CRASH], 1);
@@ -435,6 +487,7 @@ int main(void) {
       TEST(dry_run_writes_nothing),
       TEST(only_selects),
       TEST(failures_cost_one_row),
+      TEST(killed_for_lack_of_memory_is_oom),
       TEST(retry_measures_again_what_failed),
       TEST(left_out_points_have_a_row_until_measured),
       TEST(error_of_the_harness_stops_the_run),
