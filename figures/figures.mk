@@ -6,9 +6,8 @@
 
 SCALE = $(or $(PROFILE),$(if $(and $(filter 1,$(WITH_CUDA)),$(wildcard /dev/nvidiactl)),quick,cpu))
 
-FIGURES := fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 fig16 fig17 fig18 fig19 \
-           fig20 fig21 fig22 fig23
-TABLES := table1 table2 table3 table4 table5 table6 table7 table8
+FIGURES := $(addprefix fig,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+TABLES := $(addprefix table,1 2 3 4 5 6 7 8)
 
 # TERM counts only when it is given to make: every shell has one.
 MAKE_SH = PROFILE='$(SCALE)' DATA='$(or $(DATA),all)' B='$(B)' DUMB=$(if $(filter command,$(origin TERM)),$(if $(filter dumb,$(TERM)),1,0),0) figures/make.sh

@@ -43,10 +43,6 @@ inline_svg() { # FILE ID TITLE
 figure_section() {
   local fig=$1 n=${1#fig} script=figures/$1.gp caption csv any=0
   printf '<section id="%s"><h3>Figure %s</h3>\n' "$fig" "$n"
-  if [ ! -e "$script" ]; then
-    printf '<p class="note">Compares context-parallel strategies; it comes with context parallelism, which is not built yet.</p></section>\n'
-    return
-  fi
   caption=$(sed -n 's/^#caption //p' "$script" | escape)
   printf '<p>%s</p>\n' "$caption"
   if ! grep -q '^#run ' "$script"; then

@@ -163,12 +163,12 @@ static void describe(const struct row *r, char *buf, size_t size) {
                                r->mask, r->heads_q, r->heads_kv, r->seqlen);
   if (!isnan(r->ratio) && r->ratio > 0 && at < size)
     at += (size_t)snprintf(buf + at, size - at, " block %g ratio %g", r->block, r->ratio);
-  if (*r->cp && at < size)
+  if (!select_is_single(r) && at < size)
     snprintf(buf + at, size - at, " %.16s x%g", r->cp, r->ranks);
 }
 
 static bool is_evidence(const struct claim *c, const struct row *r, bool measured_on_device) {
-  const bool single = !*r->cp || !strcmp(r->cp, "none") || !strcmp(r->cp, "single");
+  const bool single = select_is_single(r);
   if (filter_mentions(&c->of, "cp") == single || !filter_match(&c->where, r))
     return false;
   if (!strcmp(c->needs, "any"))

@@ -207,13 +207,16 @@ int select_read(char *const *paths, int n_paths, struct row **rows, size_t *n, c
   return 0;
 }
 
+bool select_is_single(const struct row *row) { return !*row->cp || !strcmp(row->cp, "none"); }
+
 int select_load(char *const *paths, int n_paths, const struct filter *where, char *const *wishes,
                 int n_wishes, struct row **rows, size_t *n, char *err, size_t err_size) {
   size_t kept = 0;
   if (select_read(paths, n_paths, rows, n, err, err_size))
     return -1;
   for (size_t i = 0; i < *n; i++)
-    if (filter_match(where, &(*rows)[i])) {
+    if (filter_match(where, &(*rows)[i]) &&
+        (filter_mentions(where, "cp") || select_is_single(&(*rows)[i]))) {
       if (kept != i)
         (*rows)[kept] = (*rows)[i];
       kept++;

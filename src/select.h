@@ -31,11 +31,15 @@ extern const char *const select_key[];
 // none has, those with the value that most points have (the larger if several). 0, or -1 with err.
 int select_prefer(struct row *rows, size_t *n, const char *wish, char *err, size_t err_size);
 
+// Whether a row is of one device or host, without a context-parallel schedule.
+bool select_is_single(const struct row *row);
+
 // Rows of several files, one after another; *rows is for free(). 0, or -1 with a sentence in err.
 int select_read(char *const *paths, int n_paths, struct row **rows, size_t *n, char *err,
                 size_t err_size);
 
 // The rows of several files that match, after the wishes, in that order: what the commands work on.
+// Rows with a schedule are left out unless the filter asks for `cp`.
 int select_load(char *const *paths, int n_paths, const struct filter *where, char *const *wishes,
                 int n_wishes, struct row **rows, size_t *n, char *err, size_t err_size);
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -204,6 +205,24 @@ static void order_is_the_readers(void **state) {
   assert_int_equal(filter_order("kernel", "fa2", "fa2"), 0);
 }
 
+// Rows with a schedule share the file with those of one device; they come when they are asked for.
+static void schedules_come_when_asked_for(void **state) {
+  char path[] = "/tmp/select_test.XXXXXX", err[256], *paths[] = {path};
+  FILE *file = fdopen(mkstemp(path), "w");
+  fputs("kernel,cp,seqlen\nfa2,none,1\nfa2,ulysses,2\nfa2,,3\n", file);
+  fclose(file);
+  struct row *rows;
+  size_t n;
+  const struct filter all = {.n = 0}, cp = parse("cp!=none cp=ulysses,usp");
+  assert_int_equal(select_load(paths, 1, &all, NULL, 0, &rows, &n, err, sizeof err), 0);
+  assert_true(n == 2 && rows[0].seqlen == 1 && rows[1].seqlen == 3);
+  free(rows);
+  assert_int_equal(select_load(paths, 1, &cp, NULL, 0, &rows, &n, err, sizeof err), 0);
+  assert_true(n == 1 && rows[0].seqlen == 2);
+  free(rows);
+  unlink(path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(filters_select_what_they_say),
@@ -214,6 +233,7 @@ int main(void) {
       cmocka_unit_test(windows_part_points_only_where_they_are_settings),
       cmocka_unit_test(wishes_are_granted_or_replaced),
       cmocka_unit_test(order_is_the_readers),
+      cmocka_unit_test(schedules_come_when_asked_for),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
