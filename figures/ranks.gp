@@ -6,7 +6,7 @@ meta0(key) = system("awk -v k='#".key." ' 'index($0, k) == 1 { print substr($0, 
 PANELS = meta0("panels"); NP = words(PANELS)
 COLS = NP > 1 ? 2 : 1; ROWS = (NP + COLS - 1) / COLS
 W = COLS > 1 ? 12.5 : 8; PANEL_H = 4.0
-TOP = 0.9; BOTTOM = 0.7; GUTTER = 1.3
+TOP = 1.3; BOTTOM = 0.7; GUTTER = 1.3
 H = TOP + BOTTOM + ROWS * (PANEL_H + GUTTER)
 load "figures/style.gp"
 LT_ulysses = 3; LT_ring_p2p = 7; LT_ring_allgather = 6; LT_usp = 4; LT_loongtrain = 5
