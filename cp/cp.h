@@ -12,6 +12,10 @@
 
 #include "../kernels/attn.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // ---- memory ---------------------------------------------------------------------------------
 
 // Where buffers are, and the few operations on them. On a device they are enqueued on the stream.
@@ -245,5 +249,9 @@ int cp_heads_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_heads_backward(struct cp_plan *plan, const struct attn_args *args);
 
 static inline int64_t cp_elem_bytes(enum attn_dtype dtype) { return dtype == ATTN_BF16 ? 2 : 4; }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "../cp/cp.h"
 #include "check.h"
+#include "env.h"
 #include "flops.h"
 #include "mask_draw.h"
 #include "place.h"
@@ -451,6 +452,13 @@ static int run_here(struct shared *s, const struct cp_transport *transport) {
     set_status(s->row, "crash", place_of(ATTN_DEVICE)->error());
     return 0;
   }
+  if (s->p->place == ATTN_DEVICE && place_of(ATTN_DEVICE)->arch() < s->kernel->min_arch) {
+    char reason[ROW_REASON];
+    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later", s->kernel->min_arch / 10,
+             s->kernel->min_arch % 10);
+    set_status(s->row, "unsupported", reason);
+    return 0;
+  }
   // A tenth of the point's time for one transfer; the point's own limit ends what is stuck elsewhere.
   if (transport->run(s->p->ranks, fmax(5, s->p->limit_s / 10), rank_body, s))
     set_status(s->row, attn_error_is_oom() ? "oom" : "crash", attn_error());
@@ -465,6 +473,13 @@ int measure_cp(const struct point *p, struct row *row) {
     return 0;
   if (!transport->job)
     return run_here(&s, transport);
+  if (p->place == ATTN_DEVICE && !getenv("LONGCA_MPIRUN") && p->ranks > env_gpu_count()) {
+    char reason[ROW_REASON];
+    snprintf(reason, sizeof reason, "%d ranks need as many GPUs, and this host has %d (experiments/cluster)",
+             p->ranks, env_gpu_count());
+    set_status(row, "unsupported", reason);
+    return 0;
+  }
   return measure_cp_job(p, row) ? -1 : p->place == ATTN_HOST ? judge(p, row) : 0;
 }
 

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -91,7 +92,8 @@ static double used_before;
 
 static int open_device(void) {
   static bool done;
-  if (!done && (device_open(0) || device_info(&info)))
+  const char *index = getenv("LONGCA_DEVICE"); // set by `longca rank`: a GPU a rank
+  if (!done && (device_open(index ? atoi(index) : 0) || device_info(&info)))
     return -1;
   done = true;
   return 0;
