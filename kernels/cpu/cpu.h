@@ -64,6 +64,8 @@ struct cpu_isa {
   // dst [dim] += scale * src
   void (*add_row)(float *dst, const float *src, int dim, float scale);
   float (*dot)(const float *a, const float *b, int dim);
+  // x [n] = 2^(x - base) for x <= about base; returns the sum. n a multiple of CPU_LANES.
+  float (*exp2_row)(float *x, int64_t n, float base);
   // Packs keys [row, row + count) of KV head `kv` of src [rows, heads_kv, dim] as rows, [TK, LD(dim)],
   // or transposed, [dim, LDS]; zeros beyond count.
   void (*pack)(float *dst, const void *src, const struct attn_problem *p, int kv, int32_t row,

@@ -12,6 +12,7 @@
 #include "cpu.h"
 
 enum { TILE = 128 };
+static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
 struct naive {
   uint8_t *mask;        // [patterns, rows_q, rows_k]
@@ -126,20 +127,22 @@ static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_r
       }
 }
 
-// Masked softmax of one row of scores: returns the LSE, base e.
+// Masked softmax of one row of scores s [pad]; scale is in powers of two. Returns the LSE, base e.
 static float softmax(float *s, const uint8_t *seen, int64_t n, int64_t pad, float scale) {
-  float max = -INFINITY, sum = 0;
+  float max = -INFINITY;
+#pragma omp simd reduction(max : max)
   for (int64_t k = 0; k < n; k++) {
     s[k] = seen[k] ? s[k] * scale : -INFINITY;
     max = s[k] > max ? s[k] : max;
   }
-  const float base = max == -INFINITY ? 0 : max;
-  for (int64_t k = 0; k < n; k++)
-    sum += s[k] = expf(s[k] - base);
-  for (int64_t k = 0; k < n; k++)
-    s[k] *= sum == 0 ? 0 : 1 / sum;
-  memset(s + n, 0, (pad - n) * sizeof *s);
-  return sum == 0 ? -INFINITY : base + logf(sum);
+  for (int64_t k = n; k < pad; k++)
+    s[k] = -INFINITY;
+  const float base = max == -INFINITY ? 0 : max, sum = cpu_isa()->exp2_row(s, pad, base);
+  const float inverse = sum == 0 ? 0 : 1 / sum;
+#pragma omp simd
+  for (int64_t k = 0; k < pad; k++)
+    s[k] *= inverse;
+  return sum == 0 ? -INFINITY : (base + log2f(sum)) * LN_2;
 }
 
 // Weights of the old and the new result of two disjoint sets of keys; returns their common LSE.
@@ -184,7 +187,7 @@ static int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   const struct naive *st = plan->state;
   const int ld = CPU_LD(p->dim), group = p->heads_q / p->heads_kv;
-  const float scale = scale_of(plan, a);
+  const float scale = scale_of(plan, a) * LOG2_E;
 #pragma omp parallel num_threads(st->threads)
   for (int h = 0; h < p->heads_q; h++) {
     const int kv = h / group;
@@ -204,7 +207,7 @@ static int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
   return 0;
 }
 
-// P = e^(S scale - LSE) and dS = P (dP - dO . O) of one row, in place; o [dim] is scratch.
+// P = e^(S scale - LSE) and dS = P (dP - dO . O) of one row, in place; scale is in powers of two.
 static void gradient_row(const struct attn_plan *plan, const struct attn_args *a, int kv, int head,
                          int64_t q, float scale) {
   const struct attn_problem *p = &plan->problem;
@@ -217,12 +220,17 @@ static void gradient_row(const struct attn_plan *plan, const struct attn_args *a
   cpu_isa()->load_row(o, a->o, p->dtype, (q * p->heads_q + head) * p->dim, p->dim, 1);
   for (int j = 0; j < p->dim; j++)
     delta += o[j] * d_o[j];
-  for (int64_t k = 0; k < p->rows_k; k++) {
-    s[k] = seen[k] ? expf(s[k] * scale - lse) : 0;
+  const float base = lse == -INFINITY ? 0 : lse * LOG2_E; // such a row sees nothing
+#pragma omp simd
+  for (int64_t k = 0; k < p->rows_k; k++)
+    s[k] = seen[k] ? s[k] * scale : -INFINITY;
+  for (int64_t k = p->rows_k; k < st->pad_k; k++)
+    s[k] = -INFINITY;
+  cpu_isa()->exp2_row(s, st->pad_k, base);
+#pragma omp simd
+  for (int64_t k = 0; k < p->rows_k; k++)
     ds[k] = seen[k] ? s[k] * (ds[k] - delta) : 0;
-  }
-  memset(s + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *s);
-  memset(ds + p->rows_k, 0, (st->pad_k - p->rows_k) * sizeof *ds);
+  memset(ds + p->rows_k, 0, (size_t)(st->pad_k - p->rows_k) * sizeof *ds);
 }
 
 static void put_gradient(const struct attn_plan *plan, const struct attn_args *a, void *dst,
@@ -255,7 +263,7 @@ static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
     product(st->pad_q, st->pad_k, p->dim, st->d_o, ld, 1, st->v_t, st->ld, st->ds, st->ld, false);
 #pragma omp for schedule(static)
     for (int64_t q = 0; q < p->rows_q; q++)
-      gradient_row(plan, a, kv, h, q, scale);
+      gradient_row(plan, a, kv, h, q, scale * LOG2_E);
     // Rows beyond rows_q hold no probabilities: the sums over queries stop before them.
     const bool add = h % group != 0;
     product(st->pad_k, p->dim, p->rows_q, st->p, 1, st->ld, st->d_o, ld, st->dv, ld, add);

@@ -346,6 +346,19 @@ static float dot(const float *a, const float *b, int dim) {
   return total;
 }
 
+static float exp2_row(float *x, int64_t n, float base) {
+  vec sum = splat(0);
+  float total = 0;
+  for (int64_t j = 0; j < n; j += VW) {
+    const vec y = exp2_vec(load(x + j) - base);
+    store(x + j, y);
+    sum += y;
+  }
+  for (int l = 0; l < VW; l++)
+    total += sum[l];
+  return total;
+}
+
 // to[j][i] = from[i][j] for i, j < 4.
 INLINE void transpose4(const float *from, int from_ld, float *to, int to_ld) {
   const quad a = *(const quad *)from, b = *(const quad *)(from + from_ld);
@@ -421,6 +434,7 @@ const struct cpu_isa CPU_ISA = {
     .store_row = store_row,
     .add_row = add_row,
     .dot = dot,
+    .exp2_row = exp2_row,
     .pack = pack,
     .peak = peak,
 };
