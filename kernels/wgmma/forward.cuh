@@ -35,6 +35,10 @@ template <int Dim_, int Wgs_, int Keys_, int QStages_ = 2, int Stages_ = 2, int 
   static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
   static_assert(Keys % 16 == 0 && Keys <= 256, "P V takes 16 keys a product, TMA 256 rows a box");
   static_assert(Cluster == 1 || Cluster == 2, "clusters of one or two");
+  // What the producer gives must cover what the consumers take, or setmaxnreg waits for ever: a launch
+  // holds 65536 / Threads registers a thread, in steps of 8.
+  static_assert(RegsProducer + Wgs * RegsConsumer <= 65536 / Threads / 8 * 8 * (Wgs + 1),
+                "registers that the launch does not have");
 };
 
 struct fwd_params {
@@ -435,13 +439,14 @@ template <class C, class Mask> struct fwd_consumer {
         ptx::wgmma_wait<1>();
         ptx::wgmma_pin(sc);
         const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
+        if (step.flags & STEP_PARTIAL) {
+          ptx::wgmma_wait<0>(); // P's registers are free for the mask
+          mask_step(tile, step);
+        }
         // The usual step has no maximum: the base of the steps before will do unless a sum explodes,
         // and then Q K^T is taken again, as K is still here.
-        const bool exact = unset || step.flags & (STEP_FIRST | STEP_PARTIAL);
+        const bool exact = first || unset || (!mask_is_short<Mask> && step.flags & STEP_PARTIAL);
         if (exact) {
-          ptx::wgmma_wait<0>(); // P's registers are free for the mask
-          if (step.flags & STEP_PARTIAL)
-            mask_step(tile, step);
           find_base(first);
           unset = any_unset();
         }
@@ -465,6 +470,8 @@ template <class C, class Mask> struct fwd_consumer {
           issue_qk();
           ptx::wgmma_wait<0>();
           ptx::wgmma_pin(sc);
+          if (mask_is_short<Mask> && step.flags & STEP_PARTIAL)
+            mask_step(tile, step);
           find_base(false);
           add0 = add1 = 0.0f;
           exponentials<0, NS>(add0, add1);
@@ -494,8 +501,8 @@ template <class C, class Mask> struct fwd_consumer {
 template <class C, class Mask>
 __global__ void __launch_bounds__(C::Threads, 1)
     fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
-  extern __shared__ uint8_t raw[];
-  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t(1023));
+  extern __shared__ uint8_t fwd_raw[];
+  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) & ~uintptr_t(1023));
   const uint32_t cta = C::Cluster > 1 ? ptx::cluster_cta() : 0;
   if (threadIdx.x == 0) {
     for (int i = 0; i < C::QStages; i++) {

@@ -16,6 +16,12 @@
 
 namespace wgmma {
 
+// Whether a mask's code is so short that it may stand twice in the kernel, and so cheap that a partial
+// tile takes the usual step's path.
+template <class Rep> constexpr bool mask_is_short = false;
+template <> constexpr bool mask_is_short<band> = true;
+template <> constexpr bool mask_is_short<columns> = true;
+
 struct row_bits {
   uint64_t top, bottom; // of the thread's two rows
 };
@@ -29,10 +35,11 @@ static __device__ __forceinline__ uint64_t bits_below(int limit) {
 
 // Any representation, pair by pair. `see(k, top, bottom)` looks at one key for both rows, so that what
 // is stored by key is read once. Rolled: partial tiles are few, and the code stays small.
-template <int Keys, class See> static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See see) {
+template <int Keys, int Unroll = 1, class See>
+static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See see) {
   row_bits bits = {0, 0};
   const int t2 = 2 * (threadIdx.x % 4), last = pos + valid - 1;
-#pragma unroll 1
+#pragma unroll Unroll
   for (int j = 0; j < Keys / 8; j++)
 #pragma unroll
     for (int e = 0; e < 2; e++) {
@@ -55,15 +62,6 @@ static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, i
           bits_below(min(hi1 - pos, valid)) & ~bits_below(lo1 - pos)};
 }
 
-template <int Keys>
-static __device__ __forceinline__ row_bits visible(const columns &x, int, int q0, int q1, int pos, int valid) {
-  return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {
-    const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
-    top = !(lower.begin <= q0 && q0 < lower.end) && !(upper.begin <= q0 && q0 < upper.end);
-    bottom = !(lower.begin <= q1 && q1 < lower.end) && !(upper.begin <= q1 && q1 < upper.end);
-  });
-}
-
 // The predicate of each pair; its kind is a constant of each loop, as where a predicate is compiled in.
 template <int Keys>
 static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, int q0, int q1, int pos,
@@ -72,7 +70,7 @@ static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, 
 #define BITS_OF_KIND(KIND)                                                                             \
   case KIND:                                                                                           \
     m.kind = KIND;                                                                                     \
-    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {                        \
+    return bits_by_pair<Keys, 2>(pos, valid, [&](int k, bool &top, bool &bottom) {                     \
       top = mask_allows(&m, head, q0, k);                                                              \
       bottom = mask_allows(&m, head, q1, k);                                                           \
     });
@@ -124,6 +122,45 @@ static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep
     const uint64_t row = i & 2 ? bits.bottom : bits.top;
     if (!(row >> (i / 4 * 2 + (i & 1)) & 1))
       s[i] = -INFINITY;
+  }
+}
+
+// Rows 0 .. 15 from `first` on that are in r, as bits.
+static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int first) {
+  const int lo = min(max(r.begin - first, 0), 16), hi = min(max(r.end - first, 0), 16);
+  return ((1u << hi) - 1) & ~((1u << lo) - 1);
+}
+
+// Columns say by key which rows are hidden. So a lane takes every 32nd key, reads its vectors once, and
+// makes a word of the warp's 16 rows; then the lanes exchange words: 16 bits of key c below, of c + 32
+// above.
+template <int Keys>
+static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const columns &x, int, int q0, int, int pos,
+                                            int valid) {
+  static_assert(Keys % 64 == 0, "two keys of a lane share a word");
+  const int lane = threadIdx.x % 32, first = __shfl_sync(~0u, q0, 0);
+  uint32_t word[Keys / 64] = {};
+#pragma unroll
+  for (int i = 0; i < Keys / 32; i++) {
+    const int c = lane + 32 * i;
+    if (c < valid) {
+      const uint32_t hidden = bits_of_rows(columns_lower(&x, pos + c), first) |
+                              bits_of_rows(columns_upper(&x, pos + c), first);
+      word[i / 2] |= (~hidden & 0xffff) << (i % 2 * 16);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Keys / 8; i++) { // word i / 8; key 8 (i / 2 % 4) + 2 (lane % 4) + i % 2 and that + 32
+    const int from = 8 * (i / 2 % 4) + 2 * (lane % 4) + i % 2;
+    const uint32_t seen = __shfl_sync(~0u, word[i / 8], from) >> (lane / 4);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int at = 4 * (8 * (i / 8) + 4 * half + i / 2 % 4) + i % 2;
+      if (!(seen >> (16 * half) & 1))
+        s[at] = -INFINITY;
+      if (!(seen >> (16 * half + 8) & 1))
+        s[at + 2] = -INFINITY;
+    }
   }
 }
 
