@@ -68,9 +68,12 @@ $(B)/%.stamp: always
 ##@ Check
 # TEST=mask runs the tests whose path contains "mask".
 WANTED := $(foreach t,$(TESTS:%.c=%),$(if $(or $(if $(TEST),,1),$(findstring $(TEST),$(t))),$(B)/$(t)))
+# Whose a leak is shows in whole call stacks alone: Open MPI has some of its own.
+SANITIZE_ENV := $(if $(SANITIZE),LSAN_OPTIONS=suppressions=$(CURDIR)/src/leaks.supp:print_suppressions=0 \
+                ASAN_OPTIONS=fast_unwind_on_malloc=0 UBSAN_OPTIONS=print_stacktrace=1)
 .PHONY: test
 test: $(B)/longca $(WANTED) ## build and run every test, or TEST=word: those with the word in their path
-	$(Q)src/test.sh $(WANTED)
+	$(Q)$(SANITIZE_ENV) src/test.sh $(WANTED)
 
 .PHONY: test-programs
 test-programs: $(TESTS:%.c=$(B)/%) ## compile the tests alone
