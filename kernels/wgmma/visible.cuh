@@ -22,6 +22,10 @@ template <class Rep> constexpr bool mask_is_short = false;
 template <> constexpr bool mask_is_short<band> = true;
 template <> constexpr bool mask_is_short<columns> = true;
 
+// Whether a representation stores what is hidden by key, so that it is read by key: hide_by_key().
+template <class Rep> constexpr bool hides_by_key = false;
+template <> constexpr bool hides_by_key<columns> = true;
+
 struct row_bits {
   uint64_t top, bottom; // of the thread's two rows
 };
@@ -111,20 +115,6 @@ VISIBLE_BY_PAIR(blocklist)
 VISIBLE_BY_PAIR(varblock)
 #undef VISIBLE_BY_PAIR
 
-// Scores of what is not visible become -inf. valid = 0: nothing is (and no position is asked about).
-template <int Keys, class Rep>
-static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0, int q1,
-                                            int pos, int valid) {
-  static_assert(Keys <= 256, "64 bits a row");
-  const row_bits bits = valid ? visible<Keys>(rep, head, q0, q1, pos, valid) : row_bits{0, 0};
-#pragma unroll
-  for (int i = 0; i < Keys / 2; i++) {
-    const uint64_t row = i & 2 ? bits.bottom : bits.top;
-    if (!(row >> (i / 4 * 2 + (i & 1)) & 1))
-      s[i] = -INFINITY;
-  }
-}
-
 // Rows 0 .. 15 from `first` on that are in r, as bits.
 static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int first) {
   const int lo = min(max(r.begin - first, 0), 16), hi = min(max(r.end - first, 0), 16);
@@ -135,8 +125,8 @@ static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int firs
 // makes a word of the warp's 16 rows; then the lanes exchange words: 16 bits of key c below, of c + 32
 // above.
 template <int Keys>
-static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const columns &x, int, int q0, int, int pos,
-                                            int valid) {
+static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const columns &x, int q0, int pos,
+                                                   int valid) {
   static_assert(Keys % 64 == 0, "two keys of a lane share a word");
   const int lane = threadIdx.x % 32, first = __shfl_sync(~0u, q0, 0);
   uint32_t word[Keys / 64] = {};
@@ -160,6 +150,24 @@ static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const columns 
         s[at] = -INFINITY;
       if (!(seen >> (16 * half + 8) & 1))
         s[at + 2] = -INFINITY;
+    }
+  }
+}
+
+// Scores of what is not visible become -inf. valid = 0: nothing is (and no position is asked about).
+template <int Keys, class Rep>
+static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0, int q1,
+                                            int pos, int valid) {
+  static_assert(Keys <= 256, "64 bits a row");
+  if constexpr (hides_by_key<Rep>) {
+    hide_by_key<Keys>(s, rep, q0, pos, valid);
+  } else {
+    const row_bits bits = valid ? visible<Keys>(rep, head, q0, q1, pos, valid) : row_bits{0, 0};
+#pragma unroll
+    for (int i = 0; i < Keys / 2; i++) {
+      const uint64_t row = i & 2 ? bits.bottom : bits.top;
+      if (!(row >> (i / 4 * 2 + (i & 1)) & 1))
+        s[i] = -INFINITY;
     }
   }
 }
