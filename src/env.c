@@ -304,6 +304,8 @@ char *env_json(enum attn_place place) {
   if (sscanf(buf, "%lf", &kb) == 1)
     cJSON_AddNumberToObject(root, "memory_bytes", kb * 1024);
   cJSON_AddNumberToObject(cpu, "openmp_threads", omp_get_max_threads());
+  const char *waiting = getenv("OMP_WAIT_POLICY");
+  cJSON_AddStringToObject(cpu, "openmp_wait_policy", waiting ? waiting : "default");
   cJSON_AddStringToObject(cpu, "vectors", cpu_isa()->name);
   add_field(cpu, "mhz", "/proc/cpuinfo", "cpu MHz");
   add_field(cpu, "microcode", "/proc/cpuinfo", "microcode");
