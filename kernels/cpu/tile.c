@@ -107,7 +107,7 @@ INLINE vec exp2_vec(vec x) {
 
 // Lane i of the result: whether key k + i is visible (all ones) or not.
 INLINE ivec lanes_seen(const uint64_t *bits, int k) {
-  ivec bit;
+  ivec bit = {0};
 #pragma GCC unroll 16
   for (int i = 0; i < VW; i++)
     bit[i] = 1 << i;
