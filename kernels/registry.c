@@ -19,7 +19,7 @@
 #ifdef LONGCA_CUDA
 #define CUDA_KERNELS(K)                                                                                \
   K(attn_naive) K(attn_sdpa) K(attn_fa2) K(attn_fa3) CUDNN_KERNELS(K) K(attn_flashmask)                 \
-  K(attn_flashmask_v3) K(attn_vsa_triton) K(attn_fa2_sparse)
+  K(attn_flashmask_v3) K(attn_vsa) K(attn_vsa_triton) K(attn_fa2_sparse) K(attn_flashinfer)
 #else
 #define CUDA_KERNELS(K)
 #endif
