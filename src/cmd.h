@@ -6,6 +6,7 @@
 int cmd_list(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
 int cmd_run(int argc, char **argv) __attribute__((weak)); // weak until all have landed
+int cmd_model(int argc, char **argv);
 int cmd_rank(int argc, char **argv); // a process of a job (measure_job.c); not listed
 int cmd_bench(int argc, char **argv);
 int cmd_show(int argc, char **argv) __attribute__((weak)); // weak until all have landed

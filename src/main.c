@@ -16,6 +16,7 @@ static const struct command {
     {"select", "rows as the block file that a figure is drawn from", cmd_select},
     {"compare", "two sets of rows: FASTER, SLOWER, SAME or UNCLEAR", cmd_compare},
     {"claims", "verdict on each claim of the paper", cmd_claims},
+    {"model", "what context parallelism takes on ranks that are not here", cmd_model},
     {"env", "this machine, as JSON", cmd_env},
 };
 

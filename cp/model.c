@@ -1,0 +1,345 @@
+// model.c -- see model.h. The step rules follow ring.c, heads.c and ring_allgather.c.
+#include "model.h"
+
+#include <ini.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- machine --------------------------------------------------------------------------------
+
+static const struct {
+  const char *name;
+  double value;
+  size_t offset;
+  const char *what;
+} settings[] = {
+#define CP_ENTRY(name, value, what) {#name, value, offsetof(struct cp_machine, name), what},
+    CP_MACHINE(CP_ENTRY)};
+enum { SETTINGS = sizeof settings / sizeof *settings };
+
+static double *setting(struct cp_machine *m, int i) { return (double *)((char *)m + settings[i].offset); }
+
+struct reader {
+  struct cp_machine *machine;
+  char *err;
+  size_t err_size;
+};
+
+static int set_value(struct cp_machine *m, const char *key, const char *value, char *err, size_t err_size) {
+  for (int i = 0; i < SETTINGS; i++)
+    if (!strcmp(key, settings[i].name)) {
+      char *end;
+      const double x = strtod(value, &end);
+      if (end != value && !*end && x >= 0) {
+        *setting(m, i) = x;
+        return 0;
+      }
+      snprintf(err, err_size, "%s = '%s': expected a number of at least 0", key, value);
+      return -1;
+    }
+  int at = snprintf(err, err_size, "unknown setting '%s'; the settings are", key);
+  for (int i = 0; i < SETTINGS && at > 0 && (size_t)at < err_size; i++)
+    at += snprintf(err + at, err_size - (size_t)at, " %s", settings[i].name);
+  return -1;
+}
+
+static int on_entry(void *context, const char *section, const char *key, const char *value) {
+  struct reader *r = context;
+  return !set_value(r->machine, key, value, r->err, r->err_size);
+}
+
+int cp_machine_set(struct cp_machine *m, const char *text, char *err, size_t err_size) {
+  char key[64];
+  const size_t n = strcspn(text, "=");
+  snprintf(key, sizeof key, "%.*s", (int)(n < 63 ? n : 63), text);
+  if (text[n])
+    return set_value(m, key, text + n + 1, err, err_size);
+  snprintf(err, err_size, "'%s': expected KEY=NUMBER", text);
+  return -1;
+}
+
+int cp_machine_read(struct cp_machine *m, const char *path, char *err, size_t err_size) {
+  char fault[512] = "";
+  struct reader r = {m, fault, sizeof fault};
+  for (int i = 0; i < SETTINGS; i++)
+    *setting(m, i) = settings[i].value;
+  const int line = ini_parse(path, on_entry, &r);
+  if (line < 0)
+    snprintf(err, err_size, "cannot read %s", path);
+  else if (line)
+    snprintf(err, err_size, "%s, line %d: %s", path, line, *fault ? fault : "not a line of the form key = value");
+  else if (!(m->fwd_flop_us > 0 && m->bwd_flop_us > 0 && m->near_bytes_us > 0 && m->far_bytes_us > 0))
+    snprintf(err, err_size, "%s must give fwd_flop_us, bwd_flop_us, near_bytes_us and far_bytes_us", path);
+  else if (!(m->tile_q >= 1 && m->tile_k >= 1 && m->node >= 1 && m->copy_bytes_us > 0))
+    snprintf(err, err_size, "%s: tile_q, tile_k and node are at least 1, copy_bytes_us above 0", path);
+  else
+    return 0;
+  return -1;
+}
+
+void cp_machine_print(const struct cp_machine *m, const char *title) {
+  struct cp_machine copy = *m;
+  printf("; %s\n", title);
+  for (int i = 0; i < SETTINGS; i++) {
+    char text[48];
+    snprintf(text, sizeof text, "%s = %.6g", settings[i].name, *setting(&copy, i));
+    printf("%-28s ; %s\n", text, settings[i].what);
+  }
+}
+
+// ---- kernels --------------------------------------------------------------------------------
+
+// Tiles of `keys` keys, counted from each segment's start, that overlap positions [begin, end).
+static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end, int32_t keys) {
+  int32_t low = 0, high = k_segs;
+  while (low < high) {
+    const int32_t mid = (low + high) / 2;
+    if (k[mid].pos + k[mid].len <= begin)
+      low = mid + 1;
+    else
+      high = mid;
+  }
+  double tiles = 0;
+  for (; low < k_segs && k[low].pos < end; low++) {
+    const int32_t from = (k[low].pos > begin ? k[low].pos : begin) - k[low].pos;
+    const int32_t to = (k[low].pos + k[low].len < end ? k[low].pos + k[low].len : end) - k[low].pos;
+    tiles += (to - 1) / keys - from / keys + 1;
+  }
+  return tiles;
+}
+
+double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
+                const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys, double *q_tiles) {
+  double tiles = 0;
+  *q_tiles = 0;
+  for (int32_t s = 0; s < q_segs; s++)
+    for (int32_t at = 0; at < q[s].len; at += queries) {
+      const int32_t last = at + queries < q[s].len ? at + queries - 1 : q[s].len - 1;
+      struct mask_span spans[MASK_SPANS_MAX];
+      int32_t begin = mask->seqlen, end = 0;
+      for (int row = 0; row < 2; row++) { // the hull of the first and the last query's keys
+        const int n = mask_row_spans(mask, q[s].pos + (row ? last : at), spans);
+        for (int i = 0; i < n; i++) {
+          begin = spans[i].begin < begin ? spans[i].begin : begin;
+          end = spans[i].end > end ? spans[i].end : end;
+        }
+      }
+      const double here = begin < end ? key_tiles(k, k_segs, begin, end, keys) : 0;
+      tiles += here;
+      *q_tiles += here > 0;
+    }
+  return tiles;
+}
+
+struct run { // one estimate under way
+  const struct cp_machine *m;
+  const struct cp_schedule *schedule;
+  const struct attn_problem *p;
+  struct cp_grid grid;
+  struct cp_shard shard;
+  int32_t heads_q, heads_kv;
+  int64_t elem;
+  bool bwd;
+  double time_us, kernel_us;
+};
+
+static double step_us(const struct run *r, const struct attn_segment *q, int32_t q_segs, const struct attn_segment *k,
+                      int32_t k_segs) {
+  const struct cp_machine *m = r->m;
+  const int32_t group = r->heads_q / r->heads_kv;
+  const int32_t packed = group < m->tile_q ? group : (int32_t)m->tile_q; // heads of a query tile
+  const int32_t queries = (int32_t)m->tile_q / packed > 0 ? (int32_t)m->tile_q / packed : 1;
+  double q_tiles;
+  const double tiles = cp_tiles(r->p->mask, q, q_segs, k, k_segs, queries, (int32_t)m->tile_k, &q_tiles);
+  if (tiles == 0)
+    return 0;
+  const double heads = (double)r->heads_kv * group / packed;
+  const double flop = heads * (tiles + m->tile_cost * q_tiles) * queries * packed * m->tile_k * 4 * r->p->dim;
+  double gathered = 0;
+  if (m->gathers) { // rows of q, k, v read and written, of o written twice (study 6.2)
+    double rows = 0, keys = 0;
+    for (int32_t i = 0; i < q_segs; i++)
+      rows += q[i].len;
+    for (int32_t i = 0; i < k_segs; i++)
+      keys += k[i].len;
+    gathered = (4 * rows * r->heads_q + 4 * keys * r->heads_kv) * r->p->dim * (double)r->elem * (r->bwd ? 2 : 1);
+  }
+  return m->step_us + (r->bwd ? 2.5 * flop / m->bwd_flop_us : flop / m->fwd_flop_us) + gathered / m->copy_bytes_us;
+}
+
+// ---- links ----------------------------------------------------------------------------------
+
+static bool same_node(const struct run *r, int a, int b) { return a / (int)r->m->node == b / (int)r->m->node; }
+
+// A hop of the ring from position c to c + shift: the slowest edge decides, since neighbours wait for one another.
+static double hop_us(const struct run *r, int shift, double bytes) {
+  const struct cp_grid *g = &r->grid;
+  bool far = false;
+  for (int a = 0; a < g->heads && !far; a++)
+    for (int c = 0; c < g->context && !far; c++)
+      far = !same_node(r, cp_grid_rank(g, a, c), cp_grid_rank(g, a, (c + shift) % g->context));
+  return far ? r->m->far_us + bytes / r->m->far_bytes_us : r->m->near_us + bytes / r->m->near_bytes_us;
+}
+
+// A hop within a window: from the last place back to the first of the same window, too.
+static double near_hop_us(const struct run *r, double bytes) {
+  const struct cp_grid *g = &r->grid;
+  const int size = g->context / g->windows;
+  bool far = false;
+  for (int c = 0; c < g->context && !far; c++)
+    for (int a = 0; a < g->heads && !far; a++)
+      far = !same_node(r, cp_grid_rank(g, a, c), cp_grid_rank(g, a, c / size * size + (c + 1) % size));
+  return far ? r->m->far_us + bytes / r->m->far_bytes_us : r->m->near_us + bytes / r->m->near_bytes_us;
+}
+
+// Exchange of heads of a tensor of `heads` heads before it: pack, all-to-all.
+static double exchange_us(const struct run *r, int32_t heads, double elem) {
+  const struct cp_grid *g = &r->grid;
+  if (g->heads == 1)
+    return 0;
+  int here = 0;
+  for (int a = 0; a < g->heads; a++)
+    here += same_node(r, cp_grid_rank(g, 0, 0), cp_grid_rank(g, a, 0));
+  const double all = (double)r->shard.rows * heads * r->p->dim * elem, part = all / g->heads;
+  const double near = r->m->near_us + (here - 1) * part / r->m->near_bytes_us;
+  const double far = here < g->heads ? r->m->far_us + (g->heads - here) * part / r->m->far_bytes_us : 0;
+  return 2 * all / r->m->copy_bytes_us + fmax(near, far);
+}
+
+// ---- schedules ------------------------------------------------------------------------------
+
+enum { SAMPLES = 4 }; // context ranks whose kernels are counted; zigzag makes all much alike
+
+// Longest kernel of step (w, i) over the sampled ranks.
+static double slowest_step_us(const struct run *r, int w, int i) {
+  const struct cp_shard *s = &r->shard;
+  const int ring = r->grid.context, n = r->grid.windows, size = ring / n;
+  double most = 0;
+  for (int x = 0; x < SAMPLES && x < ring; x++) {
+    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES)), j = c / size, t = c % size;
+    const int from = (j - w + n) % n * size + (t - i + size) % size;
+    most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]));
+  }
+  return most;
+}
+
+static void run_ring(struct run *r) {
+  const int n = r->grid.windows, size = r->grid.context / n;
+  const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim, kv_bytes = kv * (double)r->elem;
+  const double grad_bytes = r->bwd ? 4 * kv : 0, add_us = r->bwd && r->grid.context > 1 ? 12 * kv / r->m->copy_bytes_us : 0;
+  double pending_far = 0; // bytes of gradients of the window before, on their way between windows
+  for (int w = 0; w < n; w++) {
+    double window_us = 0;
+    for (int i = 0; i < size; i++) {
+      const double kernel_us = slowest_step_us(r, w, i);
+      // Under step i: the next keys, and the gradients that step i - 1 (or the window before) sent.
+      const double bytes = (i + 1 < size ? kv_bytes : 0) + (size > 1 && (i > 0 || w > 0) ? grad_bytes : 0);
+      window_us += fmax(kernel_us, bytes > 0 ? near_hop_us(r, bytes) : 0) + add_us;
+      r->kernel_us += kernel_us;
+    }
+    const double far_bytes = (w + 1 < n ? kv_bytes : 0) + pending_far;
+    r->time_us += far_bytes > 0 ? fmax(window_us, hop_us(r, size, far_bytes)) : window_us;
+    pending_far = w + 1 < n ? grad_bytes : 0;
+  }
+  if (r->bwd && size > 1)
+    r->time_us += near_hop_us(r, grad_bytes); // home, under nothing
+  if (r->bwd && n > 1)
+    r->time_us += hop_us(r, size, grad_bytes);
+  if (r->grid.context > 1) { // fp32 results into the caller's type
+    const double q = (double)r->shard.context_rows * r->heads_q * r->p->dim;
+    r->time_us += q * (4 + (double)r->elem) / r->m->copy_bytes_us;
+  }
+}
+
+// Ring all-gather or reduce-scatter of blocks of that many bytes: each node's links carry what is outside it
+// together, and within the node everything passes every rank.
+static double gather_us(const struct run *r, double bytes) {
+  const int ranks = r->grid.context, node = (int)r->m->node < ranks ? (int)r->m->node : ranks;
+  const double near = r->m->near_us * (node - 1) + (ranks - 1) * bytes / r->m->near_bytes_us;
+  const double far = ranks > node ? r->m->far_us * (ranks / node - 1) + (ranks - node) * bytes / node / r->m->far_bytes_us : 0;
+  return fmax(near, far);
+}
+
+static void run_gathered(struct run *r) {
+  const struct cp_shard *s = &r->shard;
+  const int ring = r->grid.context;
+  double most = 0;
+  for (int x = 0; x < SAMPLES && x < ring; x++) {
+    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES));
+    // One call: over the blocks as they came, or over all keys put into order first.
+    const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
+    double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1) : 0;
+    for (int from = 0; from < ring && !r->m->gathers; from++) {
+      const double step = step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]);
+      us += step > 0 ? step - (us > 0 ? r->m->step_us : 0) : 0;
+    }
+    most = fmax(most, us);
+  }
+  const double kv = (double)s->context_rows * r->heads_kv * r->p->dim;
+  r->kernel_us = most;
+  r->time_us = most;
+  if (ring > 1)
+    r->time_us += 2 * gather_us(r, kv * (double)r->elem) + (r->bwd ? 2 * gather_us(r, 4 * kv) : 0);
+}
+
+int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid *g, const struct attn_problem *p,
+                        int32_t context_rows) {
+  const int64_t b = cp_elem_bytes(p->dtype), heads_kv = p->heads_kv < g->heads ? 1 : p->heads_kv / g->heads;
+  const int64_t q = (int64_t)context_rows * (p->heads_q / g->heads) * p->dim, k = (int64_t)context_rows * heads_kv * p->dim;
+  if (schedule->gathers)
+    return 2 * k * b * g->context + (p->backward ? 4 * q + 8 * k * g->context + 8 * k : 0);
+  const bool parts = g->context > 1, sums = p->heads_kv < g->heads;
+  const int size = g->context / g->windows;
+  int64_t bytes = 0;
+  if (g->heads > 1) // stage, q, o, k, v; dO, dQ, dK, dV
+    bytes += 3 * q * b + 8 * k + 2 * k * b + (p->backward ? 2 * q * b + 2 * k * b : 0);
+  if (parts || (p->backward && sums))
+    bytes += 4 * q;
+  bytes += (size > 1 ? 4 * k * b : 0) + (g->windows > 1 ? 4 * k * b : 0);
+  return bytes + (p->backward ? 8 * k * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
+}
+
+int64_t cp_memory_bytes(const struct cp_schedule *schedule, const struct cp_grid *g, const struct attn_problem *p,
+                        int32_t context_rows) {
+  const int64_t rows = context_rows / g->heads, row = (int64_t)p->dim * cp_elem_bytes(p->dtype);
+  const int64_t tensors = rows * row * (2 * p->heads_q + 2 * p->heads_kv);
+  return tensors * (p->backward ? 2 : 1) + 4LL * context_rows * (p->heads_q / g->heads) +
+         cp_buffer_bytes(schedule, g, p, context_rows);
+}
+
+const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule, const struct cp_wish *wish,
+                     const struct attn_problem *problem, int ranks, enum attn_pass pass, struct cp_estimate *out) {
+  // Any kernel that takes the mask will do: the machine file says how fast it is.
+  static const struct attn_kernel any = {.name = "any"};
+  struct attn_problem p = *problem;
+  p.backward = pass == ATTN_BWD;
+  struct run r = {.m = m, .schedule = schedule, .p = &p, .elem = cp_elem_bytes(p.dtype), .bwd = p.backward};
+  const char *why = cp_why_not(schedule, &any, &p, ranks, wish, &r.grid);
+  if (why)
+    return why;
+  r.heads_q = p.heads_q / r.grid.heads;
+  r.heads_kv = p.heads_kv < r.grid.heads ? 1 : p.heads_kv / r.grid.heads;
+  if (cp_shard_init(&r.shard, p.mask, &r.grid))
+    return attn_error();
+  if (schedule->gathers)
+    run_gathered(&r);
+  else
+    run_ring(&r);
+  const int32_t held = p.heads_kv < r.grid.heads ? r.grid.heads : p.heads_kv; // with copies
+  const double grad = p.heads_kv < r.grid.heads ? 4 : (double)r.elem;
+  // q, o or dO, dQ; k, v or dK, dV
+  r.time_us += 2 * exchange_us(&r, p.heads_q, (double)r.elem) + 2 * exchange_us(&r, held, r.bwd ? grad : (double)r.elem);
+  *out = (struct cp_estimate){
+      .time_us = r.time_us,
+      .kernel_us = r.kernel_us,
+      .exposed_us = r.time_us - r.kernel_us,
+      .balance = cp_shard_balance(&r.shard, p.mask),
+      .sent_bytes = cp_volume(schedule, &r.grid, &p, r.shard.context_rows, pass),
+      .mem_bytes = cp_memory_bytes(schedule, &r.grid, &p, r.shard.context_rows),
+      .grid = r.grid,
+  };
+  cp_shard_free(&r.shard);
+  return NULL;
+}
