@@ -8,7 +8,10 @@ static int fa3_prepare(struct attn_plan *plan) { return wgmma_prepare(plan, "ban
 
 extern "C" const struct attn_kernel attn_fa3;
 const struct attn_kernel attn_fa3 = {
-    "fa3",         "band",         "wgmma",      "FlashAttention 3: causal flag, window, documents",
-    ATTN_DEVICE,   90,             fa3_supports, fa3_prepare,
-    wgmma_forward, wgmma_backward, wgmma_release,
+    "fa3",         "band",
+    "wgmma",       "FlashAttention 3: causal flag, window, documents",
+    ATTN_DEVICE,   90,
+    fa3_supports,  fa3_prepare,
+    wgmma_forward, wgmma_backward,
+    wgmma_release,
 };

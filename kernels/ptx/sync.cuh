@@ -29,16 +29,18 @@ static __device__ __forceinline__ void mbarrier_arrive(uint64_t *bar) {
 
 // Arrive on the barrier at the same offset in CTA `cta` of the cluster.
 static __device__ __forceinline__ void mbarrier_arrive_cluster(uint64_t *bar, uint32_t cta) {
-  asm volatile("{.reg .b32 remote;\n"
-               "mapa.shared::cluster.u32 remote, %0, %1;\n"
-               "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];}" ::"r"(smem_addr(bar)),
-               "r"(cta)
-               : "memory");
+  asm volatile(
+      "{.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];}" ::"r"(smem_addr(bar)),
+      "r"(cta)
+      : "memory");
 }
 
 // Arrive and announce `bytes` that asynchronous copies will deliver in this phase.
 static __device__ __forceinline__ void mbarrier_arrive_expect(uint64_t *bar, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_addr(bar)), "r"(bytes)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_addr(bar)),
+               "r"(bytes)
                : "memory");
 }
 
@@ -75,13 +77,14 @@ static __device__ __forceinline__ void mbarrier_wait_cluster(uint64_t *bar, uint
 // counted by the barrier at bar's offset in that CTA.
 static __device__ __forceinline__ void store_async_cluster(void *dst, uint32_t value, uint64_t *bar,
                                                            uint32_t cta) {
-  asm volatile("{.reg .b32 rdst, rbar;\n"
-               "mapa.shared::cluster.u32 rdst, %0, %3;\n"
-               "mapa.shared::cluster.u32 rbar, %2, %3;\n"
-               "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rdst], %1, [rbar];}" ::"r"(
-                   smem_addr(dst)),
-               "r"(value), "r"(smem_addr(bar)), "r"(cta)
-               : "memory");
+  asm volatile(
+      "{.reg .b32 rdst, rbar;\n"
+      "mapa.shared::cluster.u32 rdst, %0, %3;\n"
+      "mapa.shared::cluster.u32 rbar, %2, %3;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rdst], %1, [rbar];}" ::"r"(
+          smem_addr(dst)),
+      "r"(value), "r"(smem_addr(bar)), "r"(cta)
+      : "memory");
 }
 
 static __device__ __forceinline__ uint32_t cluster_cta() {
@@ -126,10 +129,10 @@ static __device__ __forceinline__ int4 load_shared(const void *p) {
   return v;
 }
 
-template <int Registers> static __device__ __forceinline__ void registers_give() {
+template<int Registers> static __device__ __forceinline__ void registers_give() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }
-template <int Registers> static __device__ __forceinline__ void registers_take() {
+template<int Registers> static __device__ __forceinline__ void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
 }
 

@@ -31,28 +31,30 @@ struct wgmma_desc {
 };
 
 // Before the first product that reads or writes registers that other instructions touched.
-static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+static __device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
 static __device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 // Until at most N committed groups are in flight.
-template <int N> static __device__ __forceinline__ void wgmma_wait() {
+template<int N> static __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
 // Pins registers that an asynchronous product owns: the compiler must not move their uses across it.
-template <int N> static __device__ __forceinline__ void wgmma_pin(float (&d)[N]) {
+template<int N> static __device__ __forceinline__ void wgmma_pin(float (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++)
     asm volatile("" : "+f"(d[i])::"memory");
 }
-template <int N> static __device__ __forceinline__ void wgmma_pin(uint32_t (&d)[N]) {
+template<int N> static __device__ __forceinline__ void wgmma_pin(uint32_t (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++)
     asm volatile("" : "+r"(d[i])::"memory");
 }
 
-template <int N, int TB> struct wgmma_op;
+template<int N, int TB> struct wgmma_op;
 
 // Operand lists: the text of registers 8i .. 8i + 7, and their constraints.
 #define W0 "%0, %1, %2, %3, %4, %5, %6, %7"
@@ -67,8 +69,8 @@ template <int N, int TB> struct wgmma_op;
 #define W9 "%72, %73, %74, %75, %76, %77, %78, %79"
 #define W10 "%80, %81, %82, %83, %84, %85, %86, %87"
 #define W11 "%88, %89, %90, %91, %92, %93, %94, %95"
-#define D8(i)                                                                                          \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),                  \
+#define D8(i) \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define W_TEXT_64 W0 ", " W1 ", " W2 ", " W3
 #define W_REGS_64 D8(0), D8(8), D8(16), D8(24)
@@ -82,29 +84,34 @@ template <int N, int TB> struct wgmma_op;
 #define W_REGS_144 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64)
 #define W_TEXT_160 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9
 #define W_REGS_160 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72)
-#define W_TEXT_176 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10
-#define W_REGS_176 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80)
-#define W_TEXT_192 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10 ", " W11
-#define W_REGS_192 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80), D8(88)
+#define W_TEXT_176 \
+  W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10
+#define W_REGS_176 \
+  D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80)
+#define W_TEXT_192 \
+  W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10 ", " W11
+#define W_REGS_192 \
+  D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80), D8(88)
 
 // P0 .. P5: the numbers of the operands after the accumulator's N / 2.
-#define WGMMA_OP(N, TB, P0, P1, P2, P3, P4, P5)                                                        \
-  template <> struct wgmma_op<N, TB> {                                                                 \
-    static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int keep) {   \
-      asm volatile("{.reg .pred keep;\nsetp.ne.b32 keep, %" #P2 ", 0;\n"                               \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" W_TEXT_##N "}, %" #P0  \
-                   ", %" #P1 ", keep, 1, 1, 0, " #TB ";}"                                              \
-                   : W_REGS_##N                                                                        \
-                   : "l"(a), "l"(b), "r"(keep));                                                       \
-    }                                                                                                  \
-    static __device__ __forceinline__ void rs(float (&d)[N / 2], const uint32_t *a, uint64_t b,        \
-                                              int keep) {                                              \
-      asm volatile("{.reg .pred keep;\nsetp.ne.b32 keep, %" #P5 ", 0;\n"                               \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" W_TEXT_##N "}, {%" #P0 \
-                   ", %" #P1 ", %" #P2 ", %" #P3 "}, %" #P4 ", keep, 1, 1, " #TB ";}"                  \
-                   : W_REGS_##N                                                                        \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));                   \
-    }                                                                                                  \
+#define WGMMA_OP(N, TB, P0, P1, P2, P3, P4, P5) \
+  template<> struct wgmma_op<N, TB> { \
+    static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b, \
+                                              int keep) { \
+      asm volatile("{.reg .pred keep;\nsetp.ne.b32 keep, %" #P2 ", 0;\n" \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" W_TEXT_##N \
+                   "}, %" #P0 ", %" #P1 ", keep, 1, 1, 0, " #TB ";}" \
+                   : W_REGS_##N \
+                   : "l"(a), "l"(b), "r"(keep)); \
+    } \
+    static __device__ __forceinline__ void rs(float (&d)[N / 2], const uint32_t *a, uint64_t b, \
+                                              int keep) { \
+      asm volatile("{.reg .pred keep;\nsetp.ne.b32 keep, %" #P5 ", 0;\n" \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" W_TEXT_##N \
+                   "}, {%" #P0 ", %" #P1 ", %" #P2 ", %" #P3 "}, %" #P4 ", keep, 1, 1, " #TB ";}" \
+                   : W_REGS_##N \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep)); \
+    } \
   };
 #define WGMMA_OPS(N, ...) WGMMA_OP(N, 0, __VA_ARGS__) WGMMA_OP(N, 1, __VA_ARGS__)
 WGMMA_OPS(64, 32, 33, 34, 35, 36, 37)

@@ -18,13 +18,13 @@ namespace wgmma {
 
 // Whether a mask's code is so short that it may stand twice in the kernel, and so cheap that a partial
 // tile takes the usual step's path.
-template <class Rep> constexpr bool mask_is_short = false;
-template <> constexpr bool mask_is_short<band> = true;
-template <> constexpr bool mask_is_short<columns> = true;
+template<class Rep> constexpr bool mask_is_short = false;
+template<> constexpr bool mask_is_short<band> = true;
+template<> constexpr bool mask_is_short<columns> = true;
 
 // Whether a representation stores what is hidden by key, so that it is read by key: hide_by_key().
-template <class Rep> constexpr bool hides_by_key = false;
-template <> constexpr bool hides_by_key<columns> = true;
+template<class Rep> constexpr bool hides_by_key = false;
+template<> constexpr bool hides_by_key<columns> = true;
 
 struct row_bits {
   uint64_t top, bottom; // of the thread's two rows
@@ -39,7 +39,7 @@ static __device__ __forceinline__ uint64_t bits_below(int limit) {
 
 // Any representation, pair by pair. `see(k, top, bottom)` looks at one key for both rows, so that what
 // is stored by key is read once. Rolled: partial tiles are few, and the code stays small.
-template <int Keys, int Unroll = 1, class See>
+template<int Keys, int Unroll = 1, class See>
 static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See see) {
   row_bits bits = {0, 0};
   const int t2 = 2 * (threadIdx.x % 4), last = pos + valid - 1;
@@ -57,8 +57,9 @@ static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See 
 }
 
 // What queries q0 (top) and q1 (bottom) see of the keys pos, ..., pos + valid - 1; 0 < valid <= Keys.
-template <int Keys>
-static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, int q1, int pos, int valid) {
+template<int Keys>
+static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, int q1, int pos,
+                                                   int valid) {
   int lo0, hi0, lo1, hi1;
   band_row(&x, q0, &lo0, &hi0);
   band_row(&x, q1, &lo1, &hi1);
@@ -67,16 +68,16 @@ static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, i
 }
 
 // The predicate of each pair; its kind is a constant of each loop, as where a predicate is compiled in.
-template <int Keys>
-static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, int q0, int q1, int pos,
-                                                   int valid) {
+template<int Keys>
+static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, int q0, int q1,
+                                                   int pos, int valid) {
   struct mask m = x.mask;
-#define BITS_OF_KIND(KIND)                                                                             \
-  case KIND:                                                                                           \
-    m.kind = KIND;                                                                                     \
-    return bits_by_pair<Keys, 2>(pos, valid, [&](int k, bool &top, bool &bottom) {                     \
-      top = mask_allows(&m, head, q0, k);                                                              \
-      bottom = mask_allows(&m, head, q1, k);                                                           \
+#define BITS_OF_KIND(KIND) \
+  case KIND: \
+    m.kind = KIND; \
+    return bits_by_pair<Keys, 2>(pos, valid, [&](int k, bool &top, bool &bottom) { \
+      top = mask_allows(&m, head, q0, k); \
+      bottom = mask_allows(&m, head, q1, k); \
     });
   switch (x.mask.kind) {
     BITS_OF_KIND(MASK_FULL)
@@ -101,14 +102,14 @@ static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, 
 #undef BITS_OF_KIND
 }
 
-#define VISIBLE_BY_PAIR(X)                                                                             \
-  template <int Keys>                                                                                  \
-  static __device__ __forceinline__ row_bits visible(const X &x, int head, int q0, int q1, int pos,    \
-                                                     int valid) {                                      \
-    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) {                        \
-      top = X##_allows(&x, head, q0, k);                                                               \
-      bottom = X##_allows(&x, head, q1, k);                                                            \
-    });                                                                                                \
+#define VISIBLE_BY_PAIR(X) \
+  template<int Keys> \
+  static __device__ __forceinline__ row_bits visible(const X &x, int head, int q0, int q1, \
+                                                     int pos, int valid) { \
+    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) { \
+      top = X##_allows(&x, head, q0, k); \
+      bottom = X##_allows(&x, head, q1, k); \
+    }); \
   }
 VISIBLE_BY_PAIR(dense)
 VISIBLE_BY_PAIR(blocklist)
@@ -124,9 +125,9 @@ static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int firs
 // Columns say by key which rows are hidden. So a lane takes every 32nd key, reads its vectors once, and
 // makes a word of the warp's 16 rows; then the lanes exchange words: 16 bits of key c below, of c + 32
 // above.
-template <int Keys>
-static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const columns &x, int q0, int pos,
-                                                   int valid) {
+template<int Keys>
+static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const columns &x, int q0,
+                                                   int pos, int valid) {
   static_assert(Keys % 64 == 0, "two keys of a lane share a word");
   const int lane = threadIdx.x % 32, first = __shfl_sync(~0u, q0, 0);
   uint32_t word[Keys / 64] = {};
@@ -140,7 +141,8 @@ static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const c
     }
   }
 #pragma unroll
-  for (int i = 0; i < Keys / 8; i++) { // word i / 8; key 8 (i / 2 % 4) + 2 (lane % 4) + i % 2 and that + 32
+  for (int i = 0; i < Keys / 8;
+       i++) { // word i / 8; key 8 (i / 2 % 4) + 2 (lane % 4) + i % 2 and that + 32
     const int from = 8 * (i / 2 % 4) + 2 * (lane % 4) + i % 2;
     const uint32_t seen = __shfl_sync(~0u, word[i / 8], from) >> (lane / 4);
 #pragma unroll
@@ -155,9 +157,9 @@ static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const c
 }
 
 // Scores of what is not visible become -inf. valid = 0: nothing is (and no position is asked about).
-template <int Keys, class Rep>
-static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0, int q1,
-                                            int pos, int valid) {
+template<int Keys, class Rep>
+static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0,
+                                            int q1, int pos, int valid) {
   static_assert(Keys <= 256, "64 bits a row");
   if constexpr (hides_by_key<Rep>) {
     hide_by_key<Keys>(s, rep, q0, pos, valid);
