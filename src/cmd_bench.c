@@ -26,9 +26,15 @@
 
 enum { HEADS_Q = 8, HEADS_KV = 1, DIM = 128, SEED = 42, ROUNDS_MAX = 99 };
 
-static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT,
-                                       MASK_CAUSAL_DOCUMENT};
-enum { KINDS = sizeof kinds / sizeof *kinds };
+// Documents twice: as drawn, mostly shorter than a few tiles, and a few equal ones, where tiles fit.
+enum { EQUAL_DOCS = 4 };
+static const struct bench_mask {
+  enum mask_kind kind;
+  bool equal;
+} cases[] = {{MASK_FULL, false},          {MASK_CAUSAL, false},
+             {MASK_FULL_DOCUMENT, false}, {MASK_CAUSAL_DOCUMENT, false},
+             {MASK_FULL_DOCUMENT, true},  {MASK_CAUSAL_DOCUMENT, true}};
+enum { CASES = sizeof cases / sizeof *cases };
 
 struct request {
   int32_t seqlen;
@@ -41,6 +47,7 @@ struct load {
   struct mask mask;
   struct attn_problem p;
   struct attn_plan plan;
+  int32_t docs;
   double flop[2], gflop_s[2][ROUNDS_MAX];
   double us[2], cpu_us[2]; // of all rounds: elapsed, and on a processor, all threads
 };
@@ -50,7 +57,7 @@ struct session {
   const struct attn_kernel *kernel;
   struct attn_args a; // tensors, shared by the masks
   double peak_gflop_s;
-  struct load load[KINDS];
+  struct load load[CASES];
 };
 
 static double cpu_us(clockid_t clock) {
@@ -87,14 +94,20 @@ static int time_pass(struct session *s, struct load *l, enum attn_pass pass, int
 }
 
 // Prepares a mask and checks both passes against the reference; nothing is timed before.
-static int prepare(struct session *s, struct load *l, enum mask_kind kind) {
-  const struct mask_recipe recipe = {.kind = kind, .seqlen = s->r.seqlen};
+static int prepare(struct session *s, struct load *l, const struct bench_mask *c) {
+  const struct mask_recipe recipe = {.kind = c->kind, .seqlen = s->r.seqlen};
+  const int32_t docs = s->r.seqlen < EQUAL_DOCS ? s->r.seqlen : EQUAL_DOCS;
+  int32_t lengths[EQUAL_DOCS];
+  for (int32_t i = 0; i < docs; i++)
+    lengths[i] = s->r.seqlen * (int64_t)(i + 1) / docs - s->r.seqlen * (int64_t)i / docs;
   struct verify_report report = {0};
   char err[160];
-  if (mask_draw_nth(&l->mask, SEED, 0, &recipe, err, sizeof err)) {
+  if (c->equal ? mask_init(&l->mask, c->kind, s->r.seqlen, lengths, docs, 0, 0, 0, err, sizeof err)
+               : mask_draw_nth(&l->mask, SEED, 0, &recipe, err, sizeof err)) {
     fprintf(stderr, "longca bench: %s.\n", err);
     return 1;
   }
+  l->docs = l->mask.docs;
   l->p = (struct attn_problem){.mask = &l->mask,
                                .dtype = ATTN_BF16,
                                .heads_q = HEADS_Q,
@@ -111,7 +124,7 @@ static int prepare(struct session *s, struct load *l, enum mask_kind kind) {
     l->flop[pass] = flops_attention(mask_area(&l->mask), HEADS_Q, DIM, pass);
     if (run_pass(s, l, pass) || !check_outputs(&l->p, &s->a, pass, SEED, &report)) {
       fprintf(stderr, "longca bench: %s %s is wrong: error %.3g, %lld of %lld rows.\n",
-              mask_name(kind), pass == ATTN_FWD ? "forward" : "backward", report.err_max,
+              mask_name(c->kind), pass == ATTN_FWD ? "forward" : "backward", report.err_max,
               (long long)report.wrong, (long long)report.rows);
       return 1;
     }
@@ -134,7 +147,7 @@ static int measure(struct session *s, int threads, int masks) {
   memset(s->load, 0, sizeof s->load);
   s->peak_gflop_s = 0;
   for (int i = 0; i < masks && !status; i++)
-    status = prepare(s, &s->load[i], kinds[i]);
+    status = prepare(s, &s->load[i], &cases[i]);
   for (int round = 0; round < s->r.rounds && !status; round++) {
     s->peak_gflop_s = fmax(s->peak_gflop_s, peak_gflop_s());
     for (int i = 0; i < masks && !status; i++)
@@ -160,16 +173,20 @@ static int measure(struct session *s, int threads, int masks) {
 static void add_masks(const struct session *s, struct table *t) {
   static const char *const passes[] = {"fwd", "bwd"};
   static const char *const header[] = {
-      "mask", "pass",          "gflop_s",          "low",    "high", "peak_pct", "of_full_pct",
-      "best", "best_peak_pct", "best_of_full_pct", "cpu_pct"};
+      "mask",        "documents", "pass",          "gflop_s",          "low",    "high", "peak_pct",
+      "of_full_pct", "best",      "best_peak_pct", "best_of_full_pct", "cpu_pct"};
   for (size_t i = 0; i < sizeof header / sizeof *header; i++)
     table_add(t, "%s", header[i]);
   for (int pass = 0; pass < 2; pass++)
-    for (int i = 0; i < KINDS; i++) {
+    for (int i = 0; i < CASES; i++) {
       const double mid = median(s, i, pass), top = best(s, i, pass);
       double low = NAN, high = NAN;
       stats_median_interval(s->load[i].gflop_s[pass], (size_t)s->r.rounds, &low, &high);
-      table_add(t, "%s", mask_name(kinds[i]));
+      table_add(t, "%s", mask_name(cases[i].kind));
+      if (mask_has_docs(cases[i].kind))
+        table_add(t, "%d %s", s->load[i].docs, cases[i].equal ? "equal" : "drawn");
+      else
+        table_add(t, "%s", "none");
       table_add(t, "%s", passes[pass]);
       table_add(t, "%.1f", mid);
       table_add(t, "%.1f", low);
@@ -237,7 +254,7 @@ static int bench(struct session *s) {
   int status = ok && lse ? 0 : 1;
   if (status)
     fputs("longca bench: out of memory; try a smaller --seqlen.\n", stderr);
-  struct table masks = table_new(11), scaling = table_new(10);
+  struct table masks = table_new(12), scaling = table_new(10);
   static const char *const header[] = {
       "threads",          "peak_gflop_s", "fwd_gflop_s", "fwd_best",          "fwd_best_peak_pct",
       "fwd_best_speedup", "bwd_gflop_s",  "bwd_best",    "bwd_best_peak_pct", "bwd_best_speedup"};
@@ -245,7 +262,7 @@ static int bench(struct session *s) {
     table_add(&scaling, "%s", header[i]);
   double single[2] = {NAN, NAN};
   for (int n = 1; !status; n = 2 * n < s->r.threads ? 2 * n : s->r.threads) {
-    status = measure(s, n, n == s->r.threads ? KINDS : 1);
+    status = measure(s, n, n == s->r.threads ? CASES : 1);
     if (!status)
       add_scaling(s, &scaling, n, single);
     if (n == s->r.threads)

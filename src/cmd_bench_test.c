@@ -39,15 +39,15 @@ static void test_tables(void **state) {
   (void)state;
   assert_int_equal(run("--seqlen 300 --rounds 6 --threads 2 --csv"), 0);
   const char *header = capture_out, *line = header, *first = next_line(header);
-  assert_int_equal(strncmp(header, "mask,pass,", 10), 0);
-  for (int i = 0; i < 8; i++) { // FULL, CAUSAL, two documents; forward, backward
+  assert_int_equal(strncmp(header, "mask,documents,pass,", 20), 0);
+  for (int i = 0; i < 12; i++) { // FULL, CAUSAL, four of documents; forward, backward
     line = next_line(line);
     assert_int_equal(commas(line), commas(header));
     const double rate = column(header, line, "gflop_s"), best = column(header, line, "best");
     assert_true(rate > 0 && best >= rate);
     assert_true(column(header, line, "low") <= rate && rate <= column(header, line, "high"));
     assert_true(column(header, line, "best_peak_pct") <= 103);
-    if (i < 4) {
+    if (i < 6) {
       const double of_full = 100 * rate / column(header, first, "gflop_s");
       assert_true(fabs(column(header, line, "of_full_pct") - of_full) < 0.01 * of_full + 0.1);
     }
