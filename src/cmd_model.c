@@ -11,6 +11,7 @@
 #include "cond.h"
 #include "flops.h"
 #include "mask_draw.h"
+#include "measure_cp.h"
 #include "place.h"
 #include "point.h"
 #include "select.h"
@@ -384,8 +385,14 @@ static int calibrate(const struct request *r) {
   if (!c.kernel)
     return bad("there is no kernel '%s' for that transport's memory", r->kernel);
   c.machine = (struct cp_machine){.tile_q = 128, .tile_k = 128, .tile_cost = 2, .node = 8};
-  if (c.transport->place == ATTN_DEVICE && place_of(ATTN_DEVICE)->open())
-    return bad("%s", place_of(ATTN_DEVICE)->error()), 1;
+  if (c.transport->place == ATTN_DEVICE) {
+    if (c.transport->job)
+      measure_cp_local_gpu();
+    if (place_of(ATTN_DEVICE)->open()) {
+      fprintf(stderr, "longca model: %s.\n", place_of(ATTN_DEVICE)->error());
+      return 1;
+    }
+  }
   if (c.transport->run(r->size, 60, calibrate_rank, &c)) {
     fprintf(stderr, "longca model: %s.\n", attn_error());
     return 1;

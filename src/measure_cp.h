@@ -10,5 +10,7 @@ int measure_cp(const struct point *p, struct row *row);
 int measure_cp_here(const struct point *p, struct row *row);
 // Starts  $LONGCA_MPIRUN -n RANKS longca rank POINT ROW  (measure_job.c), whose rank 0 hands the row back.
 int measure_cp_job(const struct point *p, struct row *row);
+// In a process of a job: its GPU is the one of its rank within the host.
+void measure_cp_local_gpu(void);
 
 #endif

@@ -80,6 +80,14 @@ int measure_cp_job(const struct point *p, struct row *row) {
   return *row->status ? 0 : -1; // rank 0 found the harness wrong: its reason stands in the row
 }
 
+void measure_cp_local_gpu(void) {
+  // The launchers' names for the rank within the host. A launcher that shows each process one GPU needs none.
+  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (getenv(names[i]) && env_gpu_count() > 1)
+      setenv("LONGCA_DEVICE", getenv(names[i]), 0);
+}
+
 int cmd_rank(int argc, char **argv) {
   static struct point p;
   static struct row row;
@@ -88,11 +96,8 @@ int cmd_rank(int argc, char **argv) {
     return 2;
   }
   point_to_row(&p, &row);
-  // The launchers' names for the rank within the host. A launcher that shows each process one GPU needs none.
-  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
-  for (size_t i = 0; p.place == ATTN_DEVICE && i < sizeof names / sizeof *names; i++)
-    if (getenv(names[i]) && env_gpu_count() > 1)
-      setenv("LONGCA_DEVICE", getenv(names[i]), 0);
+  if (p.place == ATTN_DEVICE)
+    measure_cp_local_gpu();
   measure_cp_here(&p, &row);
   // Refusals stand in every rank's row, results in rank 0's: the others have nothing to say.
   const char *rank = getenv("OMPI_COMM_WORLD_RANK") ? getenv("OMPI_COMM_WORLD_RANK") : getenv("PMI_RANK");
