@@ -5,14 +5,14 @@
 
 int cmd_list(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
-int cmd_run(int argc, char **argv) __attribute__((weak)); // weak until all have landed
+int cmd_run(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_rank(int argc, char **argv); // a process of a job (measure_job.c); not listed
 int cmd_bench(int argc, char **argv);
-int cmd_show(int argc, char **argv) __attribute__((weak)); // weak until all have landed
-int cmd_select(int argc, char **argv) __attribute__((weak)); // weak until all have landed
-int cmd_compare(int argc, char **argv) __attribute__((weak)); // weak until all have landed
-int cmd_claims(int argc, char **argv) __attribute__((weak)); // weak until all have landed
-int cmd_env(int argc, char **argv) __attribute__((weak)); // weak until all have landed
+int cmd_show(int argc, char **argv);
+int cmd_select(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
+int cmd_claims(int argc, char **argv);
+int cmd_env(int argc, char **argv);
 
 #endif
