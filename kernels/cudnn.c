@@ -1,9 +1,10 @@
 // cudnn.c -- cuDNN's fused attention through its graph API, from plain C (study 4; kernels.md 4).
 //
-// The engines are cuDNN's; this file says which graph (cudnn_graph.h), binds memory to it and keeps the
-// plans. Band masks only. Documents are a batch of ragged sequences that lie one after the other; their
-// statistics too are ragged, so that LSE lands in the contract's [heads_q, rows] without a copy.
-// Plans are kept by shape for the life of the process, since finding one takes up to a second.
+// The engines are cuDNN's; this file says which graph (cudnn_graph.h), binds memory to it and keeps
+// the plans. Band masks only. Documents are a batch of ragged sequences that lie one after the
+// other; their statistics too are ragged, so that LSE lands in the contract's [heads_q, rows]
+// without a copy. Plans are kept by shape for the life of the process, since finding one takes up
+// to a second.
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 
@@ -46,7 +47,8 @@ static const char *supports(const struct attn_kernel *kernel, const struct attn_
   default:
     return "cuDNN's graphs express a causal flag, a window and documents, not this mask";
   }
-  if (p->rows_q != p->mask->seqlen || p->rows_k != p->mask->seqlen || p->q_segs > 1 || p->k_segs > 1)
+  if (p->rows_q != p->mask->seqlen || p->rows_k != p->mask->seqlen || p->q_segs > 1 ||
+      p->k_segs > 1)
     return "cuDNN takes whole sequences, not segments of them";
   if (p->backward && p->deterministic)
     return "cuDNN's deterministic backward would hold dP, S x S a head";
@@ -143,7 +145,8 @@ static int upload_documents(struct attn_plan *plan, struct cudnn_state *s) {
   }
   if (allocate((void **)&s->lengths, n * 4, &plan->prep_bytes) ||
       allocate((void **)&s->offsets, 3 * (n + 1) * 8, &plan->prep_bytes) ||
-      cuda_check(cudaMemcpy(s->lengths, lengths, (size_t)n * 4, cudaMemcpyHostToDevice), "upload") ||
+      cuda_check(cudaMemcpy(s->lengths, lengths, (size_t)n * 4, cudaMemcpyHostToDevice),
+                 "upload") ||
       cuda_check(cudaMemcpy(s->offsets, offsets, (size_t)(3 * (n + 1)) * 8, cudaMemcpyHostToDevice),
                  "upload"))
     goto out;
@@ -176,7 +179,8 @@ static int prepare(struct attn_plan *plan) {
   if (s->backward && s->backward->workspace_bytes > bytes)
     bytes = s->backward->workspace_bytes;
   const int64_t rows = (int64_t)p->rows_q * p->heads_q;
-  if (allocate(&s->workspace, bytes, &plan->workspace_bytes) || (c.padded && upload_documents(plan, s)))
+  if (allocate(&s->workspace, bytes, &plan->workspace_bytes) ||
+      (c.padded && upload_documents(plan, s)))
     return -1;
   if (p->backward && (allocate((void **)&s->delta, rows * 4, &plan->workspace_bytes) ||
                       allocate((void **)&s->dq_accum, rows * p->dim * 4, &plan->workspace_bytes)))
@@ -184,7 +188,8 @@ static int prepare(struct attn_plan *plan) {
   return 0;
 }
 
-static int execute(const struct attn_plan *plan, const struct cached *with, const struct attn_args *a) {
+static int execute(const struct attn_plan *plan, const struct cached *with,
+                   const struct attn_args *a) {
   enum { BINDINGS = 24 };
   const struct attn_problem *p = &plan->problem;
   const struct cudnn_state *s = plan->state;

@@ -1,13 +1,15 @@
-// cudnn_graph.h -- attention as a cuDNN operation graph, spelt out in C (kernels.md 4): the matmuls,
-// pointwise operations and reductions that cuDNN's engines recognise and fuse. Included by cudnn.c alone.
+// cudnn_graph.h -- attention as a cuDNN operation graph, spelt out in C (kernels.md 4): the
+// matmuls, pointwise operations and reductions that cuDNN's engines recognise and fuse. Included by
+// cudnn.c alone.
 //
-// Forward   S = scale Q K^T | padding | causal / window | max, sub, exp, sum, log -> stats | P V = O
+// Forward   S = scale Q K^T | padding | band | max, sub, exp, sum, log -> stats | P V = O
 // Backward  D = rowsum(dO O) | P = exp(S - stats) | dV = P^T dO | dS = scale P (dO V^T - D)
 //           dK = dS^T Q | dQ_accum = dS K -> dQ;  GQA sums dK and dV over the group's heads
+//
 // Masks are comparisons of row and column indices; documents are a batch of ragged sequences: batch
-// entry i starts at an offset in elements and has its own length. Row i of S is query i of its document.
-// A sequence that ends within a tile also says its length: without it cuDNN scores the missing keys 0 in
-// backward, and rows of LSE below -88 overflow into NaN.
+// entry i starts at an offset in elements and has its own length. Row i of S is query i of its
+// document. A sequence that ends within a tile also says its length: without it cuDNN scores the
+// missing keys 0 in backward, and rows of LSE below -88 overflow into NaN.
 #ifndef LONGCA_CUDNN_GRAPH_H
 #define LONGCA_CUDNN_GRAPH_H
 
@@ -20,7 +22,8 @@
 
 typedef cudnnBackendDescriptor_t desc;
 
-// Names of the tensors that a caller binds to memory. From UID_SCALE to UID_ONE: scalars on the host.
+// Names of the tensors that a caller binds to memory. From UID_SCALE to UID_ONE: scalars on the
+// host.
 enum uid {
   UID_NONE,
   UID_Q,
@@ -51,8 +54,8 @@ struct graph_case { // compared as bytes: clear it before filling
   int64_t len;         // of a sequence; ragged: of the longest
   int64_t rows;        // of all sequences together
   int64_t left, right; // keys seen before and after the query; -1: all
-  int64_t padded; // sequences have lengths of their own, or end within a tile of 128
-  int64_t ragged; // they lie one after the other at offsets; else there is one
+  int64_t padded;      // sequences have lengths of their own, or end within a tile of 128
+  int64_t ragged;      // they lie one after the other at offsets; else there is one
   int64_t backward;
 };
 
@@ -65,8 +68,9 @@ struct graph {
   int desc_count, op_count;
   int64_t next_uid;
   const struct graph_case *c;
-  int64_t s_dims[4], s_strides[4], row_dims[4], row_strides[4]; // shapes of S, and of one number a row
-  desc lengths;                        // padded only
+  int64_t s_dims[4], s_strides[4], row_dims[4],
+      row_strides[4];                   // shapes of S, and of one number a row
+  desc lengths;                         // padded only
   desc offset_q, offset_kv, offset_row; // ragged only
 };
 
@@ -76,7 +80,8 @@ static bool graph_check(struct graph *g, cudnnStatus_t status, const char *what)
   g->status = status;
   char detail[120] = "";
   cudnnGetLastErrorString(detail, sizeof detail);
-  snprintf(g->error, sizeof g->error, "cuDNN, %s: %s %s", what, cudnnGetErrorString(status), detail);
+  snprintf(g->error, sizeof g->error, "cuDNN, %s: %s %s", what, cudnnGetErrorString(status),
+           detail);
   return false;
 }
 
@@ -112,8 +117,8 @@ static void graph_destroy(struct graph *g) {
 
 // ---- tensors
 
-static desc tensor(struct graph *g, cudnnDataType_t type, const int64_t dims[4], const int64_t strides[4],
-                   int64_t uid, desc ragged) {
+static desc tensor(struct graph *g, cudnnDataType_t type, const int64_t dims[4],
+                   const int64_t strides[4], int64_t uid, desc ragged) {
   const desc t = graph_make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   const int64_t align = 16;
   const bool yes = true, by_value = uid >= UID_SCALE && uid <= UID_ONE;
@@ -147,7 +152,8 @@ static desc real_row(struct graph *g, enum uid uid) {
   return tensor(g, CUDNN_DATA_FLOAT, g->row_dims, g->row_strides, uid, g->offset_row);
 }
 
-// Memory [rows, heads, dim] seen as [batch, heads, len, dim], or transposed as [batch, heads, dim, len].
+// Memory [rows, heads, dim] seen as [batch, heads, len, dim], or transposed as [batch, heads, dim,
+// len].
 static desc heads(struct graph *g, cudnnDataType_t type, int64_t n, bool transposed, enum uid uid,
                   desc ragged) {
   const struct graph_case *c = g->c;
@@ -183,8 +189,8 @@ static void matmul(struct graph *g, desc a, desc b, desc out, bool m, bool n, bo
 }
 
 // y = mode(x, b) or, for BINARY_SELECT, t ? x : b. axis: of GEN_INDEX, else -1.
-static desc pointwise(struct graph *g, cudnnPointwiseMode_t mode, cudnnDataType_t type, desc x, desc b,
-                      desc t, int64_t axis, desc y) {
+static desc pointwise(struct graph *g, cudnnPointwiseMode_t mode, cudnnDataType_t type, desc x,
+                      desc b, desc t, int64_t axis, desc y) {
   const desc how = graph_make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
   graph_set(g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
   graph_set(g, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type);
@@ -200,7 +206,7 @@ static desc pointwise(struct graph *g, cudnnPointwiseMode_t mode, cudnnDataType_
   add_op(g, op);
   return y;
 }
-#define POINTWISE(mode, x, b, y)                                                                       \
+#define POINTWISE(mode, x, b, y) \
   pointwise(g, CUDNN_POINTWISE_##mode, CUDNN_DATA_FLOAT, x, b, NULL, -1, y)
 
 static desc reduce(struct graph *g, cudnnReduceTensorOp_t how, desc x, desc y) {
@@ -231,8 +237,8 @@ static desc compare(struct graph *g, cudnnPointwiseMode_t mode, desc x, desc b) 
   return pointwise(g, mode, CUDNN_DATA_BOOLEAN, x, b, NULL, -1, scores(g, CUDNN_DATA_BOOLEAN));
 }
 static desc keep_where(struct graph *g, desc s, desc visible) {
-  return pointwise(g, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, s, scalar(g, UID_MINUS_INF), visible,
-                   -1, scores(g, CUDNN_DATA_FLOAT));
+  return pointwise(g, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, s, scalar(g, UID_MINUS_INF),
+                   visible, -1, scores(g, CUDNN_DATA_FLOAT));
 }
 // Index of each element of s along an axis: 2 the query, 3 the key.
 static desc index_along(struct graph *g, desc s, int64_t axis, cudnnDataType_t type) {
@@ -254,11 +260,13 @@ static desc mask_band(struct graph *g, desc s) {
     desc q = index_along(g, s, 2, type);
     const desc k = index_along(g, s, 3, type);
     if (g->c->right > 0)
-      q = pointwise(g, CUDNN_POINTWISE_ADD, type, q, scalar(g, UID_RIGHT), NULL, -1, scores(g, type));
+      q = pointwise(g, CUDNN_POINTWISE_ADD, type, q, scalar(g, UID_RIGHT), NULL, -1,
+                    scores(g, type));
     s = keep_where(g, s, compare(g, CUDNN_POINTWISE_CMP_GE, q, k));
   }
   if (g->c->left >= 0) { // k + left + 1 > q
-    const desc q = index_along(g, s, 2, CUDNN_DATA_FLOAT), k = index_along(g, s, 3, CUDNN_DATA_FLOAT);
+    const desc q = index_along(g, s, 2, CUDNN_DATA_FLOAT),
+               k = index_along(g, s, 3, CUDNN_DATA_FLOAT);
     const desc reach = POINTWISE(ADD, k, scalar(g, UID_LEFT), scores(g, CUDNN_DATA_FLOAT));
     s = keep_where(g, s, compare(g, CUDNN_POINTWISE_CMP_GT, reach, q));
   }
@@ -285,7 +293,8 @@ static void forward_ops(struct graph *g) {
   matmul(g, POINTWISE(DIV, e, sum, scores(g, bf16)), v, o, true, false, true);
 }
 
-// out [heads_kv] = x y, where x and y have heads_q heads: by way of a result a query head under GQA.
+// out [heads_kv] = x y, where x and y have heads_q heads: by way of a result a query head under
+// GQA.
 static void matmul_group(struct graph *g, desc x, desc y, desc out) {
   const struct graph_case *c = g->c;
   if (c->heads_q == c->heads_kv) {
@@ -317,8 +326,8 @@ static void backward_ops(struct graph *g) {
 
   // D. The product by one is needed: without it no engine recognises the graph.
   const desc dot = POINTWISE(MUL, d_o, o, heads(g, fp32, c->heads_q, false, UID_NONE, NULL));
-  const desc delta = POINTWISE(MUL, reduce(g, CUDNN_REDUCE_TENSOR_ADD, dot, row(g)), scalar(g, UID_ONE),
-                               real_row(g, UID_DELTA));
+  const desc delta = POINTWISE(MUL, reduce(g, CUDNN_REDUCE_TENSOR_ADD, dot, row(g)),
+                               scalar(g, UID_ONE), real_row(g, UID_DELTA));
   // P: padding is masked before the statistics come off, the band after.
   const desc product = scores(g, fp32);
   matmul(g, q, k_t, product, true, true, false);
@@ -340,7 +349,8 @@ static void backward_ops(struct graph *g) {
 }
 
 // The finished graph; handle may be NULL. 0, or -1 with g->error.
-static int graph_build(struct graph *g, const struct graph_case *c, cudnnHandle_t handle, desc *out) {
+static int graph_build(struct graph *g, const struct graph_case *c, cudnnHandle_t handle,
+                       desc *out) {
   memset(g, 0, sizeof *g);
   g->c = c;
   g->next_uid = UID_VIRTUAL;
@@ -348,12 +358,14 @@ static int graph_build(struct graph *g, const struct graph_case *c, cudnnHandle_
   const int64_t s_dims[4] = {c->batch, c->heads_q, c->len, c->len};
   const int64_t s_strides[4] = {c->heads_q * square, square, c->len, 1};
   const int64_t row_dims[4] = {c->batch, c->heads_q, c->len, 1};
-  const int64_t row_strides[4] = {c->heads_q * c->rows, c->rows, 1, 1}; // the contract's [heads_q, rows]
+  const int64_t row_strides[4] = {c->heads_q * c->rows, c->rows, 1,
+                                  1}; // the contract's [heads_q, rows]
   memcpy(g->s_dims, s_dims, sizeof s_dims);
   memcpy(g->s_strides, s_strides, sizeof s_strides);
   memcpy(g->row_dims, row_dims, sizeof row_dims);
   memcpy(g->row_strides, row_strides, sizeof row_strides);
-  const int64_t one[4] = {1, 1, 1, 1}, lengths[4] = {c->batch, 1, 1, 1}, ends[4] = {c->batch + 1, 1, 1, 1};
+  const int64_t one[4] = {1, 1, 1, 1}, lengths[4] = {c->batch, 1, 1, 1},
+                ends[4] = {c->batch + 1, 1, 1, 1};
   if (c->padded)
     g->lengths = tensor(g, CUDNN_DATA_INT32, lengths, one, UID_LENGTHS, NULL);
   if (c->ragged) {
@@ -368,7 +380,8 @@ static int graph_build(struct graph *g, const struct graph_case *c, cudnnHandle_
   *out = graph_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   if (handle)
     graph_set(g, *out, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
-  graph_set(g, *out, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->op_count, g->ops);
+  graph_set(g, *out, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->op_count,
+            g->ops);
   graph_finish(g, *out, "finishing the graph");
   return g->status ? -1 : 0;
 }
@@ -389,10 +402,11 @@ static int graph_plan(struct graph *g, desc graph, cudnnHandle_t handle, desc de
   for (int i = 0; i < CONFIGS; i++)
     configs[i] = graph_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
   int64_t count = 0;
-  if (g->status ||
-      !graph_check(g, cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS, &count, configs),
-                   "reading the heuristics"))
+  if (g->status || !graph_check(g,
+                                cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                                         CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS,
+                                                         &count, configs),
+                                "reading the heuristics"))
     return -1;
   for (int64_t i = 0; i < count && i < CONFIGS; i++) {
     *plan = graph_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
@@ -407,13 +421,15 @@ static int graph_plan(struct graph *g, desc graph, cudnnHandle_t handle, desc de
       continue;
     }
     int64_t one;
-    return graph_check(g, cudnnBackendGetAttribute(*plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                                   CUDNN_TYPE_INT64, 1, &one, workspace_bytes),
+    return graph_check(g,
+                       cudnnBackendGetAttribute(*plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                                CUDNN_TYPE_INT64, 1, &one, workspace_bytes),
                        "reading the workspace's size")
                ? 0
                : -1;
   }
-  snprintf(g->error, sizeof g->error, "cuDNN has no engine for this graph (%d tried) %s", (int)count, detail);
+  snprintf(g->error, sizeof g->error, "cuDNN has no engine for this graph (%d tried) %s",
+           (int)count, detail);
   g->status = CUDNN_STATUS_NOT_SUPPORTED;
   return -1;
 }

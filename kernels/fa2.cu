@@ -8,7 +8,7 @@ static int fa2_prepare(struct attn_plan *plan) { return mma_prepare(plan, "band"
 
 extern "C" const struct attn_kernel attn_fa2;
 const struct attn_kernel attn_fa2 = {
-    "fa2",       "band",       "mma",       "FlashAttention 2: causal flag, window, documents",
+    "fa2",       "band",       "mma",        "FlashAttention 2: causal flag, window, documents",
     ATTN_DEVICE, 80,           fa2_supports, fa2_prepare,
     mma_forward, mma_backward, mma_release,
 };

@@ -1,5 +1,5 @@
-// gpu.cuh -- what the device kernels share on the host side: checked calls, memory that is accounted and
-// released with its plan, and a mask or a representation copied to the device.
+// gpu.cuh -- what the device kernels share on the host side: checked calls, memory that is
+// accounted and released with its plan, and a mask or a representation copied to the device.
 #ifndef LONGCA_GPU_CUH
 #define LONGCA_GPU_CUH
 
@@ -22,15 +22,15 @@ static inline int gpu_check(cudaError_t status, const char *what) {
   return -1;
 }
 
-#define GPU_TRY(call)                                                                                  \
-  do {                                                                                                 \
-    if (gpu_check((call), #call))                                                                      \
-      return -1;                                                                                       \
+#define GPU_TRY(call) \
+  do { \
+    if (gpu_check((call), #call)) \
+      return -1; \
   } while (0)
-#define GPU_LAUNCHED(what)                                                                             \
-  do {                                                                                                 \
-    if (gpu_check(cudaGetLastError(), what))                                                           \
-      return -1;                                                                                       \
+#define GPU_LAUNCHED(what) \
+  do { \
+    if (gpu_check(cudaGetLastError(), what)) \
+      return -1; \
   } while (0)
 
 // Device memory of one plan. The account is a counter of the plan: prep_bytes or workspace_bytes.
@@ -40,7 +40,7 @@ struct gpu_memory {
     for (void *block : blocks)
       cudaFree(block);
   }
-  template <class T> int get(T **ptr, int64_t count, int64_t *account) {
+  template<class T> int get(T **ptr, int64_t count, int64_t *account) {
     *ptr = nullptr;
     const int64_t bytes = count * (int64_t)sizeof(T);
     if (bytes == 0)
@@ -59,7 +59,7 @@ struct gpu_memory {
     return 0;
   }
   // A host array's copy.
-  template <class T> int copy(T **ptr, const T *host, int64_t count, int64_t *account) {
+  template<class T> int copy(T **ptr, const T *host, int64_t count, int64_t *account) {
     if (get(ptr, count, account))
       return -1;
     if (count)
@@ -67,7 +67,7 @@ struct gpu_memory {
     return 0;
   }
   // Moves one const array of a struct to the device.
-  template <class T> int move(const T **array, int64_t count, int64_t *account) {
+  template<class T> int move(const T **array, int64_t count, int64_t *account) {
     if (!*array)
       return 0;
     T *device;

@@ -1,10 +1,10 @@
 // gpu_test.c -- `make test-gpu`: every device kernel of the registry against the double reference
 // (src/check.h) on this machine's GPU: kernel x mask x {forward, backward} x {64:64, 64:8, 8:1} x
-// {64, 128}, at lengths around the tiles and up to 2K; then segments, continuation, accumulation, rows
-// that see nothing and rows of very negative LSE. Skips with the reason where there is no GPU.
+// {64, 128}, at lengths around the tiles and up to 2K; then segments, continuation, accumulation,
+// rows that see nothing and rows of very negative LSE. Skips with the reason where there is no GPU.
 //
-// Inputs are fresh random numbers in every case, outputs start as NaN, and what lies behind each output
-// must be untouched afterwards.
+// Inputs are fresh random numbers in every case, outputs start as NaN, and what lies behind each
+// output must be untouched afterwards.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,6 +26,7 @@ enum { GUARD = 4096, POOL = 1000003, DEVICE_KERNELS_MAX = 64 };
 
 static uint16_t *pool; // normal numbers; a prime length, so that rows of different cases differ
 static int arch;       // of the GPU; 0: none
+static bool quick;     // LONGCA_TEST_QUICK: few and small cases, for compute-sanitizer
 
 // Elements i of a case's tensor are pool[(i + shift) % POOL].
 static void fill(uint16_t *to, int64_t n, int64_t shift) {
@@ -93,8 +94,15 @@ static void bench_free(struct bench *b) {
 
 static struct attn_args args_of(const struct bench *b, bool device) {
 #define AT(i) (device ? b->t[i].device : b->t[i].host)
-  return (struct attn_args){.q = AT(Q), .k = AT(K), .v = AT(V), .d_o = AT(D_O), .o = AT(O), .lse = AT(LSE),
-                            .dq = AT(DQ), .dk = AT(DK), .dv = AT(DV)};
+  return (struct attn_args){.q = AT(Q),
+                            .k = AT(K),
+                            .v = AT(V),
+                            .d_o = AT(D_O),
+                            .o = AT(O),
+                            .lse = AT(LSE),
+                            .dq = AT(DQ),
+                            .dk = AT(DK),
+                            .dv = AT(DV)};
 #undef AT
 }
 
@@ -114,58 +122,47 @@ static int bench_run(struct bench *b, const struct attn_kernel *kernel) {
   return status;
 }
 
-// Where each query sees one key, dQ and dK are 0 but for rounding: nothing to be relative to.
-static bool nearly_zero(const struct bench *b) {
-  bool right = true;
-  for (int64_t i = 0; i < b->n_q; i++)
-    right &= fabsf(bf16_to_float(((uint16_t *)b->t[DQ].host)[i])) <= 0.2;
-  for (int64_t i = 0; i < b->n_k; i++)
-    right &= fabsf(bf16_to_float(((uint16_t *)b->t[DK].host)[i])) <= 0.2;
-  return right;
-}
-
-// The limits of verify.h are for the mass of rows. A row of dQ or dK that depends on few keys carries the
-// rounding of O undiluted (D = dO.O, error |dO| |O| 2^-9): some in a thousand lie a little beyond.
-static bool right_gradient(bool right, const struct verify_report *r) {
-  return right || (r->rows && r->wrong * 50 <= r->rows && r->err_max <= 0.03 && r->err_cos <= 1e-4);
-}
-
-static void expect_right(const struct attn_kernel *kernel, const struct attn_problem *p, int variant) {
+static void expect_right(const struct attn_kernel *kernel, const struct attn_problem *p,
+                         int variant) {
   struct bench b;
   struct verify_report fwd = {0}, bwd = {0};
   bench_make(&b, p);
   if (bench_run(&b, kernel))
     fail_msg("%s, %s variant %d, heads %d:%d, dim %d, length %d: %s", kernel->name,
-             mask_name(p->mask->kind), variant, p->heads_q, p->heads_kv, p->dim, p->rows_q, attn_error());
+             mask_name(p->mask->kind), variant, p->heads_q, p->heads_kv, p->dim, p->rows_q,
+             attn_error());
   const struct attn_args a = args_of(&b, false);
   const bool fwd_right = check_outputs(&b.p, &a, ATTN_FWD, 3, &fwd);
-  const bool bwd_right = right_gradient(check_outputs(&b.p, &a, ATTN_BWD, 3, &bwd), &bwd) ||
-                         (mask_area(p->mask) <= p->mask->seqlen && nearly_zero(&b));
+  const bool bwd_right = check_outputs(&b.p, &a, ATTN_BWD, 3, &bwd);
   if (!fwd_right || !bwd_right)
-    fail_msg("%s, %s variant %d, heads %d:%d, dim %d, rows %d, keys %d: forward: %lld of %lld rows wrong, "
+    fail_msg("%s, %s variant %d, heads %d:%d, dim %d, rows %d, keys %d: forward: %lld of %lld rows "
+             "wrong, "
              "error %.3g; backward: %lld of %lld, %.3g",
-             kernel->name, mask_name(p->mask->kind), variant, p->heads_q, p->heads_kv, p->dim, p->rows_q,
-             p->rows_k, (long long)fwd.wrong, (long long)fwd.rows, fwd.err_max, (long long)bwd.wrong,
-             (long long)bwd.rows, bwd.err_max);
+             kernel->name, mask_name(p->mask->kind), variant, p->heads_q, p->heads_kv, p->dim,
+             p->rows_q, p->rows_k, (long long)fwd.wrong, (long long)fwd.rows, fwd.err_max,
+             (long long)bwd.wrong, (long long)bwd.rows, bwd.err_max);
   bench_free(&b);
 }
 
-static const struct {
-  int q, kv;
-} heads[] = {{64, 8}, {8, 1}, {64, 64}};
+static const struct { int q, kv; } heads[] = {{64, 8}, {8, 1}, {64, 64}};
 
-// The problem for a case, or false when this kernel does not take it. Block-sparse masks bring as many
-// KV heads as they have patterns.
+// The problem for a case, or false when this kernel does not take it. Block-sparse masks bring as
+// many KV heads as they have patterns.
 static bool make_problem(const struct attn_kernel *kernel, const struct mask *m, int head, int dim,
                          struct attn_problem *p) {
   const int kv = m->heads ? m->heads : heads[head].kv;
-  *p = (struct attn_problem){.mask = m, .heads_q = kv * (heads[head].q / heads[head].kv), .heads_kv = kv,
-                             .dim = dim, .rows_q = m->seqlen, .rows_k = m->seqlen, .backward = true};
+  *p = (struct attn_problem){.mask = m,
+                             .heads_q = kv * (heads[head].q / heads[head].kv),
+                             .heads_kv = kv,
+                             .dim = dim,
+                             .rows_q = m->seqlen,
+                             .rows_k = m->seqlen,
+                             .backward = true};
   return attn_why_not(kernel, p) == NULL;
 }
 
 static const struct attn_kernel *kernel_of(void **state) {
-  const struct attn_kernel *kernel = *state;
+  const struct attn_kernel *kernel = attn_kernels[*(const int *)*state];
   if (!arch) {
     print_message("%s\n", device_error());
     skip();
@@ -188,21 +185,26 @@ static void test_masks(void **state) {
       for (int i = 0; i < 6; i++) { // i: heads and dimension
         struct mask m;
         struct attn_problem p;
+        if (quick && (lengths[l] < 65 || lengths[l] > 191 || i / 2 != 1))
+          continue;
         if ((i + l + kind) % 3 && lengths[l] > 1)
           continue;
-        const int variant = (l + kind + i) % CASE_VARIANTS;
-        assert_int_equal(case_mask(&m, kind, lengths[l], variant), 0);
-        if (make_problem(kernel, &m, i / 2, i % 2 ? 64 : 128, &p)) {
-          expect_right(kernel, &p, variant);
-          ran++;
+        for (int v = 0, done = 0; v < CASE_VARIANTS && !done; v++) { // the first that it takes
+          const int variant = (l + kind + i + v) % CASE_VARIANTS;
+          assert_int_equal(case_mask(&m, kind, lengths[l], variant), 0);
+          if (make_problem(kernel, &m, i / 2, i % 2 ? 64 : 128, &p)) {
+            expect_right(kernel, &p, variant);
+            ran += done = 1;
+          }
+          mask_free(&m);
         }
-        mask_free(&m);
       }
   print_message("  %s: %d cases\n", kernel->name, ran);
   assert_true(ran > 0);
 }
 
-// A context-parallel rank: two chunks of queries against keys in two pieces; rows between are padding.
+// A context-parallel rank: two chunks of queries against keys in two pieces; rows between are
+// padding.
 static void test_segments(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
   static const struct attn_segment q_seg[] = {{0, 50, 150}, {170, 450, 149}};
@@ -261,7 +263,8 @@ static void test_empty_rows(void **state) {
   mask_free(&m);
 }
 
-// Scores near -200: a padded key that counted as 0 would outweigh every real one (cuDNN's NaN, TRL 7181).
+// Scores near -200: a padded key that counted as 0 would outweigh every real one (cuDNN's NaN, TRL
+// 7181).
 static void test_negative_lse(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
   static const int32_t lengths[] = {63, 64, 65, 191, 192, 193};
@@ -306,8 +309,10 @@ static void test_continuation(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
   struct mask m;
   struct attn_problem whole, part;
-  assert_int_equal(case_mask(&m, strcmp(kernel->rep, "blocklist") ? MASK_CAUSAL : MASK_UNIFORM_BLOCK_SPARSE, N,
-                             !strcmp(kernel->name, "fa2_sparse")), 0);
+  assert_int_equal(
+      case_mask(&m, strcmp(kernel->rep, "blocklist") ? MASK_CAUSAL : MASK_UNIFORM_BLOCK_SPARSE, N,
+                !strcmp(kernel->name, "fa2_sparse")),
+      0);
   make_problem(kernel, &m, 1, 128, &whole);
   struct attn_segment seg[PIECES];
   for (int s = 0; s < PIECES; s++)
@@ -370,7 +375,7 @@ static void test_continuation(void **state) {
   const struct attn_args a = args_of(&b, false);
   if (!check_outputs(&whole, &a, ATTN_FWD, 3, &report))
     fail_msg("%s: forward in pieces, error %g", kernel->name, report.err_max);
-  if (!right_gradient(check_outputs(&whole, &a, ATTN_BWD, 3, &report), &report))
+  if (!check_outputs(&whole, &a, ATTN_BWD, 3, &report))
     fail_msg("%s: backward in pieces, error %g", kernel->name, report.err_max);
   for (int s = 0; s < PIECES; s++)
     attn_release(&plan[s]);
@@ -379,7 +384,8 @@ static void test_continuation(void **state) {
   mask_free(&m);
 }
 
-// The sampler of device.h: a plausible time, a plausible clock, and the call's own failure passed on.
+// The sampler of device.h: a plausible time, a plausible clock, and the call's own failure passed
+// on.
 static int copy_call(void *ctx) {
   void **buffers = ctx;
   return device_fill(buffers[0], 1, 1u << 30);
@@ -407,17 +413,23 @@ static void test_sample(void **state) {
   device_free(buffer);
 }
 
-// cmocka takes an array: each device kernel brings each test. LONGCA_TEST_KERNEL=name runs one.
+// cmocka takes an array: each device kernel brings each test. LONGCA_TEST_KERNEL=name runs one
+// kernel's.
 int main(void) {
   static const struct {
     const char *name;
     CMUnitTestFunction run;
-  } each[] = {{"masks", test_masks}, {"segments", test_segments}, {"empty rows", test_empty_rows},
-              {"negative lse", test_negative_lse}, {"continuation", test_continuation}};
+  } each[] = {{"masks", test_masks},
+              {"segments", test_segments},
+              {"empty rows", test_empty_rows},
+              {"negative lse", test_negative_lse},
+              {"continuation", test_continuation}};
   enum { EACH = sizeof each / sizeof *each };
   static struct CMUnitTest tests[1 + EACH * DEVICE_KERNELS_MAX];
   static char names[1 + EACH * DEVICE_KERNELS_MAX][64];
+  static int places[1 + EACH * DEVICE_KERNELS_MAX]; // in the registry
   const char *only = getenv("LONGCA_TEST_KERNEL");
+  quick = getenv("LONGCA_TEST_QUICK") != NULL;
   struct device_info info;
   size_t n = 0;
   if (device_count() > 0 && device_open(0) == 0 && device_info(&info) == 0)
@@ -432,8 +444,9 @@ int main(void) {
       if (only && strcmp(only, attn_kernels[k]->name))
         continue;
       snprintf(names[n], sizeof *names, "%s: %s", attn_kernels[k]->name, each[i].name);
-      tests[n] = (struct CMUnitTest){.name = names[n], .test_func = each[i].run,
-                                     .initial_state = (void *)(uintptr_t)attn_kernels[k]};
+      places[n] = k;
+      tests[n] = (struct CMUnitTest){
+          .name = names[n], .test_func = each[i].run, .initial_state = &places[n]};
       n++;
     }
   return _cmocka_run_group_tests("gpu", tests, n, NULL, NULL);

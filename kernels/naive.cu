@@ -1,9 +1,9 @@
-// naive.cu -- attention as the formula says it (study 4, "naive torch"): S = Q K^T with all scores in
-// memory, a masked softmax over them, O = P V. Three cuBLAS products and one pass between, KV heads
-// repeated to the number of query heads. Memory O(heads * S^2) is the point of the baseline.
+// naive.cu -- attention as the formula says it (study 4, "naive torch"): S = Q K^T with all scores
+// in memory, a masked softmax over them, O = P V. Three cuBLAS products and one pass between, KV
+// heads repeated to the number of query heads. Memory O(heads * S^2) is the point of the baseline.
 //
-// A row of fp32 scores is overwritten by its bf16 probabilities in the first half of the same row, so
-// that forward needs one score matrix and backward two (P over S, dS over dP).
+// A row of fp32 scores is overwritten by its bf16 probabilities in the first half of the same row,
+// so that forward needs one score matrix and backward two (P over S, dS over dP).
 #include <cublas_v2.h>
 #include <math.h>
 
@@ -15,11 +15,11 @@ constexpr int THREADS = 512;
 
 struct naive {
   gpu_memory memory;
-  uint8_t *visible;            // [max(1, mask heads), rows_q, ld]; NULL: FULL
-  bf16 *k, *v;                 // [rows_k, heads_q, dim] repeated heads; NULL: MHA
-  float *scores, *d_scores;    // [heads_q, rows_q, ld]
-  float *dk, *dv;              // [rows_k, heads_q, dim], before the sum over a group
-  int64_t ld;                  // rows_k rounded up, for 16-byte rows
+  uint8_t *visible;         // [max(1, mask heads), rows_q, ld]; NULL: FULL
+  bf16 *k, *v;              // [rows_k, heads_q, dim] repeated heads; NULL: MHA
+  float *scores, *d_scores; // [heads_q, rows_q, ld]
+  float *dk, *dv;           // [rows_k, heads_q, dim], before the sum over a group
+  int64_t ld;               // rows_k rounded up, for 16-byte rows
   int32_t masks;
 };
 
@@ -27,12 +27,13 @@ cublasHandle_t blas; // one a process
 
 // ---- device code
 
-__global__ void build_visible(struct mask mask, const int32_t *pos_q, const int32_t *pos_k, int rows_k,
-                              int64_t ld, uint8_t *visible) {
+__global__ void build_visible(struct mask mask, const int32_t *pos_q, const int32_t *pos_k,
+                              int rows_k, int64_t ld, uint8_t *visible) {
   const int q = blockIdx.x, head = blockIdx.y;
   uint8_t *row = visible + ((int64_t)head * gridDim.x + q) * ld;
   for (int k = threadIdx.x; k < ld; k += blockDim.x)
-    row[k] = k < rows_k && pos_q[q] >= 0 && pos_k[k] >= 0 && mask_allows(&mask, head, pos_q[q], pos_k[k]);
+    row[k] = k < rows_k && pos_q[q] >= 0 && pos_k[k] >= 0 &&
+             mask_allows(&mask, head, pos_q[q], pos_k[k]);
 }
 
 __global__ void repeat_heads(const bf16 *in, bf16 *out, int heads_kv, int group, int dim) {
@@ -61,7 +62,7 @@ struct reduce_sum {
   __device__ static float of(float a, float b) { return a + b; }
 };
 
-template <class Op> __device__ float block_reduce(float x) {
+template<class Op> __device__ float block_reduce(float x) {
   __shared__ float part[THREADS / 32];
   for (int lane = 16; lane; lane /= 2)
     x = Op::of(x, __shfl_xor_sync(~0u, x, lane));
@@ -77,9 +78,9 @@ template <class Op> __device__ float block_reduce(float x) {
 
 __device__ float4 masked(float4 s, const uint8_t *visible, int k, int rows_k) {
   const uchar4 see = visible ? *(const uchar4 *)(visible + k) : make_uchar4(1, 1, 1, 1);
-  return make_float4(see.x && k < rows_k ? s.x : -INFINITY, see.y && k + 1 < rows_k ? s.y : -INFINITY,
-                     see.z && k + 2 < rows_k ? s.z : -INFINITY,
-                     see.w && k + 3 < rows_k ? s.w : -INFINITY);
+  return make_float4(
+      see.x && k < rows_k ? s.x : -INFINITY, see.y && k + 1 < rows_k ? s.y : -INFINITY,
+      see.z && k + 2 < rows_k ? s.z : -INFINITY, see.w && k + 3 < rows_k ? s.w : -INFINITY);
 }
 
 __device__ void store4(bf16 *to, float4 x) {
@@ -89,8 +90,8 @@ __device__ void store4(bf16 *to, float4 x) {
 
 // One block a row of one head. Scores (scaled here) become probabilities, in place.
 __global__ void __launch_bounds__(THREADS)
-    softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale, int rows_k, int64_t ld,
-                 int heads_a_mask) {
+    softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale, int rows_k,
+                 int64_t ld, int heads_a_mask) {
   const int q = blockIdx.x, head = blockIdx.y, rows_q = gridDim.x;
   float *row = scores + ((int64_t)head * rows_q + q) * ld;
   const uint8_t *see =
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(THREADS)
   const float norm = sum > 0 ? 1 / sum : 0, shift = sum > 0 ? all : 0;
   if (threadIdx.x == 0)
     lse[(int64_t)head * rows_q + q] = sum > 0 ? all + logf(sum) : -INFINITY;
-  // Second reading comes from cache. Writes trail reads: a step's bytes lie in what is read already.
+  // Second reading comes from cache. Writes trail reads: a step's bytes lie in what is read
+  // already.
   for (int k0 = 0; k0 < ld; k0 += THREADS * 4) {
     const int k = k0 + threadIdx.x * 4;
     float4 p = make_float4(0, 0, 0, 0);
@@ -129,8 +131,9 @@ __global__ void __launch_bounds__(THREADS)
 
 // P = exp(scale * s - lse) and dS = scale * P * (dP - D), D = rowsum(dO * O); both in place.
 __global__ void __launch_bounds__(THREADS)
-    backward_rows(float *scores, float *d_scores, const uint8_t *visible, const float *lse, const bf16 *o,
-                  const bf16 *d_o, float scale, int rows_k, int64_t ld, int heads_a_mask, int dim) {
+    backward_rows(float *scores, float *d_scores, const uint8_t *visible, const float *lse,
+                  const bf16 *o, const bf16 *d_o, float scale, int rows_k, int64_t ld,
+                  int heads_a_mask, int dim) {
   const int q = blockIdx.x, head = blockIdx.y, rows_q = gridDim.x, heads = gridDim.y;
   const int64_t at = ((int64_t)head * rows_q + q) * ld;
   const uint8_t *see =
@@ -152,8 +155,9 @@ __global__ void __launch_bounds__(THREADS)
       p = make_float4(__expf(s.x * scale - shift), __expf(s.y * scale - shift),
                       __expf(s.z * scale - shift), __expf(s.w * scale - shift));
       // dP of padding is whatever the allocation held: choose, do not multiply
-      ds = make_float4(p.x > 0 ? p.x * (dp.x - delta) * scale : 0, p.y > 0 ? p.y * (dp.y - delta) * scale : 0,
-                       p.z > 0 ? p.z * (dp.z - delta) * scale : 0, p.w > 0 ? p.w * (dp.w - delta) * scale : 0);
+      ds = make_float4(
+          p.x > 0 ? p.x * (dp.x - delta) * scale : 0, p.y > 0 ? p.y * (dp.y - delta) * scale : 0,
+          p.z > 0 ? p.z * (dp.z - delta) * scale : 0, p.w > 0 ? p.w * (dp.w - delta) * scale : 0);
     }
     __syncthreads();
     if (k < ld) {
@@ -211,14 +215,15 @@ int naive_prepare(struct attn_plan *plan) {
 }
 
 // C [batch of heads] = op(A) op(B), all column-major as BLAS has it; fp32 accumulation.
-int product(cublasOperation_t op_a, cublasOperation_t op_b, int64_t m, int64_t n, int64_t k, const bf16 *a,
-            int64_t ld_a, int64_t stride_a, const bf16 *b, int64_t ld_b, int64_t stride_b, void *c,
-            cudaDataType type_c, int64_t ld_c, int64_t stride_c, int heads) {
+int product(cublasOperation_t op_a, cublasOperation_t op_b, int64_t m, int64_t n, int64_t k,
+            const bf16 *a, int64_t ld_a, int64_t stride_a, const bf16 *b, int64_t ld_b,
+            int64_t stride_b, void *c, cudaDataType type_c, int64_t ld_c, int64_t stride_c,
+            int heads) {
   const float one = 1, zero = 0;
   const cublasStatus_t status = cublasGemmStridedBatchedEx(
-      blas, op_a, op_b, (int)m, (int)n, (int)k, &one, a, CUDA_R_16BF, (int)ld_a, stride_a, b, CUDA_R_16BF,
-      (int)ld_b, stride_b, &zero, c, type_c, (int)ld_c, stride_c, heads, CUBLAS_COMPUTE_32F,
-      CUBLAS_GEMM_DEFAULT);
+      blas, op_a, op_b, (int)m, (int)n, (int)k, &one, a, CUDA_R_16BF, (int)ld_a, stride_a, b,
+      CUDA_R_16BF, (int)ld_b, stride_b, &zero, c, type_c, (int)ld_c, stride_c, heads,
+      CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status == CUBLAS_STATUS_SUCCESS)
     return 0;
   attn_error_set(false, "cuBLAS product %ld x %ld x %ld: %s", (long)m, (long)n, (long)k,
@@ -229,8 +234,8 @@ int product(cublasOperation_t op_a, cublasOperation_t op_b, int64_t m, int64_t n
 // Scores [head, query, key] = X Y^T for X [rows_q, heads, dim], Y [rows_k, heads, dim].
 int scores_of(const attn_problem *p, const naive *s, const bf16 *x, const bf16 *y, float *scores) {
   const int64_t row = (int64_t)p->heads_q * p->dim;
-  return product(CUBLAS_OP_T, CUBLAS_OP_N, p->rows_k, p->rows_q, p->dim, y, row, p->dim, x, row, p->dim,
-                 scores, CUDA_R_32F, s->ld, p->rows_q * s->ld, p->heads_q);
+  return product(CUBLAS_OP_T, CUBLAS_OP_N, p->rows_k, p->rows_q, p->dim, y, row, p->dim, x, row,
+                 p->dim, scores, CUDA_R_32F, s->ld, p->rows_q * s->ld, p->heads_q);
 }
 
 // out [rows_q, heads, dim] = P Y, where P are the bf16 rows in the place of `scores`
@@ -243,15 +248,17 @@ int rows_times(const attn_problem *p, const naive *s, const float *scores, const
 }
 
 // out [rows_k, heads, dim] = P^T X
-int columns_times(const attn_problem *p, const naive *s, const float *scores, const bf16 *x, float *out) {
+int columns_times(const attn_problem *p, const naive *s, const float *scores, const bf16 *x,
+                  float *out) {
   const int64_t row = (int64_t)p->heads_q * p->dim;
   return product(CUBLAS_OP_N, CUBLAS_OP_T, p->dim, p->rows_k, p->rows_q, x, row, p->dim,
-                 (const bf16 *)scores, 2 * s->ld, 2 * p->rows_q * s->ld, out, CUDA_R_32F, row, p->dim,
-                 p->heads_q);
+                 (const bf16 *)scores, 2 * s->ld, 2 * p->rows_q * s->ld, out, CUDA_R_32F, row,
+                 p->dim, p->heads_q);
 }
 
 // k and v with heads repeated to heads_q.
-int repeat(const struct attn_plan *plan, const struct attn_args *a, const bf16 **k, const bf16 **v) {
+int repeat(const struct attn_plan *plan, const struct attn_args *a, const bf16 **k,
+           const bf16 **v) {
   const struct attn_problem *p = &plan->problem;
   const naive *s = (const naive *)plan->state;
   *k = (const bf16 *)a->k;
@@ -259,8 +266,10 @@ int repeat(const struct attn_plan *plan, const struct attn_args *a, const bf16 *
   if (p->heads_q == p->heads_kv)
     return 0;
   const int group = p->heads_q / p->heads_kv;
-  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*k, s->k, p->heads_kv, group, p->dim);
-  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*v, s->v, p->heads_kv, group, p->dim);
+  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*k, s->k, p->heads_kv, group,
+                                                               p->dim);
+  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*v, s->v, p->heads_kv, group,
+                                                               p->dim);
   GPU_LAUNCHED("repeating KV heads");
   *k = s->k;
   *v = s->v;
@@ -302,17 +311,15 @@ int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
       scores_of(p, s, d_o, v, s->d_scores))
     return -1;
   backward_rows<<<dim3(p->rows_q, p->heads_q), THREADS, 0, stream>>>(
-      s->scores, s->d_scores, s->visible, a->lse, (const bf16 *)a->o, d_o, scale_of(plan, a), p->rows_k,
-      s->ld, p->heads_q / s->masks, p->dim);
+      s->scores, s->d_scores, s->visible, a->lse, (const bf16 *)a->o, d_o, scale_of(plan, a),
+      p->rows_k, s->ld, p->heads_q / s->masks, p->dim);
   GPU_LAUNCHED("backward of softmax");
   if (columns_times(p, s, s->scores, d_o, s->dv) ||
       columns_times(p, s, s->d_scores, (const bf16 *)a->q, s->dk))
     return -1;
   const int group = p->heads_q / p->heads_kv;
-  sum_heads<<<p->rows_k, 256, 0, stream>>>(s->dk, (bf16 *)a->dk, p->heads_kv, group,
-                                           p->dim);
-  sum_heads<<<p->rows_k, 256, 0, stream>>>(s->dv, (bf16 *)a->dv, p->heads_kv, group,
-                                           p->dim);
+  sum_heads<<<p->rows_k, 256, 0, stream>>>(s->dk, (bf16 *)a->dk, p->heads_kv, group, p->dim);
+  sum_heads<<<p->rows_k, 256, 0, stream>>>(s->dv, (bf16 *)a->dv, p->heads_kv, group, p->dim);
   GPU_LAUNCHED("summing KV heads");
   return rows_times(p, s, s->d_scores, k, a->dq, CUDA_R_16BF);
 }
@@ -323,7 +330,10 @@ void naive_release(struct attn_plan *plan) { delete (naive *)plan->state; }
 
 extern "C" const struct attn_kernel attn_naive;
 const struct attn_kernel attn_naive = {
-    "naive",       "none",        "cublas",       "scores in memory: GEMM, masked softmax, GEMM",
-    ATTN_DEVICE,   80,            naive_supports, naive_prepare,
-    naive_forward, naive_backward, naive_release,
+    "naive",        "none",
+    "cublas",       "scores in memory: GEMM, masked softmax, GEMM",
+    ATTN_DEVICE,    80,
+    naive_supports, naive_prepare,
+    naive_forward,  naive_backward,
+    naive_release,
 };

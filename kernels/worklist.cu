@@ -1,10 +1,10 @@
 // worklist.cu -- builds the work list on the device (worklist.h).
 //
-// The host cuts the outer side's segments into items. Two passes of one kernel, a thread an item, walk
-// the representation over every inner segment: the first counts runs and tiles, the second writes the
-// runs. Between them the host sorts the items of each class, longest first, and gives out the places.
-// Runs that meet and are of one class are joined; the ragged last tile of a full run becomes a partial
-// run of its own, so that an engine looks at `valid` in partial runs only.
+// The host cuts the outer side's segments into items. Two passes of one kernel, a thread an item,
+// walk the representation over every inner segment: the first counts runs and tiles, the second
+// writes the runs. Between them the host sorts the items of each class, longest first, and gives
+// out the places. Runs that meet and are of one class are joined; the ragged last tile of a full
+// run becomes a partial run of its own, so that an engine looks at `valid` in partial runs only.
 #include <string.h>
 
 #include <algorithm>
@@ -23,10 +23,10 @@
 namespace {
 
 // next_keys or next_queries of each representation, by overload.
-#define WALKS(X)                                                                                       \
-  __device__ __forceinline__ tile_run next_inner(const X *x, int head, const tile_view *view, int from, \
-                                                 bool keys) {                                          \
-    return keys ? X##_next_keys(x, head, view, from) : X##_next_queries(x, head, view, from);          \
+#define WALKS(X) \
+  __device__ __forceinline__ tile_run next_inner(const X *x, int head, const tile_view *view, \
+                                                 int from, bool keys) { \
+    return keys ? X##_next_keys(x, head, view, from) : X##_next_queries(x, head, view, from); \
   }
 WALKS(dense)
 WALKS(band)
@@ -67,9 +67,10 @@ struct run_writer {
   }
 };
 
-template <class Rep>
-__global__ void walk_items(Rep rep, worklist_item *items, worklist_run *runs, int32_t count, int32_t classes,
-                           const attn_segment *segments, int32_t segment_count, int32_t inner, bool keys) {
+template<class Rep>
+__global__ void walk_items(Rep rep, worklist_item *items, worklist_run *runs, int32_t count,
+                           int32_t classes, const attn_segment *segments, int32_t segment_count,
+                           int32_t inner, bool keys) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count * classes)
     return;
@@ -108,10 +109,10 @@ struct builder {
   int32_t count, classes, segment_count, inner;
   bool keys;
 
-  template <class Rep> void launch_as(const rep_device *rep, worklist_run *runs) {
+  template<class Rep> void launch_as(const rep_device *rep, worklist_run *runs) {
     const int n = count * classes;
-    walk_items<<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes, segments,
-                                      segment_count, inner, keys);
+    walk_items<<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes,
+                                      segments, segment_count, inner, keys);
   }
   int launch(const rep_device *rep, worklist_run *runs) {
     const char *name = rep->ops->name;
@@ -139,7 +140,8 @@ std::vector<attn_segment> segments_of(const attn_segment *list, int32_t count, i
   return {attn_segment{0, 0, rows}};
 }
 
-void cut(std::vector<worklist_item> &items, int32_t row, int32_t pos, int32_t rows, int32_t outer, int head) {
+void cut(std::vector<worklist_item> &items, int32_t row, int32_t pos, int32_t rows, int32_t outer,
+         int head) {
   for (int32_t i = 0; i < rows; i += outer)
     items.push_back({row + i, pos < 0 ? -1 : pos + i, std::min(outer, rows - i), 0, 0, 0, 0, head});
 }
@@ -149,11 +151,13 @@ int build(struct worklist *list, builder &b, const rep_device *rep) {
   int64_t account = 0;
   if (b.memory.copy(&b.device_items, b.items.data(), n, &account) || b.launch(rep, nullptr))
     return -1;
-  GPU_TRY(cudaMemcpy(b.items.data(), b.device_items, n * sizeof(worklist_item), cudaMemcpyDeviceToHost));
+  GPU_TRY(cudaMemcpy(b.items.data(), b.device_items, n * sizeof(worklist_item),
+                     cudaMemcpyDeviceToHost));
   int64_t runs = 0;
   for (int32_t c = 0; c < b.classes; c++)
-    std::stable_sort(b.items.begin() + (int64_t)c * b.count, b.items.begin() + (int64_t)(c + 1) * b.count,
-                     [](const worklist_item &x, const worklist_item &y) { return x.tiles > y.tiles; });
+    std::stable_sort(
+        b.items.begin() + (int64_t)c * b.count, b.items.begin() + (int64_t)(c + 1) * b.count,
+        [](const worklist_item &x, const worklist_item &y) { return x.tiles > y.tiles; });
   for (worklist_item &item : b.items) {
     const int32_t size = item.run_end - item.run_begin;
     item.run_begin = (int32_t)runs;
@@ -163,7 +167,8 @@ int build(struct worklist *list, builder &b, const rep_device *rep) {
     list->partial += item.partial;
   }
   if (runs > INT32_MAX) {
-    attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds", (long long)runs);
+    attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds",
+                   (long long)runs);
     return -1;
   }
   // What stays: items, runs and counter in one allocation.
@@ -185,8 +190,9 @@ int build(struct worklist *list, builder &b, const rep_device *rep) {
 
 } // namespace
 
-int worklist_build(struct worklist *list, const struct rep_device *rep, const struct attn_problem *p,
-                   enum worklist_side side, int32_t outer, int32_t inner) {
+int worklist_build(struct worklist *list, const struct rep_device *rep,
+                   const struct attn_problem *p, enum worklist_side side, int32_t outer,
+                   int32_t inner) {
   memset(list, 0, sizeof *list);
   builder b = {};
   b.keys = side == WORKLIST_KEYS;

@@ -1,9 +1,10 @@
-// device.cu -- device.h over the CUDA runtime; power through NVML when the driver's library is there.
+// device.cu -- device.h over the CUDA runtime; power through NVML when the driver's library is
+// there.
 //
-// A sample (style C.2): a kernel spins on a host flag while the host enqueues event, call, event, so
-// that the events bracket device work only. Before the first and after the second event one kernel
-// stores each SM's clock64 and the global nanosecond timer; their quotient is the SM clock that the
-// sample really had, which no query of the driver tells.
+// A sample (style C.2): a kernel spins on a host flag while the host enqueues event, call, event,
+// so that the events bracket device work only. Before the first and after the second event one
+// kernel stores each SM's clock64 and the global nanosecond timer; their quotient is the SM clock
+// that the sample really had, which no query of the driver tells.
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 #include <math.h>
@@ -28,11 +29,11 @@ struct {
   int index = -1, sms;
   double sm_mhz_max;
   void *flush;
-  stamp *stamps;             // [2] device
-  volatile int *flag;        // mapped host memory: [0] release, [1] the limit ran out
+  stamp *stamps;      // [2] device
+  volatile int *flag; // mapped host memory: [0] release, [1] the limit ran out
   int *flag_device;
   cudaEvent_t begin, end;
-  void *nvml;                // handle of the library
+  void *nvml; // handle of the library
   void *nvml_device;
   int (*nvml_power)(void *, unsigned *);
 } dev;
@@ -140,7 +141,8 @@ int device_open(int index) {
   void *mapped = NULL;
   if (check(cudaSetDevice(index), "cudaSetDevice") || check(cudaFree(0), "making the context") ||
       check(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, index), "reading the clock rate") ||
-      check(cudaDeviceGetAttribute(&dev.sms, cudaDevAttrMultiProcessorCount, index), "counting SMs") ||
+      check(cudaDeviceGetAttribute(&dev.sms, cudaDevAttrMultiProcessorCount, index),
+            "counting SMs") ||
       check(cudaMalloc(&dev.flush, FLUSH_BYTES), "allocating the L2 flush buffer") ||
       check(cudaMalloc((void **)&dev.stamps, 2 * sizeof(stamp)), "allocating the clock stamps") ||
       check(cudaHostAlloc(&mapped, 2 * sizeof(int), cudaHostAllocMapped), "allocating the flag") ||

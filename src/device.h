@@ -1,8 +1,9 @@
-// device.h -- the GPU as the harness sees it: memory, and timed samples (style C.2). Plain C, no CUDA
-// types. Without CUDA device_none.c stands in: there are 0 devices and every call fails, saying so.
+// device.h -- the GPU as the harness sees it: memory, and timed samples (style C.2). Plain C, no
+// CUDA types. Without CUDA device_none.c stands in: there are 0 devices and every call fails,
+// saying so.
 //
-// Calls return 0, or -1 with device_error() set; device_error_is_oom() tells lack of memory from the
-// rest. One device a process, and no call but device_count() before device_open().
+// Calls return 0, or -1 with device_error() set; device_error_is_oom() tells lack of memory from
+// the rest. One device a process, and no call but device_count() before device_open().
 #ifndef LONGCA_DEVICE_H
 #define LONGCA_DEVICE_H
 
@@ -26,7 +27,7 @@ struct device_info {
 
 struct device_sample {
   double time_us; // between events around the call; launch cost hidden by a spinning kernel
-  double sm_mhz;  // mean SM clock during the sample, from clock64 over globaltimer; NaN if too short
+  double sm_mhz; // mean SM clock during the sample, from clock64 over globaltimer; NaN if too short
   double power_w; // board power read after the sample; NaN without NVML
   bool throttled; // sm_mhz below 75 % of sm_mhz_max
   bool exposed;   // the spin's time limit ran out first, so launch cost is in time_us
@@ -42,8 +43,8 @@ void device_free(void *ptr);
 int device_upload(void *device, const void *host, size_t bytes);
 int device_download(void *host, const void *device, size_t bytes);
 int device_fill(void *device, int byte, size_t bytes);
-int device_sync(void);            // also reports what earlier launches did wrong
-int64_t device_mem_used(void);    // bytes in use on the whole device, from the driver; -1 on error
+int device_sync(void);         // also reports what earlier launches did wrong
+int64_t device_mem_used(void); // bytes in use on the whole device, from the driver; -1 on error
 
 // One cold sample of call(ctx), which enqueues on the default stream and must not synchronise:
 //   flush L2 (write 256 MB) | spin until released | stamp, event, CALL, event, stamp

@@ -2,7 +2,7 @@
 #include "../rep/band.h"
 #include "launch.cuh"
 
-template <> struct mma::row_view<band> {
+template<> struct mma::row_view<band> {
   int lo, hi;
   __device__ row_view(const band &rep, int head, int q, int first, int end) {
     band_row(&rep, q, &lo, &hi);

@@ -1,7 +1,7 @@
-// blocklist.cu -- the mma engine over lists of square blocks, one list a KV head. Tiles that lie in a
-// block are full; those that straddle blocks ask for each pair.
+// blocklist.cu -- the mma engine over lists of square blocks, one list a KV head. A tile that lies
+// in a block is full; one that straddles blocks looks each row up in its list once.
 #include "../rep/blocklist.h"
 #include "launch.cuh"
 
-MMA_ALLOWS(blocklist)
+MMA_ROW_BITS(blocklist)
 MMA_REP(blocklist)

@@ -25,9 +25,9 @@ struct state {
 
 // ---- device code
 
-// delta = rowsum(dO * O), and lse in log2 units with +inf for rows that see nothing, so that their P is
-// 0. One warp a (row, head).
-template <int DIM>
+// delta = rowsum(dO * O), and lse in log2 units with +inf for rows that see nothing, so that their
+// P is 0. One warp a (row, head).
+template<int DIM>
 __global__ void before_backward(const bf16 *o, const bf16 *d_o, const float *lse, float *delta,
                                 float *lse_log2, int rows, int heads) {
   const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; // row * heads + head
@@ -61,7 +61,8 @@ __global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
 }
 
 int round_to_bf16(const float *in, void *out, int64_t n, cudaStream_t stream) {
-  to_bf16<<<(unsigned)((n / 4 + 255) / 256), 256, 0, stream>>>((const float4 *)in, (uint2 *)out, n / 4);
+  to_bf16<<<(unsigned)((n / 4 + 255) / 256), 256, 0, stream>>>((const float4 *)in, (uint2 *)out,
+                                                               n / 4);
   GPU_LAUNCHED("rounding gradients");
   return 0;
 }
@@ -98,7 +99,8 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
   // One CTA for a whole group where that gives each multiprocessor two items; else share the group.
-  const int64_t items = (int64_t)s->queries.view.count * p->heads_kv, group = p->heads_q / p->heads_kv;
+  const int64_t items = (int64_t)s->queries.view.count * p->heads_kv,
+                group = p->heads_q / p->heads_kv;
   s->buffers.splits = 1;
   while (items * s->buffers.splits < 2 * sms && s->buffers.splits < group)
     do
@@ -128,7 +130,8 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   state *s = (state *)plan->state;
   const cudaStream_t stream = (cudaStream_t)a->stream;
-  const int64_t pairs = (int64_t)p->rows_q * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
+  const int64_t pairs = (int64_t)p->rows_q * p->heads_q,
+                keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
   mma_backward_buffers b = s->buffers;
   if (a->accumulate) { // straight into the caller's sums
     b.dq_acc = a->dq_acc;
@@ -142,8 +145,8 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
     }
   }
   const auto before = p->dim == 64 ? before_backward<64> : before_backward<128>;
-  before<<<(unsigned)((pairs + 7) / 8), 256, 0, stream>>>((const bf16 *)a->o, (const bf16 *)a->d_o, a->lse,
-                                                          b.delta, b.lse_log2, p->rows_q, p->heads_q);
+  before<<<(unsigned)((pairs + 7) / 8), 256, 0, stream>>>(
+      (const bf16 *)a->o, (const bf16 *)a->d_o, a->lse, b.delta, b.lse_log2, p->rows_q, p->heads_q);
   GPU_LAUNCHED("before backward");
   if (s->kernels->backward(p, a, s->rep.copy, &s->queries.view, &b))
     return -1;
@@ -151,8 +154,8 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
     return 0;
   if (round_to_bf16(b.dq_acc, a->dq, pairs * p->dim, stream))
     return -1;
-  return b.dk_acc &&
-                 (round_to_bf16(b.dk_acc, a->dk, keys, stream) || round_to_bf16(b.dv_acc, a->dv, keys, stream))
+  return b.dk_acc && (round_to_bf16(b.dk_acc, a->dk, keys, stream) ||
+                      round_to_bf16(b.dv_acc, a->dv, keys, stream))
              ? -1
              : 0;
 }

@@ -1,7 +1,9 @@
-// engine.h -- the mma engine as kernels/*.cu see it: prepare a plan for a representation, then run it.
+// engine.h -- the mma engine as kernels/*.cu see it: prepare a plan for a representation, then run
+// it.
 //
-// A representation is instantiated in kernels/mma/<rep>.cu by MMA_REP(rep) of launch.cuh and listed once
-// in engine.cu. Any length, head dimensions 64 and 128, GQA, segments, continuation and accumulation.
+// A representation is instantiated in kernels/mma/<rep>.cu by MMA_REP(rep) of launch.cuh and listed
+// once in engine.cu. Any length, head dimensions 64 and 128, GQA, segments, continuation and
+// accumulation.
 #ifndef LONGCA_MMA_ENGINE_H
 #define LONGCA_MMA_ENGINE_H
 
@@ -20,10 +22,10 @@ void mma_release(struct attn_plan *plan);
 // ---- between engine.cu and the instantiations
 
 struct mma_backward_buffers {
-  float *lse_log2, *delta;       // [heads_q, rows_q]
-  float *dq_acc;                 // [rows_q, heads_q, dim]
-  float *dk_acc, *dv_acc;        // [rows_k, heads_kv, dim]; NULL: bf16 results at once
-  int splits;                    // CTAs that share a group's query heads
+  float *lse_log2, *delta; // [heads_q, rows_q]
+  float *dq_acc;           // [rows_q, heads_q, dim]
+  float *dk_acc, *dv_acc;  // [rows_k, heads_kv, dim]; NULL: bf16 results at once
+  int splits;              // CTAs that share a group's query heads
 };
 struct mma_rep {
   const char *name;

@@ -1,11 +1,11 @@
 // forward.cuh -- attention forward on mma.sync (sm_80 and later), over any mask representation.
 //
-// A CTA of 4 warps owns 128 queries of one head, 32 a warp: the fewest warps, since each reads the whole
-// K and V tile from shared memory. Tiles of 64 keys come by cp.async into two stages; one barrier a
-// tile. S and P stay in registers (the accumulator of S is the A operand of P V). The running maximum
-// follows only when it would grow by more than 2^8, so O is hardly ever rescaled: P reaches at most 2^8,
-// which fp32 sums and bf16's exponent take without loss. Mask code runs on partial tiles alone.
-// Two CTAs a multiprocessor overlap one's softmax with the other's products.
+// A CTA of 4 warps owns 128 queries of one head, 32 a warp: the fewest warps, since each reads the
+// whole K and V tile from shared memory. Tiles of 64 keys come by cp.async into two stages; one
+// barrier a tile. S and P stay in registers (the accumulator of S is the A operand of P V). The
+// running maximum follows only when it would grow by more than 2^8, so O is hardly ever rescaled: P
+// reaches at most 2^8, which fp32 sums and bf16's exponent take without loss. Mask code runs on
+// partial tiles alone. Two CTAs a multiprocessor overlap one's softmax with the other's products.
 #ifndef LONGCA_MMA_FORWARD_CUH
 #define LONGCA_MMA_FORWARD_CUH
 
@@ -18,7 +18,7 @@ constexpr int FWD_QUERIES = MMA_FWD_QUERIES, FWD_KEYS = MMA_FWD_KEYS, FWD_THREAD
 constexpr float LAZY = 8; // log2 units that a row may outgrow its reference maximum by
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
-template <class Rep> struct forward_args {
+template<class Rep> struct forward_args {
   const bf16 *q, *k, *v; // [rows_q, heads_q, DIM], [rows_k, heads_kv, DIM]
   bf16 *o;
   float *o_acc, *lse; // [rows_q, heads_q, DIM] or NULL, [heads_q, rows_q]
@@ -29,15 +29,17 @@ template <class Rep> struct forward_args {
   Rep rep;
 };
 
-template <int DIM> struct forward_smem {
+template<int DIM> struct forward_smem {
   bf16 q[FWD_QUERIES * DIM], k[2][FWD_KEYS * DIM], v[2][FWD_KEYS * DIM];
 };
 
-template <class Rep, int DIM>
-__global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant__ forward_args<Rep> p) {
+template<class Rep, int DIM>
+__global__ void __launch_bounds__(FWD_THREADS, 2)
+    forward(const __grid_constant__ forward_args<Rep> p) {
   extern __shared__ __align__(128) char smem_raw[];
   forward_smem<DIM> &smem = *reinterpret_cast<forward_smem<DIM> *>(smem_raw);
-  const uint32_t sq = ptx::smem_addr(smem.q), sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v);
+  const uint32_t sq = ptx::smem_addr(smem.q), sk = ptx::smem_addr(smem.k),
+                 sv = ptx::smem_addr(smem.v);
   constexpr uint32_t STAGE = FWD_KEYS * DIM * 2;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int head = blockIdx.y, head_kv = head / (p.heads_q / p.heads_kv);
@@ -57,7 +59,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant_
     load<DIM, FWD_KEYS, FWD_THREADS>(sk + to, p.k + from, pitch_k, tile.limit);
     load<DIM, FWD_KEYS, FWD_THREADS>(sv + to, p.v + from, pitch_k, tile.limit);
   };
-  load<DIM, FWD_QUERIES, FWD_THREADS>(sq, p.q + (int64_t)item.row * pitch_q + head * DIM, pitch_q, item.rows);
+  load<DIM, FWD_QUERIES, FWD_THREADS>(sq, p.q + (int64_t)item.row * pitch_q + head * DIM, pitch_q,
+                                      item.rows);
   if (tiles.more())
     fetch(0);
   ptx::copy_async_commit();
@@ -98,7 +101,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant_
     }
 
     if (!tile.full)
-      hide(s, p.rep, head_mask, warp * 32 + lane / 4, item.rows, item.pos, tile.pos, tile.pos + tile.limit);
+      hide(s, p.rep, head_mask, warp * 32 + lane / 4, item.rows, item.pos, tile.pos,
+           tile.pos + tile.limit);
 
     // Online softmax
     float seen[4];
@@ -216,7 +220,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) forward(const __grid_constant_
   for (int i = lane; i < 32 * CHUNKS; i += 32) {
     const int row = warp * 32 + i / CHUNKS, chunk = i % CHUNKS;
     if (row < item.rows)
-      *reinterpret_cast<uint4 *>(p.o + (int64_t)(item.row + row) * pitch_q + head * DIM + chunk * 8) =
+      *reinterpret_cast<uint4 *>(p.o + (int64_t)(item.row + row) * pitch_q + head * DIM +
+                                 chunk * 8) =
           *reinterpret_cast<uint4 *>(smem_raw + at<DIM>(0, row, chunk));
   }
 }

@@ -1,8 +1,8 @@
-// tile.cuh -- pieces of the mma engine: swizzled tiles in shared memory, fragments of them, the walk over
-// a work list's runs, and one query row's view of a mask representation.
+// tile.cuh -- pieces of the mma engine: swizzled tiles in shared memory, fragments of them, the
+// walk over a work list's runs, and one query row's view of a mask representation.
 //
-// A tile is rows of DIM bf16 (128 or 256 bytes). Its 16-byte chunk c of row r lies at chunk c ^ (r % 8),
-// so the eight rows that one ldmatrix phase reads fall into different banks.
+// A tile is rows of DIM bf16 (128 or 256 bytes). Its 16-byte chunk c of row r lies at chunk c ^ (r
+// % 8), so the eight rows that one ldmatrix phase reads fall into different banks.
 #ifndef LONGCA_MMA_TILE_CUH
 #define LONGCA_MMA_TILE_CUH
 
@@ -15,16 +15,17 @@
 namespace mma {
 
 // Shared-memory address of chunk `chunk` (16 bytes) of row `row`.
-template <int DIM> __device__ __forceinline__ uint32_t at(uint32_t tile, int row, int chunk) {
+template<int DIM> __device__ __forceinline__ uint32_t at(uint32_t tile, int row, int chunk) {
   return tile + row * (DIM * 2) + ((chunk ^ (row & 7)) << 4);
 }
 
 // ROWS x DIM from global rows [row, row + limit) of pitch `pitch` elements; zeros past the limit.
-template <int DIM, int ROWS, int THREADS>
+template<int DIM, int ROWS, int THREADS>
 __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pitch, int limit) {
   constexpr int CHUNKS = DIM / 8, STEP = THREADS / CHUNKS;
   const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-  static_assert(ROWS % STEP == 0 && STEP % 8 == 0, "a thread keeps its swizzled chunk from row to row");
+  static_assert(ROWS % STEP == 0 && STEP % 8 == 0,
+                "a thread keeps its swizzled chunk from row to row");
   src += row * pitch + chunk * 8; // fits: at most 128 rows
   uint32_t dst = at<DIM>(tile, row, chunk);
 #pragma unroll
@@ -34,21 +35,24 @@ __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pit
 }
 
 // A fragment [16 rows, 16 columns] of a row-major tile; of its transpose where the tile is [k][m].
-template <int DIM> __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int col) {
+template<int DIM>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int col) {
   const int lane = threadIdx.x % 32;
   ptx::ldmatrix(a, at<DIM>(tile, row + lane % 16, col / 8 + lane / 16));
 }
-template <int DIM>
+template<int DIM>
 __device__ __forceinline__ void load_a_trans(uint32_t (&a)[4], uint32_t tile, int k, int m) {
   const int lane = threadIdx.x % 32;
   ptx::ldmatrix_trans(a, at<DIM>(tile, k + lane % 8 + lane / 16 * 8, m / 8 + lane / 8 % 2));
 }
-// Two B fragments (16 n by 16 k): registers 0, 1 for n 0..7 and 2, 3 for n 8..15. Tile [n][k], or [k][n].
-template <int DIM> __device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
+// Two B fragments (16 n by 16 k): registers 0, 1 for n 0..7 and 2, 3 for n 8..15. Tile [n][k], or
+// [k][n].
+template<int DIM>
+__device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
   const int lane = threadIdx.x % 32;
   ptx::ldmatrix(b, at<DIM>(tile, n + lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
 }
-template <int DIM>
+template<int DIM>
 __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, int k, int n) {
   const int lane = threadIdx.x % 32;
   ptx::ldmatrix_trans(b, at<DIM>(tile, k + lane % 16, n / 8 + lane / 16));
@@ -60,14 +64,16 @@ struct inner {
   bool full;
 };
 
-// The inner tiles of one item, in order. Registers are short where it is used, so it holds two: the item
-// lies in shared memory, and a run is read again (from L1) for each of its tiles.
-template <int TILE> struct walk {
+// The inner tiles of one item, in order. Registers are short where it is used, so it holds two: the
+// item lies in shared memory, and a run is read again (from L1) for each of its tiles.
+template<int TILE> struct walk {
   const worklist_run *const &runs;
   const worklist_item &item;
   int32_t run, left; // left: tiles of `run` that are to come; 0: all runs are done
 
-  __device__ walk(const worklist_view &list, const worklist_item &i) : runs(list.runs), item(i) { restart(); }
+  __device__ walk(const worklist_view &list, const worklist_item &i) : runs(list.runs), item(i) {
+    restart();
+  }
   __device__ void restart() {
     run = item.run_begin;
     left = run < item.run_end ? runs[run].tiles : 0;
@@ -84,18 +90,20 @@ template <int TILE> struct walk {
   }
 };
 
-// What query `q` sees of the keys [first, end). Each representation says it, in <rep>.cu: by its own
-// short way for a row, or pair by pair with MMA_ALLOWS.
-template <class Rep> struct row_view;
+// What query `q` sees of the keys [first, end). Each representation says it, in <rep>.cu: by its
+// own short way for a row, or by one of the two macros below.
+template<class Rep> struct row_view;
 
-// -inf where a thread's scores are not visible. Its rows are `row` + 8 i, i < 4, of `rows` queries at
-// positions q, ...; its columns 8 n + 2 (lane % 4) and the next, of keys at first, ..., end.
-// Columns outside, rows inside: what a representation reads for a key it reads once. The fences keep
-// the compiler from reading ahead for all columns at once, which would spill.
-template <class Rep, int N>
-__device__ __forceinline__ void hide(float (&s)[2][N][4], const Rep &rep, int head, int row, int rows, int q,
-                                     int first, int end) {
-  const auto view = [&](int i) { return row_view<Rep>(rep, head, q + min(row + 8 * i, rows - 1), first, end); };
+// -inf where a thread's scores are not visible. Its rows are `row` + 8 i, i < 4, of `rows` queries
+// at positions q, ...; its columns 8 n + 2 (lane % 4) and the next, of keys at first, ..., end.
+// Columns outside, rows inside: what a representation reads for a key it reads once. The fences
+// keep the compiler from reading ahead for all columns at once, which would spill.
+template<class Rep, int N>
+__device__ __forceinline__ void hide(float (&s)[2][N][4], const Rep &rep, int head, int row,
+                                     int rows, int q, int first, int end) {
+  const auto view = [&](int i) {
+    return row_view<Rep>(rep, head, q + min(row + 8 * i, rows - 1), first, end);
+  };
   const row_view<Rep> views[4] = {view(0), view(1), view(2), view(3)};
 #pragma unroll
   for (int n = 0; n < N; n++)
@@ -111,13 +119,28 @@ __device__ __forceinline__ void hide(float (&s)[2][N][4], const Rep &rep, int he
     }
 }
 
-#define MMA_ALLOWS(X)                                                                                  \
-  template <> struct mma::row_view<X> {                                                                \
-    const X &rep;                                                                                      \
-    int head, q, last;                                                                                 \
-    __device__ row_view(const X &r, int h, int pos, int first, int end)                                \
-        : rep(r), head(h), q(pos), last(end - 1) {}                                                    \
-    __device__ bool sees(int k) const { return (k <= last) & X##_allows(&rep, head, q, min(k, last)); } \
+// By X_row_bits: one look a row. At most 64 keys from `first`.
+#define MMA_ROW_BITS(X)                                                                            \
+  template<> struct mma::row_view<X> {                                                             \
+    uint64_t word;                                                                                 \
+    int first;                                                                                     \
+    __device__ row_view(const X &rep, int head, int q, int k, int end) : word(0), first(k) {       \
+      if (k < end)                                                                                 \
+        X##_row_bits(&rep, head, q, k, min(64, end - k), &word);                                   \
+    }                                                                                              \
+    __device__ bool sees(int k) const { return word >> (k - first) & 1; }                          \
+  };
+
+// Pair by pair.
+#define MMA_ALLOWS(X) \
+  template<> struct mma::row_view<X> { \
+    const X &rep; \
+    int head, q, last; \
+    __device__ row_view(const X &r, int h, int pos, int first, int end) \
+        : rep(r), head(h), q(pos), last(end - 1) {} \
+    __device__ bool sees(int k) const { \
+      return (k <= last) & X##_allows(&rep, head, q, min(k, last)); \
+    } \
   };
 
 } // namespace mma
