@@ -62,37 +62,45 @@ static int unpack(struct cp_plan *p, void *x, int32_t heads, int32_t each, const
   return 0;
 }
 
-static int exchange(struct cp_plan *p, const void *send, void *recv, int64_t bytes) {
+// The parts of an exchange go on channels of their own, which the ring does not use meanwhile: packing k
+// runs beside q's transfer.
+static const enum cp_channel channels[] = {CP_HEADS, CP_KV, CP_KV_FAR};
+
+static int post_exchange(struct cp_plan *p, int part, const void *send, void *recv, int64_t bytes) {
   int list[CP_HEADS_MAX];
   peers(p, list);
-  return cp_all_to_all(p->comm, CP_HEADS, list, p->grid.heads, send, recv, bytes) ||
-                 p->comm->transport->wait(p->comm, CP_HEADS)
-             ? -1
-             : 0;
+  return cp_all_to_all(p->comm, channels[part], list, p->grid.heads, send, recv, bytes);
 }
 
-static int gather_tokens(struct cp_plan *p, const void *x, int32_t heads, int32_t each, int part, void *to) {
+static int wait_exchange(struct cp_plan *p, int part) {
+  return p->comm->transport->wait(p->comm, channels[part]);
+}
+
+// Starts [rows, heads, dim] -> [context_rows, each, dim].
+static int post_tokens(struct cp_plan *p, int part, const void *x, int32_t heads, int32_t each, void *to) {
   return pack(p, x, heads, each, stage_at(p, part)) ||
-                 exchange(p, stage_at(p, part), to, bytes_of(p, p->shard.rows, each))
+                 post_exchange(p, part, stage_at(p, part), to, bytes_of(p, p->shard.rows, each))
              ? -1
              : 0;
 }
 
-static int gather_heads(struct cp_plan *p, const void *from, int32_t heads, int32_t each, int part, void *x) {
-  return exchange(p, from, stage_at(p, part), bytes_of(p, p->shard.rows, each)) ||
-                 unpack(p, x, heads, each, stage_at(p, part))
-             ? -1
-             : 0;
+// Starts [context_rows, each, dim] -> the stage; finish_heads unpacks it to [rows, heads, dim].
+static int post_heads(struct cp_plan *p, int part, const void *from, int32_t each) {
+  return post_exchange(p, part, from, stage_at(p, part), bytes_of(p, p->shard.rows, each));
+}
+
+static int finish_heads(struct cp_plan *p, int part, void *x, int32_t heads, int32_t each) {
+  return wait_exchange(p, part) || unpack(p, x, heads, each, stage_at(p, part)) ? -1 : 0;
 }
 
 // dK or dV of copied heads: block a of the stage is rank a's share, [rows, 1, dim] fp32; `copies`
 // neighbouring ones belong to one head.
-static int sum_copies(struct cp_plan *p, const float *grad, int part, void *x) {
+static int sum_copies(struct cp_plan *p, int part, void *x) {
   const struct cp_memory *memory = p->comm->memory;
   const int64_t n = (int64_t)p->shard.rows * p->problem.dim;
   const int64_t width = p->problem.dim * cp_elem_bytes(p->problem.dtype);
   float *stage = (float *)stage_at(p, part);
-  if (exchange(p, grad, stage, 4 * n))
+  if (wait_exchange(p, part))
     return -1;
   for (int h = 0; h < p->problem.heads_kv; h++) {
     float *sum = stage + h * p->copies * n;
@@ -114,23 +122,27 @@ int cp_heads_forward(struct cp_plan *p, const struct attn_args *args) {
   if (p->grid.heads == 1)
     return cp_ring_forward(p, args);
   const struct attn_problem *whole = &p->problem;
-  if (gather_tokens(p, args->q, whole->heads_q, p->heads_q, 0, p->q_in) ||
-      gather_tokens(p, args->k, whole->heads_kv, p->heads_kv, 1, p->kv_in.k) ||
-      gather_tokens(p, args->v, whole->heads_kv, p->heads_kv, 2, p->kv_in.v))
+  if (post_tokens(p, 0, args->q, whole->heads_q, p->heads_q, p->q_in) ||
+      post_tokens(p, 1, args->k, whole->heads_kv, p->heads_kv, p->kv_in.k) ||
+      post_tokens(p, 2, args->v, whole->heads_kv, p->heads_kv, p->kv_in.v) || wait_exchange(p, 0) ||
+      wait_exchange(p, 1) || wait_exchange(p, 2))
     return -1;
   struct attn_args a = *args;
   a.q = p->q_in;
   a.k = p->kv_in.k;
   a.v = p->kv_in.v;
   a.o = p->o_in;
-  return cp_ring_forward(p, &a) || gather_heads(p, p->o_in, whole->heads_q, p->heads_q, 0, args->o) ? -1 : 0;
+  return cp_ring_forward(p, &a) || post_heads(p, 0, p->o_in, p->heads_q) ||
+                 finish_heads(p, 0, args->o, whole->heads_q, p->heads_q)
+             ? -1
+             : 0;
 }
 
 int cp_heads_backward(struct cp_plan *p, const struct attn_args *args) {
   if (p->grid.heads == 1)
     return cp_ring_backward(p, args);
   const struct attn_problem *whole = &p->problem;
-  if (gather_tokens(p, args->d_o, whole->heads_q, p->heads_q, 0, p->d_o_in))
+  if (post_tokens(p, 0, args->d_o, whole->heads_q, p->heads_q, p->d_o_in) || wait_exchange(p, 0))
     return -1;
   struct attn_args a = *args;
   a.q = p->q_in; // kept by forward, as are k, v and o
@@ -141,14 +153,20 @@ int cp_heads_backward(struct cp_plan *p, const struct attn_args *args) {
   a.dq = p->dq_in;
   a.dk = p->dkv_in.k;
   a.dv = p->dkv_in.v;
-  if (cp_ring_backward(p, &a) || gather_heads(p, p->dq_in, whole->heads_q, p->heads_q, 0, args->dq))
+  if (cp_ring_backward(p, &a) || post_heads(p, 0, p->dq_in, p->heads_q))
     return -1;
-  if (p->copies > 1) {
-    const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * whole->dim;
-    return sum_copies(p, p->grad[0], 1, args->dk) || sum_copies(p, p->grad[0] + n, 2, args->dv) ? -1 : 0;
-  }
-  return gather_heads(p, p->dkv_in.k, whole->heads_kv, p->heads_kv, 1, args->dk) ||
-                 gather_heads(p, p->dkv_in.v, whole->heads_kv, p->heads_kv, 2, args->dv)
+  if (p->copies == 1)
+    return post_heads(p, 1, p->dkv_in.k, p->heads_kv) || post_heads(p, 2, p->dkv_in.v, p->heads_kv) ||
+                   finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) ||
+                   finish_heads(p, 1, args->dk, whole->heads_kv, p->heads_kv) ||
+                   finish_heads(p, 2, args->dv, whole->heads_kv, p->heads_kv)
+               ? -1
+               : 0;
+  const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * whole->dim, bytes = 4LL * p->shard.rows * whole->dim;
+  return post_exchange(p, 1, p->grad[0], stage_at(p, 1), bytes) ||
+                 post_exchange(p, 2, p->grad[0] + n, stage_at(p, 2), bytes) ||
+                 finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) || sum_copies(p, 1, args->dk) ||
+                 sum_copies(p, 2, args->dv)
              ? -1
              : 0;
 }
