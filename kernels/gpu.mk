@@ -12,7 +12,7 @@ GPU_SM90A   := $(sort $(filter kernels/wgmma/%,$(GPU_SOURCES)) \
                  $(if $(GPU_SOURCES),$(shell grep -lE '\#include "(.*/)?wgmma/' $(GPU_SOURCES))))
 GPU_OBJECTS := $(GPU_SOURCES:%.cu=$(B)/%.cu.o)
 
-DEFS    += -DLONGCA_CUDA -I$(CUDA_HOME)/include $(if $(CUDNN_H),-DLONGCA_CUDNN)
+DEFS    += -DLONGCA_CUDA -isystem $(CUDA_HOME)/include $(if $(CUDNN_H),-DLONGCA_CUDNN)
 OBJECTS := $(filter-out $(B)/src/device_none.o,$(OBJECTS)) $(GPU_OBJECTS) \
            $(if $(CUDNN_H),$(B)/kernels/cudnn.o)
 LDLIBS  += -L$(GPU_LIBDIR) -Wl,-rpath,$(GPU_LIBDIR) $(if $(CUDNN_H),-lcudnn) -lcublas \
