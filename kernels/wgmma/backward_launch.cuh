@@ -14,7 +14,7 @@ namespace wgmma {
 
 template <class Rep, int Dim>
 int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, const wgmma_backward_state *s) {
-  const auto kernel = backward_kernel<Dim, Rep>;
+  const void *kernel = s->kernel ? s->kernel : (const void *)backward_kernel<Dim, Rep>;
   constexpr int smem = sizeof(bwd_smem<Dim>) + 1024; // the base is aligned by hand
   bwd_params b = {};
   if (tensor_map(&b.q, a->q, p->rows_q, p->heads_q, Dim, BWD_QUERIES) ||
@@ -44,9 +44,10 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   const int loops = p->heads_q / s->loop;
   b.section = std::max(1, std::min(loops, (sms + b.list.count - 1) / b.list.count));
-  kernel<<<b.list.count * loops, BWD_THREADS, smem, (cudaStream_t)a->stream>>>(b, *(const Rep *)rep);
-  GPU_LAUNCHED("wgmma backward");
-  return 0;
+  void *args[] = {&b, (void *)rep};
+  return gpu_check(cudaLaunchKernel(kernel, b.list.count * loops, BWD_THREADS, args, smem,
+                                    (cudaStream_t)a->stream),
+                   "wgmma backward");
 }
 
 } // namespace wgmma

@@ -16,6 +16,7 @@ static const wgmma_rep *const reps[] = {REPS(ENTRY)};
 namespace {
 struct state {
   const wgmma_rep *kernels;
+  const void *forward; // of wgmma_use, or NULL
   rep_device rep;
   worklist keys; // of forward
   wgmma_backward_state backward;
@@ -50,7 +51,13 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
     attn_error_set(false, "the scale must be positive");
     return -1;
   }
-  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view);
+  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view, s->forward);
+}
+
+void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward) {
+  state *s = static_cast<state *>(plan->state);
+  s->forward = forward;
+  s->backward.kernel = backward;
 }
 
 int wgmma_backward(struct attn_plan *plan, const struct attn_args *a) {

@@ -16,13 +16,16 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep);
 int wgmma_forward(struct attn_plan *plan, const struct attn_args *args);
 int wgmma_backward(struct attn_plan *plan, const struct attn_args *args);
 void wgmma_release(struct attn_plan *plan);
+// Kernels compiled at run time (fwd_kernel and backward_kernel over a struct that begins as the
+// representation's) take the place of its own in a prepared plan.
+void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward);
 
 // ---- between engine.cu and the instantiations
 
 struct wgmma_rep {
   const char *name;
   int (*forward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                 const struct worklist_view *list);
+                 const struct worklist_view *list, const void *kernel); // kernel NULL: its own
 };
 
 // Tiles of the forward pass, by head dimension.

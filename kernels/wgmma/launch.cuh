@@ -31,9 +31,11 @@ static inline int heads_section(const attn_problem *p) {
 }
 
 template <class Rep, int Dim>
-int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list) {
+int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list,
+                   const void *kernel) {
   typedef typename fwd_choice<Dim>::config C;
-  const auto kernel = fwd_kernel<C, Rep>;
+  if (!kernel)
+    kernel = (const void *)fwd_kernel<C, Rep>;
   constexpr int smem = fwd_smem_bytes<C>();
   const int group = p->heads_q / p->heads_kv;
   fwd_params f = {};
@@ -57,18 +59,18 @@ int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, c
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   const int grid = (int)std::min((int64_t)sms, (int64_t)list->count * p->heads_q);
-  kernel<<<grid, C::Threads, smem, (cudaStream_t)a->stream>>>(f, *(const Rep *)rep);
-  GPU_LAUNCHED("wgmma forward");
-  return 0;
+  void *args[] = {&f, (void *)rep};
+  return gpu_check(cudaLaunchKernel(kernel, grid, C::Threads, args, smem, (cudaStream_t)a->stream),
+                   "wgmma forward");
 }
 
 } // namespace wgmma
 
 #define WGMMA_REP(X)                                                                                   \
   static int X##_forward(const attn_problem *p, const attn_args *a, const void *rep,                   \
-                         const worklist_view *list) {                                                  \
-    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list)                                \
-                        : wgmma::launch_forward<X, 128>(p, a, rep, list);                              \
+                         const worklist_view *list, const void *kernel) {                              \
+    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list, kernel)                        \
+                        : wgmma::launch_forward<X, 128>(p, a, rep, list, kernel);                      \
   }                                                                                                    \
   extern const wgmma_rep wgmma_rep_##X;                                                                \
   const wgmma_rep wgmma_rep_##X = {#X, X##_forward};
