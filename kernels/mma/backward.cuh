@@ -251,9 +251,10 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
           *reinterpret_cast<float2 *>(to + 8 * Smem::DQ_PITCH) =
               make_float2(dq[m][n][2] * p.scale, dq[m][n][3] * p.scale);
         } else {
-          float *to = p.dq_acc + (int64_t)(tile.row + row) * pitch_q + tile.head * DIM + col +
+          const head_tile &here = smem.tile[step % 3]; // again: registers are short
+          float *to = p.dq_acc + (int64_t)(here.row + row) * pitch_q + here.head * DIM + col +
                       n * 8 + lane % 4 / 2 * 4;
-          reduce_pairs(to, to + 8 * pitch_q, row < tile.limit, row + 8 < tile.limit, dq[m][n],
+          reduce_pairs(to, to + 8 * pitch_q, row < here.limit, row + 8 < here.limit, dq[m][n],
                        p.scale);
         }
       }
