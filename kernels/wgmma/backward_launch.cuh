@@ -12,9 +12,11 @@
 
 namespace wgmma {
 
+template <class Rep, int Dim> const void *own_backward() { return (const void *)backward_kernel<Dim, Rep>; }
+
 template <class Rep, int Dim>
 int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, const wgmma_backward_state *s) {
-  const void *kernel = s->kernel ? s->kernel : (const void *)backward_kernel<Dim, Rep>;
+  const void *kernel = s->kernel ? s->kernel : own_backward<Rep, Dim>();
   constexpr int smem = sizeof(bwd_smem<Dim>) + 1024; // the base is aligned by hand
   bwd_params b = {};
   if (tensor_map(&b.q, a->q, p->rows_q, p->heads_q, Dim, BWD_QUERIES) ||

@@ -30,12 +30,16 @@ static inline int heads_section(const attn_problem *p) {
   return (int)std::min(kv * group, (int64_t)p->heads_q);
 }
 
+template <class Rep, int Dim> const void *own_forward() {
+  return (const void *)fwd_kernel<typename fwd_choice<Dim>::config, Rep>;
+}
+
 template <class Rep, int Dim>
 int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list,
                    const void *kernel) {
   typedef typename fwd_choice<Dim>::config C;
   if (!kernel)
-    kernel = (const void *)fwd_kernel<C, Rep>;
+    kernel = own_forward<Rep, Dim>();
   constexpr int smem = fwd_smem_bytes<C>();
   const int group = p->heads_q / p->heads_kv;
   fwd_params f = {};
