@@ -62,7 +62,8 @@ struct attn_plan {
   struct attn_problem problem; // copied; the mask and the segments must outlive the plan
   void *state;                 // the kernel's own
   double prep_us;              // building the representation, planning, JIT: set by attn_prepare
-  double compile_us, spared_us; // of prep_us: compiling at run time; and what of that a cache spared
+  double compile_us;           // of prep_us: compiling at run time (set by the kernel)
+  double spared_us;            // of compile_us: what a cache spared this time; prep_us has it all the same
   int64_t prep_bytes;          // memory of the representation (set by the kernel)
   int64_t workspace_bytes;     // other memory that the plan holds (set by the kernel)
 };
