@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <type_traits>
-
 #include "wgmma/launch.cuh"
 
 extern "C" const char flex_source[]; // flex.cuh and all it includes (gpu.mk)
@@ -57,22 +55,9 @@ void flex_predicate(char text[FLEX_PREDICATE], const struct mask *m) {
     abort(); // the longest text is known, and tested
 }
 
-// The forward kernel's name, of the tiles that the host launches it with.
-template <int Dim> static void forward_name(char (&text)[200]) {
-  typedef typename wgmma::fwd_choice<Dim>::config C;
-  static_assert(std::is_same<C, wgmma::fwd_config<C::Dim, C::Wgs, C::Keys, C::QStages, C::Stages,
-                                                  C::Cluster>>::value,
-                "a configuration has a parameter that is not named here");
-  snprintf(text, sizeof text, "wgmma::fwd_kernel<wgmma::fwd_config<%d, %d, %d, %d, %d, %d>, wgmma::flex>", C::Dim,
-           C::Wgs, C::Keys, C::QStages, C::Stages, C::Cluster);
-}
-
 int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, const char *predicate, int dim) {
   char name[200];
-  if (dim == 64)
-    forward_name<64>(name);
-  else
-    forward_name<128>(name);
+  snprintf(name, sizeof name, "wgmma::fwd_kernel<%d, wgmma::flex>", dim);
   *forward = jit_compile(flex_source, predicate, name);
   if (!*forward || !backward)
     return *forward ? 0 : -1;

@@ -18,53 +18,39 @@
 
 namespace wgmma {
 
-template<class C, class Mask>
-__global__ void __launch_bounds__(C::Threads, 1)
+template <int Dim, class Mask>
+__global__ void __launch_bounds__(FWD_THREADS, 1)
     fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
   extern __shared__ uint8_t fwd_raw[];
-  fwd_smem<C> &s = *reinterpret_cast<fwd_smem<C> *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) &
-                                                    ~uintptr_t(1023));
-  const uint32_t cta = C::Cluster > 1 ? ptx::cluster_cta() : 0;
+  fwd_smem<Dim> &s = *reinterpret_cast<fwd_smem<Dim> *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) &
+                                                        ~uintptr_t(1023));
   if (threadIdx.x == 0) {
-    for (int i = 0; i < C::QStages; i++) {
+    for (int i = 0; i < FWD_STAGES; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
-      ptx::mbarrier_init(&s.q_empty[i], 4 * C::Wgs);
-    }
-    for (int i = 0; i < C::Stages; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
       ptx::mbarrier_init(&s.v_full[i], 1);
-      ptx::mbarrier_init(&s.k_empty[i], 4 * C::Wgs * C::Cluster);
-      ptx::mbarrier_init(&s.v_empty[i], 4 * C::Wgs * C::Cluster);
-    }
-    for (int i = 0; i < 2; i++) {
-      ptx::mbarrier_init(&s.work_full[i], 1);
-      ptx::mbarrier_init(&s.work_empty[i], C::Cluster);
+      ptx::mbarrier_init(&s.q_empty[i], 4 * FWD_WARPGROUPS); // a warp each
+      ptx::mbarrier_init(&s.k_empty[i], 4 * FWD_WARPGROUPS);
+      ptx::mbarrier_init(&s.v_empty[i], 4 * FWD_WARPGROUPS);
     }
     ptx::mbarrier_init_fence();
   }
-  if constexpr (C::Cluster > 1)
-    ptx::cluster_sync();
-  else
-    __syncthreads();
+  __syncthreads();
   const int role = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (role == 0) {
-    ptx::registers_give<C::RegsProducer>();
+    ptx::registers_give<FWD_REGS_PRODUCER>();
     if (threadIdx.x == 0) {
-      fwd_producer<C> producer{p, s, cta};
+      fwd_producer<Dim> producer{p, s};
       producer.run();
     }
   } else {
-    ptx::registers_take<C::RegsConsumer>();
-    fwd_consumer<C, Mask> consumer{p, mask, s, role - 1};
+    ptx::registers_take<FWD_REGS_CONSUMER>();
+    fwd_consumer<Dim, Mask> consumer{p, mask, s, role - 1};
     consumer.run();
-  }
-  if constexpr (C::Cluster > 1) { // nobody leaves while the other may still write here
-    __syncwarp();
-    ptx::cluster_sync();
   }
 }
 
-template<class C> constexpr size_t fwd_smem_bytes() { return sizeof(fwd_smem<C>) + 1024; }
+template <int Dim> constexpr size_t fwd_smem_bytes() { return sizeof(fwd_smem<Dim>) + 1024; }
 
 } // namespace wgmma
 #endif

@@ -7,96 +7,62 @@
 #ifndef LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 #define LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 
-#include "../ptx/math.cuh"
 #include "../ptx/wgmma.cuh"
-#include "forward_shared.cuh"
+#include "forward_epilogue.cuh"
 #include "visible.cuh"
 
 namespace wgmma {
 
-// Rows of O from accumulators to memory: 4 x 4 transposes in a quad make 16-byte stores.
-template<int Dim>
-static __device__ __forceinline__ void store_row(uint16_t *row, const float (&o)[Dim / 2], int half,
-                                                 float scale, bool valid) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int g = 0; g < Dim / 32; g++) {
-    uint32_t w[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      w[i] =
-          ptx::pack_bf16(o[4 * (4 * g + i) + half] * scale, o[4 * (4 * g + i) + half + 1] * scale);
-#pragma unroll
-    for (int bit = 1; bit <= 2; bit *= 2)
-#pragma unroll
-      for (int i = 0; i < 4; i++)
-        if (!(i & bit)) {
-          const uint32_t got = __shfl_xor_sync(~0u, t & bit ? w[i] : w[i | bit], bit);
-          if (t & bit)
-            w[i] = got;
-          else
-            w[i | bit] = got;
-        }
-    if (valid)
-      *reinterpret_cast<uint4 *>(row + 8 * (4 * g + t)) = make_uint4(w[0], w[1], w[2], w[3]);
-  }
-}
-
-template<class C, class Mask> struct fwd_consumer {
+template <int Dim, class Mask> struct fwd_consumer {
   const fwd_params &p;
-  const Mask &mask; // a representation, or what else hide() of visible.cuh takes
-  fwd_smem<C> &s;
-  int wg; // 0 .. Wgs - 1
+  const Mask &mask; // a representation, or what else has a visible()
+  fwd_smem<Dim> &s;
+  int wg; // 0 or 1
 
-  static constexpr int NS = C::Keys / 2, NO = C::Dim / 2;
+  static constexpr int NS = FWD_KEYS / 2, NO = Dim / 2;
   float sc[NS], o[NO];
-  uint32_t pr[C::Keys / 4];
+  uint32_t pr[FWD_KEYS / 4];
   float max0, max1; // a score near the running maximum of each of this thread's two rows
   float sum0, sum1; // this thread's part of the rows' sums
   float shrink0, shrink1;
   int n = 0, qn = 0; // step and query tile that are being worked on
 
-  __device__ __forceinline__ void
-  release(uint64_t *bar) { // one arrival a warp, at each CTA that fills it
-    if constexpr (C::Cluster == 1) {
-      if (threadIdx.x % 32 == 0)
-        ptx::mbarrier_arrive(bar);
-    } else if (threadIdx.x % 32 < C::Cluster) {
-      ptx::mbarrier_arrive_cluster(bar, threadIdx.x % 32);
-    }
+  __device__ __forceinline__ void release(uint64_t *bar) { // one arrival a warp
+    if (threadIdx.x % 32 == 0)
+      ptx::mbarrier_arrive(bar);
   }
 
   // After Q K^T of step n: its K tile is free, and after a query tile's last one so is Q.
   __device__ __forceinline__ void release_k(int flags) {
-    release(&s.k_empty[n % C::Stages]);
-    if (flags & STEP_LAST && threadIdx.x % 32 == 0)
-      ptx::mbarrier_arrive(&s.q_empty[qn % C::QStages]);
+    release(&s.k_empty[n % FWD_STAGES]);
+    if (flags & STEP_LAST)
+      release(&s.q_empty[qn % FWD_STAGES]);
   }
 
   // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
   __device__ __forceinline__ void turn_wait() { ptx::barrier_sync(1 + wg, 256); }
-  __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(1 + (wg + 1) % C::Wgs, 256); }
+  __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(2 - wg, 256); }
 
   __device__ __forceinline__ void issue_qk() { // of step n
-    const ptx::wgmma_desc q(s.q[qn % C::QStages][0] + wg * 64 * 64, 0), k(s.k[n % C::Stages][0], 0);
+    const ptx::wgmma_desc q(s.q[qn % FWD_STAGES][0] + wg * 64 * 64, 0), k(s.k[n % FWD_STAGES][0], 0);
     ptx::wgmma_pin(sc);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int c = 0; c < C::Dim / 16; c++) // 32 bytes along a row of 128; then the next chunk
-      ptx::wgmma_op<C::Keys, 0>::ss(sc, q.at(c / 4 * C::Rows * 128 + c % 4 * 32),
-                                    k.at(c / 4 * C::Keys * 128 + c % 4 * 32), c > 0);
+    for (int c = 0; c < Dim / 16; c++) // 32 bytes along a row of 128; then the next chunk
+      ptx::wgmma_op<FWD_KEYS, 0>::ss(sc, q.at(c / 4 * FWD_ROWS * 128 + c % 4 * 32),
+                                     k.at(c / 4 * FWD_KEYS * 128 + c % 4 * 32), c > 0);
     ptx::wgmma_commit();
   }
 
   __device__ __forceinline__ void issue_pv(int step, bool keep) { // keep: add to what O is
-    ptx::mbarrier_wait(&s.v_full[step % C::Stages], parity<C::Stages>(step));
-    const ptx::wgmma_desc v(s.v[step % C::Stages][0], C::Keys * 128);
+    ptx::mbarrier_wait(&s.v_full[step % FWD_STAGES], parity(step));
+    const ptx::wgmma_desc v(s.v[step % FWD_STAGES][0], FWD_KEYS * 128);
     ptx::wgmma_pin(o);
     ptx::wgmma_pin(pr);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int c = 0; c < C::Keys / 16; c++) // 16 keys: two atoms of 1024 bytes
-      ptx::wgmma_op<C::Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), c > 0 || keep);
+    for (int c = 0; c < FWD_KEYS / 16; c++) // 16 keys: two atoms of 1024 bytes
+      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), c > 0 || keep);
     ptx::wgmma_commit();
   }
 
@@ -130,7 +96,7 @@ template<class C, class Mask> struct fwd_consumer {
   }
 
   // Scores to probabilities in place, of accumulator elements [Begin, End).
-  template<int Begin, int End>
+  template <int Begin, int End>
   __device__ __forceinline__ void exponentials(float &add0, float &add1) {
     const float base0 = base(max0), base1 = base(max1);
 #pragma unroll
@@ -146,7 +112,7 @@ template<class C, class Mask> struct fwd_consumer {
 
   __device__ __forceinline__ void pack() {
 #pragma unroll
-    for (int i = 0; i < C::Keys / 4; i++)
+    for (int i = 0; i < FWD_KEYS / 4; i++)
       pr[i] = ptx::pack_bf16(sc[2 * i], sc[2 * i + 1]);
   }
 
@@ -162,76 +128,40 @@ template<class C, class Mask> struct fwd_consumer {
     }
   }
 
-  // One row of the finished tile: O / sum and its LSE; with resume, merged with what memory holds.
-  __device__ __forceinline__ void write_row(const fwd_tile &tile, int r, int half, float maximum,
-                                            float sum) {
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    const bool valid = r < tile.rows;
-    const int64_t at = ((int64_t)(tile.row + r) * p.heads + tile.head) * C::Dim;
-    float *lse_at = p.lse + (int64_t)tile.head * p.rows + tile.row + r;
-    float lse = sum > 0.0f ? maximum * p.scale + ptx::lg2(sum) * 0.69314718f : -INFINITY;
-    float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
-    const float before = p.resume && valid ? *lse_at : -INFINITY;
-    __syncwarp(); // the quad has read it before one of it writes
-    if (!p.o_acc) {
-      store_row<C::Dim>(static_cast<uint16_t *>(p.o) + at, o, half, scale, valid);
-    } else if (valid) {
-      float keep = 0.0f;
-      if (before > -INFINITY) {
-        const float top = fmaxf(before, lse);
-        const float both = top + __logf(__expf(before - top) + __expf(lse - top));
-        keep = __expf(before - both);
-        scale *= __expf(lse - both);
-        lse = both;
-      }
-      float *acc = p.o_acc + at + 2 * (threadIdx.x % 4);
-#pragma unroll
-      for (int j = 0; j < NO / 4; j++) {
-        float2 *dst = reinterpret_cast<float2 *>(acc + 8 * j);
-        float2 v = make_float2(o[4 * j + half] * scale, o[4 * j + half + 1] * scale);
-        if (p.resume) {
-          const float2 was = *dst;
-          v.x += keep * was.x;
-          v.y += keep * was.y;
-        }
-        *dst = v;
-      }
-    }
-    if (valid && threadIdx.x % 4 == 0)
-      *lse_at = lse;
-  }
-
-  __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0,
-                                             float s1) {
-    const int r = row_now();
-    write_row(tile, r, 0, m0, s0);
-    write_row(tile, r + 8, 2, m1, s1);
-  }
-
-  // This thread's first row in the tile. Read anew at each use, as the mask's address below: what the
-  // compiler would keep in registers across the main loop, it would spill there.
+  // This thread's first row in the tile. Read anew at each use: what the compiler would keep in registers
+  // across the main loop, it would spill there.
   __device__ __forceinline__ int row_now() const {
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return wg * 64 + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 
-  __device__ __forceinline__ void mask_step(const fwd_tile &tile, const fwd_step &step) {
+  __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
+    const int r = row_now();
+    write_row<Dim>(p, tile, r, o, 0, m0, s0);
+    write_row<Dim>(p, tile, r + 8, o, 2, m1, s1);
+  }
+
+  // What the mask shows of a step; asked before its scores exist, when registers are free.
+  __device__ __forceinline__ row_bits seen_in(const fwd_tile &tile, const fwd_step &step) {
+    if (!(step.flags & STEP_PARTIAL))
+      return {~0u, ~0u};
+    if (!step.valid)
+      return {0, 0};
     const int r = row_now(), last = tile.rows - 1;
-    hide<C::Keys>(sc, mask, tile.head / p.group, tile.pos + min(r, last),
-                  tile.pos + min(r + 8, last), step.pos, step.valid);
+    return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last), tile.pos + min(r + 8, last),
+                             step.pos, step.valid);
   }
 
   // Description of step n, of query tile qn, once it is there.
   __device__ __forceinline__ fwd_step step_of() {
-    ptx::mbarrier_wait(&s.k_full[n % C::Stages], parity<C::Stages>(n));
-    const int4 v = ptx::load_shared(&s.step[n % C::Stages]);
+    ptx::mbarrier_wait(&s.k_full[n % FWD_STAGES], parity(n));
+    const int4 v = ptx::load_shared(&s.step[n % FWD_STAGES]);
     return {v.x, v.y, v.z, v.w};
   }
   __device__ __forceinline__ fwd_tile tile_of() {
-    ptx::mbarrier_wait(&s.q_full[qn % C::QStages], parity<C::QStages>(qn));
-    const int4 v = ptx::load_shared(&s.tile[qn % C::QStages]);
+    ptx::mbarrier_wait(&s.q_full[qn % FWD_STAGES], parity(qn));
+    const int4 v = ptx::load_shared(&s.tile[qn % FWD_STAGES]);
     return {v.x, v.y, v.z, v.w};
   }
 
@@ -242,21 +172,22 @@ template<class C, class Mask> struct fwd_consumer {
 
   // The first step of all: no P V beside it.
   __device__ __forceinline__ void begin(const fwd_tile &tile, const fwd_step &step) {
+    const row_bits seen = seen_in(tile, step);
     turn_wait();
     issue_qk();
     turn_give();
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);
     if (step.flags & STEP_PARTIAL)
-      mask_step(tile, step);
+      hide<FWD_KEYS>(sc, seen);
     find_base(true);
     exponentials<0, NS>(sum0, sum1);
     pack();
     release_k(step.flags);
   }
 
-  __device__ void run() {
-    if (wg == C::Wgs - 1 && C::Wgs > 1)
+  __device__ __forceinline__ void run() {
+    if (wg == 1)
       turn_give(); // the first turn is warpgroup 0's
     fwd_step step = step_of();
     if (!(step.flags & STEP_STOP)) {
@@ -270,6 +201,7 @@ template<class C, class Mask> struct fwd_consumer {
           qn++;
           tile = tile_of();
         }
+        const row_bits seen = seen_in(tile, step);
         turn_wait();
         issue_qk();
         issue_pv(n - 1, keep);
@@ -277,41 +209,37 @@ template<class C, class Mask> struct fwd_consumer {
         ptx::wgmma_wait<1>();
         ptx::wgmma_pin(sc);
         const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
-        if (step.flags & STEP_PARTIAL) {
-          ptx::wgmma_wait<0>(); // P's registers are free for the mask
-          mask_step(tile, step);
-        }
+        if (step.flags & STEP_PARTIAL)
+          hide<FWD_KEYS>(sc, seen);
         // The usual step has no maximum: the base of the steps before will do unless a sum explodes,
         // and then Q K^T is taken again, as K is still here.
-        const bool exact = first || unset || (!mask_is_short<Mask> && step.flags & STEP_PARTIAL);
+        const bool exact = first || unset;
         if (exact) {
           find_base(first);
           unset = any_unset();
         }
-        constexpr int Half = C::Keys / 32 * 8;
+        constexpr int Half = FWD_KEYS / 32 * 8;
         float add0 = 0.0f, add1 = 0.0f;
         exponentials<0, Half>(add0, add1);
         // The assembler schedules within basic blocks, and would sink these exponentials below the wait
         // that they hide; a wait for what is known to be there, a loop, ends the block.
         ptx::wgmma_pin(sc);
-        ptx::mbarrier_wait(&s.v_full[(n - 1) % C::Stages], parity<C::Stages>(n - 1));
+        ptx::mbarrier_wait(&s.v_full[(n - 1) % FWD_STAGES], parity(n - 1));
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(o);
-        release(&s.v_empty[(n - 1) % C::Stages]);
+        release(&s.v_empty[(n - 1) % FWD_STAGES]);
         exponentials<Half, NS>(add0, add1);
         pack();
         bool redo = false;
         if (!exact)
           redo = ptx::barrier_any(4 + wg, 128, !(add0 + add1 < 0x1p60f));
         if (redo) {
-          asm volatile(
-              ""
-              : "+r"(n)); // its addresses anew: kept since the first time, they would spill
+          asm volatile("" : "+r"(n)); // its addresses anew: kept since the first time, they would spill
           issue_qk();
           ptx::wgmma_wait<0>();
           ptx::wgmma_pin(sc);
-          if (mask_is_short<Mask> && step.flags & STEP_PARTIAL)
-            mask_step(tile, step);
+          if (step.flags & STEP_PARTIAL)
+            hide<FWD_KEYS>(sc, seen);
           find_base(false);
           add0 = add1 = 0.0f;
           exponentials<0, NS>(add0, add1);
@@ -331,7 +259,7 @@ template<class C, class Mask> struct fwd_consumer {
       ptx::wgmma_pin(o);
       write_tile(tile, max0, max1, sum0, sum1);
     }
-    if (wg == 0 && C::Wgs > 1)
+    if (wg == 0)
       turn_wait(); // takes the turn that is left over
   }
 };

@@ -9,30 +9,15 @@
 
 namespace wgmma {
 
-enum fwd_flags {
-  STEP_FIRST = 1,
-  STEP_LAST = 2,
-  STEP_PARTIAL = 4,
-  STEP_STOP = 8
-}; // of a query tile
-
-// Tile shape. Wgs consumer warpgroups of 64 query rows, Keys keys a tile; Cluster CTAs work on as many
-// query heads of one KV head and share its K and V tiles by multicast. Item n of a stream (query tiles;
-// steps) lies at stage n % Stages, in phase n / Stages of that stage's barriers.
-template<int Dim_, int Wgs_, int Keys_, int QStages_ = 2, int Stages_ = 2, int Cluster_ = 1>
-struct fwd_config {
-  static constexpr int Dim = Dim_, Wgs = Wgs_, Keys = Keys_, Cluster = Cluster_;
-  static constexpr int QStages = QStages_, Stages = Stages_;
-  static constexpr int Rows = 64 * Wgs, Threads = 128 * (Wgs + 1);
-  static constexpr int RegsProducer = Wgs == 3 ? 32 : 40, RegsConsumer = Wgs == 3 ? 160 : 232;
-  static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
-  static_assert(Keys % 16 == 0 && Keys <= 256, "P V takes 16 keys a product, TMA 256 rows a box");
-  static_assert(Cluster == 1 || Cluster == 2, "clusters of one or two");
-  // What the producer gives must cover what the consumers take, or setmaxnreg waits for ever: a launch
-  // holds 65536 / Threads registers a thread, in steps of 8.
-  static_assert(RegsProducer + Wgs * RegsConsumer <= 65536 / Threads / 8 * 8 * (Wgs + 1),
-                "registers that the launch does not have");
-};
+// Two consumer warpgroups of 64 query rows, and tiles of 128 keys. Item n of a stream (query tiles; steps)
+// lies at stage n % FWD_STAGES, in phase n / FWD_STAGES of that stage's barriers.
+constexpr int FWD_WARPGROUPS = 2, FWD_ROWS = 64 * FWD_WARPGROUPS, FWD_KEYS = 128, FWD_STAGES = 2;
+constexpr int FWD_THREADS = 128 * (FWD_WARPGROUPS + 1), FWD_REGS_PRODUCER = 40, FWD_REGS_CONSUMER = 232;
+// What the producer gives must cover what the consumers take, or setmaxnreg waits for ever: a launch
+// holds 65536 / FWD_THREADS registers a thread, in steps of 8.
+static_assert(FWD_REGS_PRODUCER + FWD_WARPGROUPS * FWD_REGS_CONSUMER <=
+                  65536 / FWD_THREADS / 8 * 8 * (FWD_WARPGROUPS + 1),
+              "registers that the launch does not have");
 
 struct fwd_params {
   CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}
@@ -46,31 +31,28 @@ struct fwd_params {
   float scale, scale_log2;
 };
 
+enum fwd_flags { STEP_FIRST = 1, STEP_LAST = 2, STEP_PARTIAL = 4, STEP_STOP = 8 }; // of a query tile
+
 struct fwd_step {
-  int32_t pos, valid, flags, pad;
+  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist
 };
 struct fwd_tile {
-  int32_t row, pos, rows, head;
+  int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist
 };
 
-template<class C> struct fwd_smem {
-  static constexpr int ChunkQ = C::Rows * 64,
-                       ChunkKV = C::Keys * 64; // elements of a 64-column chunk
-  alignas(1024) uint16_t q[C::QStages][C::Dim / 64][ChunkQ];
-  alignas(1024) uint16_t k[C::Stages][C::Dim / 64][ChunkKV];
-  alignas(1024) uint16_t v[C::Stages][C::Dim / 64][ChunkKV];
-  alignas(16) fwd_step step[C::Stages];
-  alignas(16) fwd_tile tile[C::QStages];
-  uint64_t q_full[C::QStages], q_empty[C::QStages];
-  uint64_t k_full[C::Stages], k_empty[C::Stages], v_full[C::Stages], v_empty[C::Stages];
-  uint64_t work_full[2], work_empty[2];
-  int32_t work[2];
+template <int Dim> struct fwd_smem {
+  static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
+  alignas(1024) uint16_t q[FWD_STAGES][Dim / 64][FWD_ROWS * 64]; // chunks of 64 columns
+  alignas(1024) uint16_t k[FWD_STAGES][Dim / 64][FWD_KEYS * 64];
+  alignas(1024) uint16_t v[FWD_STAGES][Dim / 64][FWD_KEYS * 64];
+  alignas(16) fwd_step step[FWD_STAGES];
+  alignas(16) fwd_tile tile[FWD_STAGES];
+  uint64_t q_full[FWD_STAGES], q_empty[FWD_STAGES];
+  uint64_t k_full[FWD_STAGES], k_empty[FWD_STAGES], v_full[FWD_STAGES], v_empty[FWD_STAGES];
 };
 
 // Parity that a wait for item n to be full needs; to be empty again for item n needs the other.
-template<int Stages> static __device__ __forceinline__ uint32_t parity(int n) {
-  return n / Stages & 1;
-}
+static __device__ __forceinline__ uint32_t parity(int n) { return n / FWD_STAGES & 1; }
 
 } // namespace wgmma
 #endif

@@ -13,13 +13,9 @@
 
 namespace wgmma {
 
-template <int Dim> struct fwd_choice; // the winners of the race in README.md
-template <> struct fwd_choice<64> {
-  typedef fwd_config<64, WGMMA_FWD_QUERIES_64 / 64, WGMMA_FWD_KEYS> config;
-};
-template <> struct fwd_choice<128> {
-  typedef fwd_config<128, WGMMA_FWD_QUERIES_128 / 64, WGMMA_FWD_KEYS> config;
-};
+static_assert(+WGMMA_FWD_KEYS == FWD_KEYS && +WGMMA_FWD_QUERIES_64 == FWD_ROWS &&
+                  +WGMMA_FWD_QUERIES_128 == FWD_ROWS,
+              "the work list is made for these tiles");
 
 // Heads that run side by side: as many as have their K and V in about half of the L2 together.
 static inline int heads_section(const attn_problem *p) {
@@ -31,21 +27,20 @@ static inline int heads_section(const attn_problem *p) {
 }
 
 template <class Rep, int Dim> const void *own_forward() {
-  return (const void *)fwd_kernel<typename fwd_choice<Dim>::config, Rep>;
+  return (const void *)fwd_kernel<Dim, Rep>;
 }
 
 template <class Rep, int Dim>
 int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list,
                    const void *kernel) {
-  typedef typename fwd_choice<Dim>::config C;
   if (!kernel)
     kernel = own_forward<Rep, Dim>();
-  constexpr int smem = fwd_smem_bytes<C>();
+  constexpr int smem = fwd_smem_bytes<Dim>();
   const int group = p->heads_q / p->heads_kv;
   fwd_params f = {};
-  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, C::Rows) ||
-      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, C::Keys) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, C::Keys))
+  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, FWD_ROWS) ||
+      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
+      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
     return -1;
   f.list = *list;
   f.o = a->o;
@@ -64,7 +59,7 @@ int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, c
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   const int grid = (int)std::min((int64_t)sms, (int64_t)list->count * p->heads_q);
   void *args[] = {&f, (void *)rep};
-  return gpu_check(cudaLaunchKernel(kernel, grid, C::Threads, args, smem, (cudaStream_t)a->stream),
+  return gpu_check(cudaLaunchKernel(kernel, grid, FWD_THREADS, args, smem, (cudaStream_t)a->stream),
                    "wgmma forward");
 }
 

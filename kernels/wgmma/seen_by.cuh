@@ -22,40 +22,11 @@ template <int Queries>
 static __device__ __forceinline__ row_bits seen_by(const columns &x, int, int k0, int k1, int pos, int valid) {
   const auto bits = [&](int k) {
     const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
-    const uint64_t hidden = (bits_below(lower.end - pos) & ~bits_below(lower.begin - pos)) |
+    const uint32_t hidden = (bits_below(lower.end - pos) & ~bits_below(lower.begin - pos)) |
                             (bits_below(upper.end - pos) & ~bits_below(upper.begin - pos));
     return bits_below(valid) & ~hidden;
   };
   return {bits(k0), bits(k1)};
-}
-
-// f(mask) with the mask's kind a constant in each call, as where a predicate is compiled in.
-template <class F> static __device__ __forceinline__ row_bits with_kind(const struct mask &m, F f) {
-#define CALL(KIND)                                                                                     \
-  case KIND:                                                                                           \
-    __builtin_assume(m.kind == KIND);                                                                  \
-    return f(m);
-  switch (m.kind) {
-    CALL(MASK_FULL) CALL(MASK_CAUSAL) CALL(MASK_SLIDING_WINDOW) CALL(MASK_SLIDING_WINDOW_CAUSAL)
-    CALL(MASK_FULL_DOCUMENT) CALL(MASK_CAUSAL_DOCUMENT) CALL(MASK_SHARE_QUESTION)
-    CALL(MASK_CAUSAL_BLOCKWISE) CALL(MASK_GLOBAL_SLIDING_WINDOW) CALL(MASK_PREFIX_LM_CAUSAL)
-    CALL(MASK_PREFIX_LM_DOCUMENT) CALL(MASK_BLOCK_CAUSAL_DOCUMENT) CALL(MASK_FULL_DOCUMENT_LONG)
-    CALL(MASK_CAUSAL_DOCUMENT_LONG) CALL(MASK_UNIFORM_BLOCK_SPARSE) CALL(MASK_VARIABLE_BLOCK_SPARSE)
-  default:
-    return {0, 0};
-  }
-#undef CALL
-}
-
-template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const blockmap &x, int head, int k0, int k1, int pos,
-                                                   int valid) {
-  return with_kind(x.mask, [&](const struct mask &m) {
-    return bits_by_pair<Queries>(pos, valid, [&](int q, bool &top, bool &bottom) {
-      top = mask_allows(&m, head, q, k0);
-      bottom = mask_allows(&m, head, q, k1);
-    });
-  });
 }
 
 #define SEEN_BY_PAIR(X)                                                                                \
@@ -79,11 +50,11 @@ template <class Rep>
 static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, int head, int key_pos, int key0,
                                                         int keys, int pos, int valid) {
   const int last = keys - 1;
-  row_bits bits = {~uint64_t(0), ~uint64_t(0)};
+  row_bits bits = {~0u, ~0u};
   if (valid)
     bits = seen_by<64>(rep, head, key_pos + min(key0, last), key_pos + min(key0 + 8, last), pos, valid);
-  return (key0 < keys ? static_cast<uint32_t>(bits.top) & 0xffff : 0) |
-         (key0 + 8 < keys ? static_cast<uint32_t>(bits.bottom) << 16 : 0);
+  return (key0 < keys ? bits.top & 0xffff : 0) |
+         (key0 + 8 < keys ? bits.bottom << 16 : 0);
 }
 
 // P becomes 0 where it is not seen.

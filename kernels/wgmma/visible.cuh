@@ -1,45 +1,39 @@
 // visible.cuh -- the mask inside a partial tile, for accumulators in wgmma's layout.
 //
 // A thread holds two rows, 8 apart, and of every 8 columns two (ptx/wgmma.cuh). A representation says
-// what those two queries see of the thread's keys as one word of bits a row: bit 2 j + e stands for
-// column 8 j + 2 (t % 4) + e, accumulator elements 4 j + e and 4 j + 2 + e. Constant bit tests then
-// take the scores to -inf, which compile to predicates without comparisons.
+// what those two queries see of the thread's keys as a word of bits a row: bit 2 j + e stands for
+// column 8 j + 2 (t % 4) + e, accumulator elements 4 j + e and 4 j + 2 + e. The words do not need the
+// scores, so they are made before these exist, when registers are free; constant bit tests then take
+// the scores to -inf. Each representation reads what it stores in the order in which it stores it.
 #ifndef LONGCA_WGMMA_VISIBLE_CUH
 #define LONGCA_WGMMA_VISIBLE_CUH
 
 #include "../rep/band.h"
 #include "../rep/blocklist.h"
-#include "../rep/blockmap.h"
+#include "../rep/blockmap.h" // for predicates: flex.cuh
 #include "../rep/columns.h"
 #include "../rep/dense.h"
 #include "../rep/varblock.h"
 
 namespace wgmma {
 
-// Whether a mask's code is so short that it may stand twice in the kernel, and so cheap that a partial
-// tile takes the usual step's path.
-template<class Rep> constexpr bool mask_is_short = false;
-template<> constexpr bool mask_is_short<band> = true;
-template<> constexpr bool mask_is_short<columns> = true;
-
-// Whether a representation stores what is hidden by key, so that it is read by key: hide_by_key().
-template<class Rep> constexpr bool hides_by_key = false;
-template<> constexpr bool hides_by_key<columns> = true;
-
 struct row_bits {
-  uint64_t top, bottom; // of the thread's two rows
+  uint32_t top, bottom; // of the thread's two rows
 };
 
-// Bits of the columns below `limit`, which counts from the tile's first key.
-static __device__ __forceinline__ uint64_t bits_below(int limit) {
+// Bits of the columns below `limit`, which counts from the tile's first column.
+static __device__ __forceinline__ uint32_t bits_below(int limit) {
   const int c = limit - 2 * static_cast<int>(threadIdx.x % 4);
-  const int n = c <= 0 ? 0 : min(2 * (c >> 3) + min(c & 7, 2), 64);
-  return n < 64 ? (uint64_t(1) << n) - 1 : ~uint64_t(0);
+  const int n = c <= 0 ? 0 : 2 * (c >> 3) + min(c & 7, 2);
+  return n < 32 ? (1u << n) - 1 : ~0u;
+}
+static __device__ __forceinline__ uint32_t bits_between(int begin, int end) {
+  return bits_below(end) & ~bits_below(begin);
 }
 
-// Any representation, pair by pair. `see(k, top, bottom)` looks at one key for both rows, so that what
-// is stored by key is read once. Rolled: partial tiles are few, and the code stays small.
-template<int Keys, int Unroll = 1, class See>
+// A predicate, pair by pair: see(k, top, bottom) looks at one key for both rows, so that what belongs
+// to the key is read once. Rolled: partial tiles are few, and the code stays small.
+template <int Keys, int Unroll = 1, class See>
 static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See see) {
   row_bits bits = {0, 0};
   const int t2 = 2 * (threadIdx.x % 4), last = pos + valid - 1;
@@ -50,71 +44,92 @@ static __device__ __forceinline__ row_bits bits_by_pair(int pos, int valid, See 
       const int k = pos + 8 * j + t2 + e;
       bool top, bottom;
       see(min(k, last), top, bottom);
-      bits.top |= static_cast<uint64_t>(top && k <= last) << (2 * j + e);
-      bits.bottom |= static_cast<uint64_t>(bottom && k <= last) << (2 * j + e);
+      bits.top |= static_cast<uint32_t>(top && k <= last) << (2 * j + e);
+      bits.bottom |= static_cast<uint32_t>(bottom && k <= last) << (2 * j + e);
     }
   return bits;
 }
 
-// What queries q0 (top) and q1 (bottom) see of the keys pos, ..., pos + valid - 1; 0 < valid <= Keys.
-template<int Keys>
-static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, int q1, int pos,
-                                                   int valid) {
+// Listed blocks of a row of lists, as bits of the positions pos, ..., pos + valid - 1: one search, and
+// then the blocks that are there, not the pairs.
+static __device__ __forceinline__ uint32_t bits_of_list(const block_lists &l, int64_t row,
+                                                        const block_axis &axis, int pos, int valid) {
+  uint32_t bits = 0;
+  const int64_t end = l.begin[row + 1];
+  for (int64_t i = block_lists_find(&l, row, l.begin[row], block_axis_find(&axis, pos)); i < end; i++) {
+    const int c = l.entry[i], begin = block_axis_begin(&axis, c) - pos;
+    if (begin >= valid)
+      break;
+    bits |= bits_between(begin, min(block_axis_begin(&axis, c + 1) - pos, valid));
+  }
+  return bits;
+}
+
+// The same for a thread's two rows, which mostly share a row of lists.
+static __device__ __forceinline__ row_bits bits_of_lists(const block_lists &l, int64_t row0, int64_t row1,
+                                                         const block_axis &axis, int pos, int valid) {
+  const uint32_t top = bits_of_list(l, row0, axis, pos, valid);
+  return {top, row0 == row1 ? top : bits_of_list(l, row1, axis, pos, valid)};
+}
+
+// ---- visible(rep, head, q0, q1, pos, valid): what queries q0 (top) and q1 (bottom) = q0 + 8 see of the
+// keys pos, ..., pos + valid - 1; 0 < valid <= Keys <= 128. Called by whole warps. Past the last query a
+// tile repeats it.
+
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const band &x, int, int q0, int q1, int pos, int valid) {
   int lo0, hi0, lo1, hi1;
   band_row(&x, q0, &lo0, &hi0);
   band_row(&x, q1, &lo1, &hi1);
-  return {bits_below(min(hi0 - pos, valid)) & ~bits_below(lo0 - pos),
-          bits_below(min(hi1 - pos, valid)) & ~bits_below(lo1 - pos)};
+  return {bits_between(lo0 - pos, min(hi0 - pos, valid)), bits_between(lo1 - pos, min(hi1 - pos, valid))};
 }
 
-// The predicate of each pair; its kind is a constant of each loop, as where a predicate is compiled in.
-template<int Keys>
-static __device__ __forceinline__ row_bits visible(const blockmap &x, int head, int q0, int q1,
-                                                   int pos, int valid) {
-  struct mask m = x.mask;
-#define BITS_OF_KIND(KIND) \
-  case KIND: \
-    m.kind = KIND; \
-    return bits_by_pair<Keys, 2>(pos, valid, [&](int k, bool &top, bool &bottom) { \
-      top = mask_allows(&m, head, q0, k); \
-      bottom = mask_allows(&m, head, q1, k); \
-    });
-  switch (x.mask.kind) {
-    BITS_OF_KIND(MASK_FULL)
-    BITS_OF_KIND(MASK_CAUSAL)
-    BITS_OF_KIND(MASK_SLIDING_WINDOW)
-    BITS_OF_KIND(MASK_SLIDING_WINDOW_CAUSAL)
-    BITS_OF_KIND(MASK_FULL_DOCUMENT)
-    BITS_OF_KIND(MASK_CAUSAL_DOCUMENT)
-    BITS_OF_KIND(MASK_SHARE_QUESTION)
-    BITS_OF_KIND(MASK_CAUSAL_BLOCKWISE)
-    BITS_OF_KIND(MASK_GLOBAL_SLIDING_WINDOW)
-    BITS_OF_KIND(MASK_PREFIX_LM_CAUSAL)
-    BITS_OF_KIND(MASK_PREFIX_LM_DOCUMENT)
-    BITS_OF_KIND(MASK_BLOCK_CAUSAL_DOCUMENT)
-    BITS_OF_KIND(MASK_FULL_DOCUMENT_LONG)
-    BITS_OF_KIND(MASK_CAUSAL_DOCUMENT_LONG)
-    BITS_OF_KIND(MASK_UNIFORM_BLOCK_SPARSE)
-    BITS_OF_KIND(MASK_VARIABLE_BLOCK_SPARSE)
-  default:
-    return {0, 0};
-  }
-#undef BITS_OF_KIND
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const blocklist &x, int head, int q0, int q1, int pos,
+                                                   int valid) {
+  return bits_of_lists(x.q2k, blocklist_row(&x, head, q0), blocklist_row(&x, head, q1), blocklist_axis(&x),
+                       pos, valid);
 }
 
-#define VISIBLE_BY_PAIR(X) \
-  template<int Keys> \
-  static __device__ __forceinline__ row_bits visible(const X &x, int head, int q0, int q1, \
-                                                     int pos, int valid) { \
-    return bits_by_pair<Keys>(pos, valid, [&](int k, bool &top, bool &bottom) { \
-      top = X##_allows(&x, head, q0, k); \
-      bottom = X##_allows(&x, head, q1, k); \
-    }); \
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const varblock &x, int head, int q0, int q1, int pos,
+                                                   int valid) {
+  return bits_of_lists(x.q2k, varblock_row(&x, head, q0), varblock_row(&x, head, q1),
+                       varblock_cols(&x, head), pos, valid);
+}
+
+// Bits 0, 1, 8, 9, 16, 17, 24 and 25 of a word, side by side.
+static __device__ __forceinline__ uint32_t every_fourth_pair(uint32_t x) {
+  x &= 0x03030303;
+  x |= x >> 6;
+  return (x | x >> 12) & 0xff;
+}
+
+// A row of stored words, 64 keys each.
+template <int Keys>
+static __device__ __forceinline__ uint32_t bits_of_words(const dense &x, int head, int q, int pos) {
+  const uint64_t *row = dense_row(&x, head, q);
+  const int first = pos / 64, shift = pos % 64;
+  uint32_t bits = 0;
+#pragma unroll
+  for (int i = 0; i < Keys / 64; i++) {
+    uint64_t word = first + i < x.words ? row[first + i] >> shift : 0;
+    if (shift && first + i + 1 < x.words)
+      word |= row[first + i + 1] << (64 - shift);
+    word >>= 2 * (threadIdx.x % 4);
+    bits |= (every_fourth_pair(static_cast<uint32_t>(word)) |
+             every_fourth_pair(static_cast<uint32_t>(word >> 32)) << 8)
+            << 16 * i;
   }
-VISIBLE_BY_PAIR(dense)
-VISIBLE_BY_PAIR(blocklist)
-VISIBLE_BY_PAIR(varblock)
-#undef VISIBLE_BY_PAIR
+  return bits;
+}
+
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const dense &x, int head, int q0, int q1, int pos,
+                                                   int valid) {
+  const uint32_t exist = bits_below(valid);
+  return {bits_of_words<Keys>(x, head, q0, pos) & exist, bits_of_words<Keys>(x, head, q1, pos) & exist};
+}
 
 // Rows 0 .. 15 from `first` on that are in r, as bits.
 static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int first) {
@@ -123,16 +138,15 @@ static __device__ __forceinline__ uint32_t bits_of_rows(columns_rows r, int firs
 }
 
 // Columns say by key which rows are hidden. So a lane takes every 32nd key, reads its vectors once, and
-// makes a word of the warp's 16 rows; then the lanes exchange words: 16 bits of key c below, of c + 32
-// above.
-template<int Keys>
-static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const columns &x, int q0,
-                                                   int pos, int valid) {
-  static_assert(Keys % 64 == 0, "two keys of a lane share a word");
+// makes a word of the warp's 16 rows, the next key's in the upper half; then the lanes exchange words.
+// Of a word that it gets a lane keeps four bits, one a byte: its two rows of two keys.
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const columns &x, int, int q0, int, int pos, int valid) {
+  static_assert(Keys == 128, "two words a lane");
   const int lane = threadIdx.x % 32, first = __shfl_sync(~0u, q0, 0);
-  uint32_t word[Keys / 64] = {};
+  uint32_t word[2] = {0, 0}, bytes[2] = {0, 0};
 #pragma unroll
-  for (int i = 0; i < Keys / 32; i++) {
+  for (int i = 0; i < 4; i++) {
     const int c = lane + 32 * i;
     if (c < valid) {
       const uint32_t hidden = bits_of_rows(columns_lower(&x, pos + c), first) |
@@ -141,37 +155,21 @@ static __device__ __forceinline__ void hide_by_key(float (&s)[Keys / 2], const c
     }
   }
 #pragma unroll
-  for (int i = 0; i < Keys / 8;
-       i++) { // word i / 8; key 8 (i / 2 % 4) + 2 (lane % 4) + i % 2 and that + 32
+  for (int i = 0; i < 16; i++) { // bit i % 8 of each byte: keys 8 (i / 2 % 4) + 2 (lane % 4) + i % 2, + 32
     const int from = 8 * (i / 2 % 4) + 2 * (lane % 4) + i % 2;
     const uint32_t seen = __shfl_sync(~0u, word[i / 8], from) >> (lane / 4);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int at = 4 * (8 * (i / 8) + 4 * half + i / 2 % 4) + i % 2;
-      if (!(seen >> (16 * half) & 1))
-        s[at] = -INFINITY;
-      if (!(seen >> (16 * half + 8) & 1))
-        s[at + 2] = -INFINITY;
-    }
+    bytes[i / 8] |= (seen & 0x01010101) << (i % 8);
   }
+  return {__byte_perm(bytes[0], bytes[1], 0x6420), __byte_perm(bytes[0], bytes[1], 0x7531)};
 }
 
-// Scores of what is not visible become -inf. valid = 0: nothing is (and no position is asked about).
-template<int Keys, class Rep>
-static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const Rep &rep, int head, int q0,
-                                            int q1, int pos, int valid) {
-  static_assert(Keys <= 256, "64 bits a row");
-  if constexpr (hides_by_key<Rep>) {
-    hide_by_key<Keys>(s, rep, q0, pos, valid);
-  } else {
-    const row_bits bits = valid ? visible<Keys>(rep, head, q0, q1, pos, valid) : row_bits{0, 0};
+// Scores of what is not seen become -inf.
+template <int Keys>
+static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const row_bits &seen) {
 #pragma unroll
-    for (int i = 0; i < Keys / 2; i++) {
-      const uint64_t row = i & 2 ? bits.bottom : bits.top;
-      if (!(row >> (i / 4 * 2 + (i & 1)) & 1))
-        s[i] = -INFINITY;
-    }
-  }
+  for (int i = 0; i < Keys / 2; i++)
+    if (!((i & 2 ? seen.bottom : seen.top) >> (i / 4 * 2 + (i & 1)) & 1))
+      s[i] = -INFINITY;
 }
 
 } // namespace wgmma
