@@ -27,9 +27,10 @@ struct cp_memory {
   // `rows` rows of `width` bytes, `pitch` bytes from one to the next
   int (*copy)(void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t width,
               int64_t rows, void *stream);
-  int (*add)(float *sum, const float *x, int64_t n, void *stream);                       // sum += x
-  int (*cast)(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *stream); // rounds
-  int (*sync)(void *stream); // the host waits for what was enqueued
+  int (*add)(float *sum, const float *x, int64_t n, void *stream); // sum += x
+  int (*cast)(void *to, enum attn_dtype dtype, const float *from, int64_t n,
+              void *stream);                                // rounds
+  int (*sync)(void *stream);                                // the host waits for what was enqueued
   int (*upload)(void *to, const void *host, int64_t bytes); // both after all that was enqueued
   int (*download)(void *host, const void *from, int64_t bytes);
 };
@@ -50,8 +51,10 @@ struct cp_op {
   int64_t bytes; // past 2^31 too
 };
 
-enum { CP_GROUP_MAX = 256, // operations of one group
-       CP_HEADS_MAX = 1024 }; // ranks that split the heads
+enum {
+  CP_GROUP_MAX = 256, // operations of one group
+  CP_HEADS_MAX = 1024
+}; // ranks that split the heads
 
 // A rank's end of a transport.
 struct cp_comm {
@@ -77,15 +80,16 @@ struct cp_transport {
   bool job; // ranks are processes that mpirun started
   // Runs body on every rank and returns 0, or -1 with the first rank's error. loopback starts `ranks`
   // threads; the others are this process's rank of a job that mpirun started.
-  int (*run)(int ranks, double limit_s, int (*body)(struct cp_comm *comm, void *context), void *context);
+  int (*run)(int ranks, double limit_s, int (*body)(struct cp_comm *comm, void *context),
+             void *context);
   int (*post)(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n);
   int (*wait)(struct cp_comm *comm, enum cp_channel channel);
   // Collectives over all ranks, posted like a group. recv [size][bytes], in rank order.
   int (*all_gather)(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
                     int64_t bytes);
   // recv [n] = sum over the ranks of their send [size][n] at this rank's place, in fp32.
-  int (*reduce_scatter)(struct cp_comm *comm, enum cp_channel channel, const float *send, float *recv,
-                        int64_t n);
+  int (*reduce_scatter)(struct cp_comm *comm, enum cp_channel channel, const float *send,
+                        float *recv, int64_t n);
   // The host waits for all ranks, and for what was enqueued on its own stream before.
   int (*barrier)(struct cp_comm *comm);
   // Small host data: `bytes` of every rank to every rank, all [size][bytes]. A barrier too.
@@ -102,8 +106,8 @@ const char *cp_transport_names(void); // "loopback, mpi", for messages
 int cp_all_to_all(struct cp_comm *comm, enum cp_channel channel, const int *peers, int n,
                   const void *send, void *recv, int64_t bytes);
 // The collectives out of sends and receives, for transports without better ones. They finish.
-int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
-                           int64_t bytes);
+int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send,
+                           void *recv, int64_t bytes);
 int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, const float *send,
                                float *recv, int64_t n);
 
@@ -164,18 +168,19 @@ struct cp_plan {
   int head, context; // this rank's place in the grid
   // What kernels see here: heads after the exchange; KV heads are copied when there are fewer than ranks.
   int32_t heads_q, heads_kv, copies;
-  struct attn_problem *step_problems; // [n_steps] own queries against a set of keys; heads_q 0: none seen
-  struct attn_plan *steps;            // [n_steps] prepared; no kernel: none seen, or made when called
+  struct attn_problem
+      *step_problems;      // [n_steps] own queries against a set of keys; heads_q 0: none seen
+  struct attn_plan *steps; // [n_steps] prepared; no kernel: none seen, or made when called
   int n_steps;
   // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
   void *stage;                // packed heads on their way
   void *q_in, *o_in, *d_o_in; // [context_rows, heads_q, dim]
   struct cp_kv kv_in, dkv_in; // [context_rows, heads_kv, dim]
   void *dq_in;
-  float *acc;      // [context_rows, heads_q, dim] O, then dQ, in fp32; NULL when one step does it all
+  float *acc; // [context_rows, heads_q, dim] O, then dQ, in fp32; NULL when one step does it all
   struct cp_kv near[2], far[2]; // keys and values on their way round the ring and between windows
-  float *grad[5];  // [2, context_rows, heads_kv, dim] dK and dV in fp32, on their way
-  struct cp_kv all;  // all-gather: [contexts * context_rows, heads_kv, dim]
+  float *grad[5];               // [2, context_rows, heads_kv, dim] dK and dV in fp32, on their way
+  struct cp_kv all;             // all-gather: [contexts * context_rows, heads_kv, dim]
   float *grad_all;
   struct attn_segment *k_seg;
   void *buffers[32];
@@ -211,9 +216,9 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
                        struct cp_grid *grid);
 // This rank's plan. problem: the whole, as for one GPU (rows_q, rows_k and segments are ignored).
 // Release it even after a failure.
-int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule, const struct cp_wish *wish,
-                 const struct attn_kernel *kernel, const struct attn_problem *problem,
-                 struct cp_comm *comm);
+int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
+                 const struct cp_wish *wish, const struct attn_kernel *kernel,
+                 const struct attn_problem *problem, struct cp_comm *comm);
 void cp_plan_release(struct cp_plan *plan);
 // args: the rank's shards in comm->memory. q, o, d_o, dq [shard.rows, heads_q, dim]; k, v, dk, dv
 // [shard.rows, heads_kv, dim]; lse [plan.heads_q, shard.context_rows]: it stays with the heads that
@@ -235,8 +240,8 @@ const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const str
 const char *cp_heads_why_not(const struct attn_problem *p, int heads);
 void *cp_buffer(struct cp_plan *plan, int64_t bytes); // zeroed, owned by the plan
 // Kernel plan `step`: own queries against these key segments. A step that is not prepared does nothing.
-int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg, int32_t k_segs,
-                    int32_t rows_k);
+int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
+                    int32_t k_segs, int32_t rows_k);
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args);
 // Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a
 // single call without transfers.

@@ -18,16 +18,24 @@
 
 // ---- a plain kernel that counts -------------------------------------------------------------
 
-static uint8_t *painted[2];               // [pass][seqlen][seqlen]
+static uint8_t *painted[2]; // [pass][seqlen][seqlen]
 static int32_t painted_seqlen;
-static _Thread_local bool paints;         // this rank has the first share of the heads
-static enum { NO_MUTATION, PAD_IS_REAL, STALE_KV, WRONG_RETURN, COPIES_NOT_SUMMED, HOP_SKIPPED } mutation;
+static _Thread_local bool paints; // this rank has the first share of the heads
+static enum {
+  NO_MUTATION,
+  PAD_IS_REAL,
+  STALE_KV,
+  WRONG_RETURN,
+  COPIES_NOT_SUMMED,
+  HOP_SKIPPED
+} mutation;
 
 struct plain {
   int32_t *pos_q, *pos_k;
 };
 
-static void set_positions(int32_t *pos, int32_t rows, const struct attn_segment *seg, int32_t segs, bool last_pad) {
+static void set_positions(int32_t *pos, int32_t rows, const struct attn_segment *seg, int32_t segs,
+                          bool last_pad) {
   for (int32_t r = 0; r < rows; r++)
     pos[r] = -1;
   for (int32_t s = 0; s < segs; s++)
@@ -85,7 +93,8 @@ static int plain_forward(struct attn_plan *plan, const struct attn_args *a) {
         continue;
       const int kv = h / (p->heads_q / p->heads_kv);
       const int64_t at = ((int64_t)r * p->heads_q + h) * DIM;
-      float *o = (a->o_acc ? a->o_acc : (float *)a->o) + at, *lse = a->lse + (int64_t)h * p->rows_q + r;
+      float *o = (a->o_acc ? a->o_acc : (float *)a->o) + at,
+            *lse = a->lse + (int64_t)h * p->rows_q + r;
       double max = a->resume ? *lse : -INFINITY, sum = max > -INFINITY, acc[DIM];
       for (int i = 0; i < DIM; i++)
         acc[i] = sum ? o[i] : 0;
@@ -115,7 +124,8 @@ static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
   const float *q = a->q, *k = a->k, *v = a->v, *o = a->o, *d_o = a->d_o;
   float *dq = a->accumulate ? a->dq_acc : a->dq, *dk = a->accumulate ? a->dk_acc : a->dk;
   float *dv = a->accumulate ? a->dv_acc : a->dv;
-  const size_t nq = (size_t)p->rows_q * (size_t)p->heads_q * DIM, nk = (size_t)p->rows_k * (size_t)p->heads_kv * DIM;
+  const size_t nq = (size_t)p->rows_q * (size_t)p->heads_q * DIM,
+               nk = (size_t)p->rows_k * (size_t)p->heads_kv * DIM;
   if (!a->accumulate)
     memset(dq, 0, 4 * nq), memset(dk, 0, 4 * nk), memset(dv, 0, 4 * nk);
   for (int h = 0; h < p->heads_q; h++)
@@ -142,23 +152,32 @@ static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
   return 0;
 }
 
-static const struct attn_kernel plain = {.name = "plain", .rep = "none", .engine = "test", .place = ATTN_HOST,
-                                         .prepare = plain_prepare, .forward = plain_forward,
-                                         .backward = plain_backward, .release = plain_release};
+static const struct attn_kernel plain = {.name = "plain",
+                                         .rep = "none",
+                                         .engine = "test",
+                                         .place = ATTN_HOST,
+                                         .prepare = plain_prepare,
+                                         .forward = plain_forward,
+                                         .backward = plain_backward,
+                                         .release = plain_release};
 
-static void note_painter(struct cp_plan *plan, struct run *run, enum attn_pass pass) { paints = plan->head == 0; }
+static void note_painter(struct cp_plan *plan, struct run *run, enum attn_pass pass) {
+  paints = plan->head == 0;
+}
 
 // ---- the matrix -----------------------------------------------------------------------------
 
-static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG, MASK_CAUSAL_DOCUMENT_LONG};
+static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG,
+                                       MASK_CAUSAL_DOCUMENT_LONG};
 static const int all_ranks[] = {1, 2, 3, 4, 6, 8, 12, 16};
 enum { KINDS = 4, RANKS = 8 };
 static const int32_t lengths_main[] = {1, 2, 47, 1, 7, 3}; // one giant among tiny ones, 61 in all
 static const int32_t lengths_tiny[] = {1, 4};              // fewer tokens than ranks
 
 static void fail_case(const struct run *run, int ranks, const char *what) {
-  print_message("%s, %s, %d ranks, S=%d, heads %d:%d: %s\n", run->schedule->name, mask_name(run->whole->mask.kind),
-                ranks, run->whole->mask.seqlen, run->whole->heads_q, run->whole->heads_kv, what);
+  print_message("%s, %s, %d ranks, S=%d, heads %d:%d: %s\n", run->schedule->name,
+                mask_name(run->whole->mask.kind), ranks, run->whole->mask.seqlen,
+                run->whole->heads_q, run->whole->heads_kv, what);
   fail();
 }
 
@@ -169,8 +188,8 @@ static void check_painted(const struct run *run, int ranks) {
       for (int32_t k = 0; k < m->seqlen; k++)
         if (painted[pass][(int64_t)q * m->seqlen + k] != mask_allows(m, 0, q, k)) {
           char text[128];
-          snprintf(text, sizeof text, "%s: pair (%d, %d) was computed %d times", pass ? "bwd" : "fwd", q, k,
-                   painted[pass][(int64_t)q * m->seqlen + k]);
+          snprintf(text, sizeof text, "%s: pair (%d, %d) was computed %d times",
+                   pass ? "bwd" : "fwd", q, k, painted[pass][(int64_t)q * m->seqlen + k]);
           fail_case(run, ranks, text);
         }
 }
@@ -201,8 +220,8 @@ static double run_case(struct run *run, int ranks, const char **tensor) {
 }
 
 // All schedules with these heads; how many ran.
-static int check_all(const struct whole *w, const struct attn_kernel *kernel, const int *ranks, int n_ranks,
-                     double limit, double *worst) {
+static int check_all(const struct whole *w, const struct attn_kernel *kernel, const int *ranks,
+                     int n_ranks, double limit, double *worst) {
   int ran = 0;
   for (int i = 0; cp_schedules[i]; i++)
     for (int r = 0; r < n_ranks; r++) {
@@ -215,7 +234,8 @@ static int check_all(const struct whole *w, const struct attn_kernel *kernel, co
       *worst = error > *worst ? error : *worst;
       if (!(error <= limit)) {
         char text[96];
-        snprintf(text, sizeof text, "%s: %s is off by %.3g (relative)", kernel->name, tensor, error);
+        snprintf(text, sizeof text, "%s: %s is off by %.3g (relative)", kernel->name, tensor,
+                 error);
         fail_case(&run, ranks[r], text);
       }
     }
@@ -291,7 +311,8 @@ static void test_bf16_error_does_not_grow(void **state) {
   for (int i = 0; cp_schedules[i]; i++) {
     double one = 0;
     for (int ranks = 1; ranks <= 8; ranks *= 2) {
-      struct run run = {.whole = &w, .schedule = cp_schedules[i], .kernel = attn_find("fa2", ATTN_HOST)};
+      struct run run = {
+          .whole = &w, .schedule = cp_schedules[i], .kernel = attn_find("fa2", ATTN_HOST)};
       const char *tensor = "";
       const double error = run_case(&run, ranks, &tensor);
       if (error == -1)
@@ -312,10 +333,20 @@ static void test_bf16_error_does_not_grow(void **state) {
 static void test_shapes(void **state) {
   struct whole w;
   assert_int_equal(0, whole_make(&w, MASK_CAUSAL_DOCUMENT_LONG, lengths_main, 6, 12, 4, ATTN_FP32));
-  static const char *const names[] = {"usp:2x4", "usp:4x2", "usp_context_first:2x4", "usp:12x1", "usp:1x12",
-                                      "loongtrain:1x8x1", "loongtrain:1x8x2", "loongtrain:1x8x4", "loongtrain:1x8x8",
-                                      "loongtrain:1x12x3", "loongtrain:1x12x4", "loongtrain:2x6x6",
-                                      "loongtrain_context_first:2x6x2", "loongtrain_context_first:2x6x3"};
+  static const char *const names[] = {"usp:2x4",
+                                      "usp:4x2",
+                                      "usp_context_first:2x4",
+                                      "usp:12x1",
+                                      "usp:1x12",
+                                      "loongtrain:1x8x1",
+                                      "loongtrain:1x8x2",
+                                      "loongtrain:1x8x4",
+                                      "loongtrain:1x8x8",
+                                      "loongtrain:1x12x3",
+                                      "loongtrain:1x12x4",
+                                      "loongtrain:2x6x6",
+                                      "loongtrain_context_first:2x6x2",
+                                      "loongtrain_context_first:2x6x3"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     struct run run = {.whole = &w, .kernel = &plain};
     run.schedule = cp_schedule_find(names[i], &run.wish);
@@ -334,7 +365,9 @@ static void test_shapes(void **state) {
 static void test_late_plans(void **state) {
   struct whole w;
   assert_int_equal(0, whole_make(&w, MASK_CAUSAL, lengths_main, 6, 4, 2, ATTN_FP32));
-  struct run run = {.whole = &w, .schedule = cp_schedules[1], .kernel = attn_find("fa2", ATTN_HOST),
+  struct run run = {.whole = &w,
+                    .schedule = cp_schedules[1],
+                    .kernel = attn_find("fa2", ATTN_HOST),
                     .wish = {.keep_bytes = 1}};
   const char *tensor = "";
   assert_true(run_case(&run, 4, &tensor) <= LIMIT);
@@ -385,8 +418,8 @@ static void test_balance(void **state) {
         lengths[docs] = lengths[docs] < left ? lengths[docs] : left;
       }
       struct mask m;
-      assert_int_equal(0, mask_init(&m, kinds[i], 1024 * ranks, i > 1 ? lengths : NULL, i > 1 ? docs : 0, 0, 0, 0,
-                                    NULL, 0));
+      assert_int_equal(0, mask_init(&m, kinds[i], 1024 * ranks, i > 1 ? lengths : NULL,
+                                    i > 1 ? docs : 0, 0, 0, 0, NULL, 0));
       const struct cp_grid grid = {.heads = 1, .context = ranks, .windows = 1};
       struct cp_shard s;
       assert_int_equal(0, cp_shard_init(&s, &m, &grid));
@@ -394,8 +427,8 @@ static void test_balance(void **state) {
       for (int r = 0; r < ranks; r++)
         area += cp_shard_work(&s, &m, r);
       const double balance = cp_shard_balance(&s, &m), padding = (double)s.rows * ranks / m.seqlen;
-      print_message("balance %-20s %2d ranks: %.4f, padded rows %.3f\n", mask_name(kinds[i]), ranks, balance,
-                    padding);
+      print_message("balance %-20s %2d ranks: %.4f, padded rows %.3f\n", mask_name(kinds[i]), ranks,
+                    balance, padding);
       assert_true(fabs(area - mask_area(&m)) < 0.5);
       assert_true(balance <= 1.02);
       assert_true(padding <= 1.25);
@@ -406,7 +439,8 @@ static void test_balance(void **state) {
 
 // With as many tokens a rank, buffers do not grow with the ranks.
 static void test_memory_does_not_grow(void **state) {
-  static const char *const names[] = {"ring_p2p", "usp:2x2", "usp:2x8", "loongtrain:1x4x2", "loongtrain:1x16x4"};
+  static const char *const names[] = {"ring_p2p", "usp:2x2", "usp:2x8", "loongtrain:1x4x2",
+                                      "loongtrain:1x16x4"};
   int64_t bytes[5];
   for (int i = 0; i < 5; i++) {
     struct run run = {.kernel = &plain};
@@ -446,13 +480,14 @@ static int ungrouped(struct cp_comm *comm, void *context) { // send, then receiv
   const struct cp_op send = {true, (comm->rank + 1) % comm->size, &byte, 1};
   const struct cp_op recv = {false, (comm->rank + comm->size - 1) % comm->size, &in, 1};
   const struct cp_transport *net = comm->transport;
-  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) || net->post(comm, CP_KV, &recv, 1) ||
-                 net->wait(comm, CP_KV)
+  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) ||
+                 net->post(comm, CP_KV, &recv, 1) || net->wait(comm, CP_KV)
              ? -1
              : 0;
 }
 
-static int absent(struct cp_comm *comm, void *context) { // ring of receives in which rank 3 does not send
+static int absent(struct cp_comm *comm,
+                  void *context) { // ring of receives in which rank 3 does not send
   char byte = 0, in;
   const struct cp_op ops[] = {{true, (comm->rank + 1) % comm->size, &byte, 1},
                               {false, (comm->rank + comm->size - 1) % comm->size, &in, 1}};
@@ -463,7 +498,8 @@ static int absent(struct cp_comm *comm, void *context) { // ring of receives in 
 
 static int misfits(struct cp_comm *comm, void *context) {
   char bytes[8] = {0}, in[8];
-  const struct cp_op ops[] = {{true, 1 - comm->rank, bytes, comm->rank ? 4 : 8}, {false, 1 - comm->rank, in, 8}};
+  const struct cp_op ops[] = {{true, 1 - comm->rank, bytes, comm->rank ? 4 : 8},
+                              {false, 1 - comm->rank, in, 8}};
   return comm->transport->post(comm, CP_KV, ops, 2) || comm->transport->wait(comm, CP_KV) ? -1 : 0;
 }
 
@@ -487,7 +523,8 @@ static void test_faults_end_and_name_the_rank(void **state) {
 
 // ---- mutations: what must not go unnoticed --------------------------------------------------
 
-static int scratch_post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n) {
+static int scratch_post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops,
+                        int n) {
   static _Thread_local char scratch[1 << 20];
   static _Thread_local int grads;
   struct cp_op changed[CP_GROUP_MAX];
@@ -525,13 +562,19 @@ static void test_mutations_are_caught(void **state) {
     int mutation;
     const char *schedule;
     int ranks;
-  } list[] = {{STALE_KV, "ring_p2p", 4},      {WRONG_RETURN, "ring_p2p", 4},    {HOP_SKIPPED, "ring_p2p", 3},
-              {PAD_IS_REAL, "ring_p2p", 4},   {PAD_IS_REAL, "loongtrain:1x4x2", 4}, {PAD_IS_REAL, "ring_allgather", 4},
-              {COPIES_NOT_SUMMED, "ulysses", 4}, {STALE_KV, "loongtrain:2x4x2", 8}};
+  } list[] = {{STALE_KV, "ring_p2p", 4},
+              {WRONG_RETURN, "ring_p2p", 4},
+              {HOP_SKIPPED, "ring_p2p", 3},
+              {PAD_IS_REAL, "ring_p2p", 4},
+              {PAD_IS_REAL, "loongtrain:1x4x2", 4},
+              {PAD_IS_REAL, "ring_allgather", 4},
+              {COPIES_NOT_SUMMED, "ulysses", 4},
+              {STALE_KV, "loongtrain:2x4x2", 8}};
   struct whole w;
   assert_int_equal(0, whole_make(&w, MASK_CAUSAL_DOCUMENT_LONG, lengths_main, 6, 8, 2, ATTN_FP32));
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-    struct run run = {.whole = &w, .kernel = &plain, .before = mutate, .mutation = list[i].mutation};
+    struct run run = {
+        .whole = &w, .kernel = &plain, .before = mutate, .mutation = list[i].mutation};
     run.schedule = cp_schedule_find(list[i].schedule, &run.wish);
     const char *tensor = "";
     mutation = NO_MUTATION;
@@ -540,7 +583,8 @@ static void test_mutations_are_caught(void **state) {
     const double error = run_case(&run, list[i].ranks, &tensor);
     mutation = NO_MUTATION;
     if (!(sound <= LIMIT) || error <= LIMIT) {
-      print_message("mutation %d of %s: error %g, without it %g\n", list[i].mutation, list[i].schedule, error, sound);
+      print_message("mutation %d of %s: error %g, without it %g\n", list[i].mutation,
+                    list[i].schedule, error, sound);
       fail();
     }
   }

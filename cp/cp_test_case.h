@@ -26,20 +26,26 @@ struct whole { // a mask, its inputs and what must come out
 };
 
 static inline struct attn_problem whole_problem(const struct whole *w) {
-  return (struct attn_problem){.mask = &w->mask, .dtype = w->dtype, .heads_q = w->heads_q,
-                               .heads_kv = w->heads_kv, .dim = DIM, .rows_q = w->mask.seqlen,
-                               .rows_k = w->mask.seqlen, .backward = true};
+  return (struct attn_problem){.mask = &w->mask,
+                               .dtype = w->dtype,
+                               .heads_q = w->heads_q,
+                               .heads_kv = w->heads_kv,
+                               .dim = DIM,
+                               .rows_q = w->mask.seqlen,
+                               .rows_k = w->mask.seqlen,
+                               .backward = true};
 }
 
-static inline int whole_make(struct whole *w, enum mask_kind kind, const int32_t *lengths, int32_t docs,
-                             int32_t heads_q, int32_t heads_kv, enum attn_dtype dtype) {
+static inline int whole_make(struct whole *w, enum mask_kind kind, const int32_t *lengths,
+                             int32_t docs, int32_t heads_q, int32_t heads_kv,
+                             enum attn_dtype dtype) {
   int32_t seqlen = 0;
   for (int32_t i = 0; i < docs; i++)
     seqlen += lengths[i];
   memset(w, 0, sizeof *w);
   char err[256] = "";
-  if (mask_init(&w->mask, kind, seqlen, mask_has_docs(kind) ? lengths : NULL, mask_has_docs(kind) ? docs : 0,
-                seqlen / 5, seqlen / 3, 32, err, sizeof err)) {
+  if (mask_init(&w->mask, kind, seqlen, mask_has_docs(kind) ? lengths : NULL,
+                mask_has_docs(kind) ? docs : 0, seqlen / 5, seqlen / 3, 32, err, sizeof err)) {
     fprintf(stderr, "%s\n", err);
     return -1;
   }
@@ -85,37 +91,45 @@ struct run {
 };
 
 static inline void outputs_make(struct outputs *o, const struct whole *w) {
-  const size_t nq = (size_t)w->mask.seqlen * (size_t)w->heads_q, nk = (size_t)w->mask.seqlen * (size_t)w->heads_kv;
-  o->o = tensor_alloc(ATTN_FP32, (int64_t)nq * DIM), o->dq = tensor_alloc(ATTN_FP32, (int64_t)nq * DIM);
-  o->dk = tensor_alloc(ATTN_FP32, (int64_t)nk * DIM), o->dv = tensor_alloc(ATTN_FP32, (int64_t)nk * DIM);
+  const size_t nq = (size_t)w->mask.seqlen * (size_t)w->heads_q,
+               nk = (size_t)w->mask.seqlen * (size_t)w->heads_kv;
+  o->o = tensor_alloc(ATTN_FP32, (int64_t)nq * DIM),
+  o->dq = tensor_alloc(ATTN_FP32, (int64_t)nq * DIM);
+  o->dk = tensor_alloc(ATTN_FP32, (int64_t)nk * DIM),
+  o->dv = tensor_alloc(ATTN_FP32, (int64_t)nk * DIM);
   o->lse = tensor_alloc(ATTN_FP32, (int64_t)nq);
 }
 
-static inline void outputs_free(struct outputs *o) { free(o->o), free(o->lse), free(o->dq), free(o->dk), free(o->dv); }
+static inline void outputs_free(struct outputs *o) {
+  free(o->o), free(o->lse), free(o->dq), free(o->dk), free(o->dv);
+}
 
 // Rows of a whole tensor into a shard; padding keeps its NaN.
-static inline void to_shard(const void *whole, void *shard, enum attn_dtype dtype, const int32_t *pos, int32_t rows,
-                            int32_t heads) {
+static inline void to_shard(const void *whole, void *shard, enum attn_dtype dtype,
+                            const int32_t *pos, int32_t rows, int32_t heads) {
   const size_t row = (size_t)heads * DIM * tensor_elem_bytes(dtype);
   for (int32_t r = 0; r < rows; r++)
     if (pos[r] >= 0)
       memcpy((char *)shard + (size_t)r * row, (const char *)whole + (size_t)pos[r] * row, row);
 }
 
-static inline void from_shard(float *whole, const void *shard, enum attn_dtype dtype, const int32_t *pos,
-                              int32_t rows, int32_t heads) {
+static inline void from_shard(float *whole, const void *shard, enum attn_dtype dtype,
+                              const int32_t *pos, int32_t rows, int32_t heads) {
   const int64_t n = (int64_t)heads * DIM;
   for (int32_t r = 0; r < rows; r++)
     for (int64_t i = 0; pos[r] >= 0 && i < n; i++)
       whole[pos[r] * n + i] = tensor_get(shard, dtype, r * n + i);
 }
 
-static inline int count_is_formula(struct cp_plan *plan, int64_t sent, int64_t received, enum attn_pass pass) {
-  const int64_t want = cp_volume(plan->schedule, &plan->grid, &plan->problem, plan->shard.context_rows, pass);
+static inline int count_is_formula(struct cp_plan *plan, int64_t sent, int64_t received,
+                                   enum attn_pass pass) {
+  const int64_t want =
+      cp_volume(plan->schedule, &plan->grid, &plan->problem, plan->shard.context_rows, pass);
   if (sent == want && received == want)
     return 0;
-  attn_error_set(false, "%s %s: sent %lld, received %lld bytes, the formula says %lld", plan->schedule->name,
-                 pass == ATTN_BWD ? "bwd" : "fwd", (long long)sent, (long long)received, (long long)want);
+  attn_error_set(false, "%s %s: sent %lld, received %lld bytes, the formula says %lld",
+                 plan->schedule->name, pass == ATTN_BWD ? "bwd" : "fwd", (long long)sent,
+                 (long long)received, (long long)want);
   return -1;
 }
 
@@ -136,15 +150,18 @@ static inline int run_body(struct cp_comm *comm, void *context) {
   cp_shard_positions(&plan.shard, plan.context, all);
   const int32_t *pos = all + plan.head * rows;
   const int64_t nq = (int64_t)rows * w->heads_q * DIM, nk = (int64_t)rows * w->heads_kv * DIM;
-  void *q = tensor_alloc(w->dtype, nq), *d_o = tensor_alloc(w->dtype, nq), *o = tensor_alloc(w->dtype, nq);
-  void *k = tensor_alloc(w->dtype, nk), *v = tensor_alloc(w->dtype, nk), *dq = tensor_alloc(w->dtype, nq);
+  void *q = tensor_alloc(w->dtype, nq), *d_o = tensor_alloc(w->dtype, nq),
+       *o = tensor_alloc(w->dtype, nq);
+  void *k = tensor_alloc(w->dtype, nk), *v = tensor_alloc(w->dtype, nk),
+       *dq = tensor_alloc(w->dtype, nq);
   void *dk = tensor_alloc(w->dtype, nk), *dv = tensor_alloc(w->dtype, nk);
   float *lse = tensor_alloc(ATTN_FP32, (int64_t)plan.heads_q * plan.shard.context_rows);
   to_shard(w->q, q, w->dtype, pos, rows, w->heads_q);
   to_shard(w->d_o, d_o, w->dtype, pos, rows, w->heads_q);
   to_shard(w->k, k, w->dtype, pos, rows, w->heads_kv);
   to_shard(w->v, v, w->dtype, pos, rows, w->heads_kv);
-  const struct attn_args a = {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv};
+  const struct attn_args a = {
+      .q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv};
   const int64_t sent = comm->bytes_sent, received = comm->bytes_received;
   if (run->planned)
     run->planned(&plan, run, ATTN_FWD);
@@ -169,8 +186,9 @@ static inline int run_body(struct cp_comm *comm, void *context) {
                                 comm->bytes_received - received - received_fwd, ATTN_BWD);
   }
   int64_t bytes = __atomic_load_n(&run->bytes_max, __ATOMIC_RELAXED);
-  while (bytes < plan.bytes && !__atomic_compare_exchange_n(&run->bytes_max, &bytes, plan.bytes, false,
-                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+  while (bytes < plan.bytes &&
+         !__atomic_compare_exchange_n(&run->bytes_max, &bytes, plan.bytes, false, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED))
     ;
   free(all), free(q), free(k), free(v), free(o), free(d_o), free(dq), free(dk), free(dv), free(lse);
   cp_plan_release(&plan);
@@ -193,14 +211,17 @@ static inline double error_of(const float *got, const double *want, int64_t n) {
 // Worst of O, LSE, dQ, dK, dV; NaN counts as worst. `tensor` names it.
 static inline double worst_error(const struct run *run, const char **tensor) {
   const struct whole *w = run->whole;
-  const int64_t nq = (int64_t)w->mask.seqlen * w->heads_q, nk = (int64_t)w->mask.seqlen * w->heads_kv;
+  const int64_t nq = (int64_t)w->mask.seqlen * w->heads_q,
+                nk = (int64_t)w->mask.seqlen * w->heads_kv;
   const struct {
     const char *name;
     const float *got;
     const double *want;
     int64_t n;
-  } list[] = {{"O", run->out.o, w->o, nq * DIM},   {"LSE", run->out.lse, w->lse, nq},
-              {"dQ", run->out.dq, w->dq, nq * DIM}, {"dK", run->out.dk, w->dk, nk * DIM},
+  } list[] = {{"O", run->out.o, w->o, nq * DIM},
+              {"LSE", run->out.lse, w->lse, nq},
+              {"dQ", run->out.dq, w->dq, nq * DIM},
+              {"dK", run->out.dk, w->dk, nk * DIM},
               {"dV", run->out.dv, w->dv, nk * DIM}};
   double worst = -1;
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {

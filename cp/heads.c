@@ -20,7 +20,8 @@ static void peers(const struct cp_plan *p, int *list) {
 // Places in the stage: q, o, dO, dQ take the first part; k, then v follow.
 static char *stage_at(const struct cp_plan *p, int part) {
   const int64_t q = bytes_of(p, p->shard.context_rows, p->heads_q);
-  const int64_t k = 4 * (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim; // fp32 when summed
+  const int64_t k =
+      4 * (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim; // fp32 when summed
   return (char *)p->stage + (part > 0 ? q : 0) + (part > 1 ? k : 0);
 }
 
@@ -30,7 +31,8 @@ int cp_heads_plan(struct cp_plan *p) {
     const int64_t q = bytes_of(p, rows, p->heads_q), k = bytes_of(p, rows, p->heads_kv);
     const int64_t k_fp32 = 4 * (int64_t)rows * p->heads_kv * p->problem.dim;
     if (!(p->stage = cp_buffer(p, q + 2 * k_fp32)) || !(p->q_in = cp_buffer(p, q)) ||
-        !(p->o_in = cp_buffer(p, q)) || !(p->kv_in.k = cp_buffer(p, k)) || !(p->kv_in.v = cp_buffer(p, k)))
+        !(p->o_in = cp_buffer(p, q)) || !(p->kv_in.k = cp_buffer(p, k)) ||
+        !(p->kv_in.v = cp_buffer(p, k)))
       return -1;
     if (p->problem.backward &&
         (!(p->d_o_in = cp_buffer(p, q)) || !(p->dq_in = cp_buffer(p, q)) ||
@@ -45,8 +47,9 @@ static int pack(struct cp_plan *p, const void *x, int32_t heads, int32_t each, c
   const int64_t row = bytes_of(p, 1, heads), part = bytes_of(p, 1, each);
   for (int a = 0; a < p->grid.heads; a++) {
     const int64_t first = (int64_t)a * heads / p->grid.heads; // copies: neighbours share a head
-    if (p->comm->memory->copy(to + a * part * p->shard.rows, part, (const char *)x + bytes_of(p, 1, (int32_t)first),
-                              row, part, p->shard.rows, p->comm->stream))
+    if (p->comm->memory->copy(to + a * part * p->shard.rows, part,
+                              (const char *)x + bytes_of(p, 1, (int32_t)first), row, part,
+                              p->shard.rows, p->comm->stream))
       return -1;
   }
   return 0;
@@ -56,8 +59,8 @@ static int pack(struct cp_plan *p, const void *x, int32_t heads, int32_t each, c
 static int unpack(struct cp_plan *p, void *x, int32_t heads, int32_t each, const char *from) {
   const int64_t row = bytes_of(p, 1, heads), part = bytes_of(p, 1, each);
   for (int a = 0; a < p->grid.heads; a++)
-    if (p->comm->memory->copy((char *)x + a * part, row, from + a * part * p->shard.rows, part, part,
-                              p->shard.rows, p->comm->stream))
+    if (p->comm->memory->copy((char *)x + a * part, row, from + a * part * p->shard.rows, part,
+                              part, p->shard.rows, p->comm->stream))
       return -1;
   return 0;
 }
@@ -77,7 +80,8 @@ static int wait_exchange(struct cp_plan *p, int part) {
 }
 
 // Starts [rows, heads, dim] -> [context_rows, each, dim].
-static int post_tokens(struct cp_plan *p, int part, const void *x, int32_t heads, int32_t each, void *to) {
+static int post_tokens(struct cp_plan *p, int part, const void *x, int32_t heads, int32_t each,
+                       void *to) {
   return pack(p, x, heads, each, stage_at(p, part)) ||
                  post_exchange(p, part, stage_at(p, part), to, bytes_of(p, p->shard.rows, each))
              ? -1
@@ -108,11 +112,12 @@ static int sum_copies(struct cp_plan *p, int part, void *x) {
       if (memory->add(sum, sum + c * n, n, p->comm->stream))
         return -1;
     // Rounded where the first share was: what follows in the stage is another head's.
-    if (p->problem.dtype != ATTN_FP32 && memory->cast(p->dkv_in.k, p->problem.dtype, sum, n, p->comm->stream))
+    if (p->problem.dtype != ATTN_FP32 &&
+        memory->cast(p->dkv_in.k, p->problem.dtype, sum, n, p->comm->stream))
       return -1;
     const void *done = p->problem.dtype == ATTN_FP32 ? (const void *)sum : p->dkv_in.k;
-    if (memory->copy((char *)x + h * width, width * p->problem.heads_kv, done, width, width, p->shard.rows,
-                     p->comm->stream))
+    if (memory->copy((char *)x + h * width, width * p->problem.heads_kv, done, width, width,
+                     p->shard.rows, p->comm->stream))
       return -1;
   }
   return 0;
@@ -156,17 +161,19 @@ int cp_heads_backward(struct cp_plan *p, const struct attn_args *args) {
   if (cp_ring_backward(p, &a) || post_heads(p, 0, p->dq_in, p->heads_q))
     return -1;
   if (p->copies == 1)
-    return post_heads(p, 1, p->dkv_in.k, p->heads_kv) || post_heads(p, 2, p->dkv_in.v, p->heads_kv) ||
+    return post_heads(p, 1, p->dkv_in.k, p->heads_kv) ||
+                   post_heads(p, 2, p->dkv_in.v, p->heads_kv) ||
                    finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) ||
                    finish_heads(p, 1, args->dk, whole->heads_kv, p->heads_kv) ||
                    finish_heads(p, 2, args->dv, whole->heads_kv, p->heads_kv)
                ? -1
                : 0;
-  const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * whole->dim, bytes = 4LL * p->shard.rows * whole->dim;
+  const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * whole->dim,
+                bytes = 4LL * p->shard.rows * whole->dim;
   return post_exchange(p, 1, p->grad[0], stage_at(p, 1), bytes) ||
                  post_exchange(p, 2, p->grad[0] + n, stage_at(p, 2), bytes) ||
-                 finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) || sum_copies(p, 1, args->dk) ||
-                 sum_copies(p, 2, args->dv)
+                 finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) ||
+                 sum_copies(p, 1, args->dk) || sum_copies(p, 2, args->dv)
              ? -1
              : 0;
 }

@@ -5,16 +5,18 @@
 #include "cp.h"
 
 extern const struct cp_schedule cp_loongtrain, cp_loongtrain_context_first;
-const struct cp_schedule cp_loongtrain = {.name = "loongtrain",
-                                          .summary = "Ulysses between neighbours, a double ring between groups",
-                                          .arrange = cp_arrange_hybrid,
-                                          .plan = cp_heads_plan,
-                                          .forward = cp_heads_forward,
-                                          .backward = cp_heads_backward};
-const struct cp_schedule cp_loongtrain_context_first = {.name = "loongtrain_context_first",
-                                                        .summary = "the same with the double ring between neighbours",
-                                                        .context_first = true,
-                                                        .arrange = cp_arrange_hybrid,
-                                                        .plan = cp_heads_plan,
-                                                        .forward = cp_heads_forward,
-                                                        .backward = cp_heads_backward};
+const struct cp_schedule cp_loongtrain = {
+    .name = "loongtrain",
+    .summary = "Ulysses between neighbours, a double ring between groups",
+    .arrange = cp_arrange_hybrid,
+    .plan = cp_heads_plan,
+    .forward = cp_heads_forward,
+    .backward = cp_heads_backward};
+const struct cp_schedule cp_loongtrain_context_first = {
+    .name = "loongtrain_context_first",
+    .summary = "the same with the double ring between neighbours",
+    .context_first = true,
+    .arrange = cp_arrange_hybrid,
+    .plan = cp_heads_plan,
+    .forward = cp_heads_forward,
+    .backward = cp_heads_backward};

@@ -82,15 +82,17 @@ static void say_stuck(struct world *w, int rank, const char *what) {
   for (int i = 0; i <= w->size && w->waits_for[at] >= 0; i++)
     at = w->waits_for[at];
   if (w->waits_for[at] < 0)
-    snprintf(text, sizeof text, "rank %d is stuck: rank %d waited %g s %s", at, rank, w->limit_s, what);
+    snprintf(text, sizeof text, "rank %d is stuck: rank %d waited %g s %s", at, rank, w->limit_s,
+             what);
   else
-    snprintf(text, sizeof text, "ranks wait for one another, %d among them: rank %d waited %g s %s", at, rank,
-             w->limit_s, what);
+    snprintf(text, sizeof text, "ranks wait for one another, %d among them: rank %d waited %g s %s",
+             at, rank, w->limit_s, what);
   fail(w, text, false);
 }
 
 // Sleeps until something changed. -1 when the world failed, or the deadline passed.
-static int sleep_until(struct world *w, const struct timespec *deadline, int rank, int peer, const char *what) {
+static int sleep_until(struct world *w, const struct timespec *deadline, int rank, int peer,
+                       const char *what) {
   w->waits_for[rank] = peer;
   const int rc = w->failed ? 0 : pthread_cond_timedwait(&w->change, &w->lock, deadline);
   if (rc == ETIMEDOUT && !w->failed)
@@ -117,7 +119,8 @@ static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_o
   struct world *w = end->world;
   struct group *g = &end->group[channel];
   if (g->recvs || g->sends || n > CP_GROUP_MAX) {
-    attn_error_set(false, "rank %d posts a group of %d on channel %d, where one is in flight or too large",
+    attn_error_set(false,
+                   "rank %d posts a group of %d on channel %d, where one is in flight or too large",
                    comm->rank, n, channel);
     return -1;
   }
@@ -144,11 +147,13 @@ static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_o
 }
 
 // Takes the next message of that sender; NULL with the error set.
-static struct message *take(struct end *end, int channel, const struct cp_op *op, const struct timespec *deadline) {
+static struct message *take(struct end *end, int channel, const struct cp_op *op,
+                            const struct timespec *deadline) {
   struct world *w = end->world;
   struct queue *q = queue_of(w, channel, op->peer, end->comm.rank);
   char what[96];
-  snprintf(what, sizeof what, "for %lld bytes from rank %d (channel %d)", (long long)op->bytes, op->peer, channel);
+  snprintf(what, sizeof what, "for %lld bytes from rank %d (channel %d)", (long long)op->bytes,
+           op->peer, channel);
   while (!q->first)
     if (sleep_until(w, deadline, end->comm.rank, op->peer, what))
       return NULL;
@@ -159,8 +164,9 @@ static struct message *take(struct end *end, int channel, const struct cp_op *op
   if (m->bytes == op->bytes)
     return m;
   char text[200];
-  snprintf(text, sizeof text, "rank %d expects %lld bytes from rank %d (channel %d), which sends %lld",
-           end->comm.rank, (long long)op->bytes, op->peer, channel, (long long)m->bytes);
+  snprintf(text, sizeof text,
+           "rank %d expects %lld bytes from rank %d (channel %d), which sends %lld", end->comm.rank,
+           (long long)op->bytes, op->peer, channel, (long long)m->bytes);
   fail(w, text, false);
   report(w);
   return NULL;
@@ -182,8 +188,9 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
       break;
     }
     pthread_mutex_unlock(&w->lock);
-    status = comm->memory->copy(op->data, op->bytes, m->data, op->bytes, op->bytes, 1, comm->stream) ||
-             comm->memory->sync(comm->stream);
+    status =
+        comm->memory->copy(op->data, op->bytes, m->data, op->bytes, op->bytes, 1, comm->stream) ||
+        comm->memory->sync(comm->stream);
     pthread_mutex_lock(&w->lock);
     m->done = true;
     pthread_cond_broadcast(&w->change);
@@ -221,8 +228,8 @@ static int barrier(struct cp_comm *comm) {
       while (missing + 1 < w->size && w->waits_for[missing] >= 0)
         missing++;
       char text[128];
-      snprintf(text, sizeof text, "rank %d is stuck: rank %d waited %g s at a barrier", missing, comm->rank,
-               w->limit_s);
+      snprintf(text, sizeof text, "rank %d is stuck: rank %d waited %g s at a barrier", missing,
+               comm->rank, w->limit_s);
       fail(w, text, false);
     }
   w->waits_for[comm->rank] = -1;
@@ -264,8 +271,13 @@ static void *thread_main(void *argument) {
 
 static int run_on(const struct cp_transport *transport, const struct cp_memory *memory, int ranks,
                   double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
-  struct world w = {.size = ranks, .threads = omp_get_max_threads() / ranks, .limit_s = limit_s,
-                    .body = body, .context = context, .memory = memory, .transport = transport};
+  struct world w = {.size = ranks,
+                    .threads = omp_get_max_threads() / ranks,
+                    .limit_s = limit_s,
+                    .body = body,
+                    .context = context,
+                    .memory = memory,
+                    .transport = transport};
   struct end *ends = calloc((size_t)ranks, sizeof *ends);
   pthread_t *threads = calloc((size_t)ranks, sizeof *threads);
   w.queues = calloc((size_t)CP_CHANNELS * ranks * ranks, sizeof *w.queues);
@@ -286,8 +298,12 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
       w.waits_for[r] = -1;
     for (int r = 0; r < ranks; r++) {
       ends[r].world = &w;
-      ends[r].comm = (struct cp_comm){.transport = transport, .memory = memory, .rank = r, .size = ranks,
-                                      .limit_s = limit_s, .state = &ends[r]};
+      ends[r].comm = (struct cp_comm){.transport = transport,
+                                      .memory = memory,
+                                      .rank = r,
+                                      .size = ranks,
+                                      .limit_s = limit_s,
+                                      .state = &ends[r]};
     }
     while (started < ranks && !pthread_create(&threads[started], NULL, thread_main, &ends[started]))
       started++;
@@ -310,7 +326,6 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
   return status;
 }
 
-
 static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
   return run_on(&cp_loopback, &cp_memory_host, ranks, limit_s, body, context);
 }
@@ -329,7 +344,8 @@ const struct cp_transport cp_loopback = {.name = "loopback",
 #ifdef LONGCA_CUDA
 extern const struct cp_transport cp_loopback_gpu;
 
-static int run_gpu(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
+static int run_gpu(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
+                   void *context) {
   return run_on(&cp_loopback_gpu, &cp_memory_device, ranks, limit_s, body, context);
 }
 
@@ -342,5 +358,5 @@ const struct cp_transport cp_loopback_gpu = {.name = "loopback_gpu",
                                              .all_gather = cp_all_gather_by_sends,
                                              .reduce_scatter = cp_reduce_scatter_by_sends,
                                              .barrier = barrier,
-                                         .share = share};
+                                             .share = share};
 #endif

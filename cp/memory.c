@@ -11,7 +11,8 @@ static void *host_alloc(int64_t bytes) {
   if (data)
     memset(data, 0, size);
   else
-    attn_error_set(true, "out of host memory for %lld bytes of a context-parallel plan", (long long)bytes);
+    attn_error_set(true, "out of host memory for %lld bytes of a context-parallel plan",
+                   (long long)bytes);
   return data;
 }
 
@@ -20,8 +21,8 @@ static int host_zero(void *data, int64_t bytes, void *stream) {
   return 0;
 }
 
-static int host_copy(void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t width,
-                     int64_t rows, void *stream) {
+static int host_copy(void *to, int64_t to_pitch, const void *from, int64_t from_pitch,
+                     int64_t width, int64_t rows, void *stream) {
   if (to_pitch == width && from_pitch == width) {
     memcpy(to, from, (size_t)(width * rows));
     return 0;

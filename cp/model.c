@@ -19,7 +19,9 @@ static const struct {
     CP_MACHINE(CP_ENTRY)};
 enum { SETTINGS = sizeof settings / sizeof *settings };
 
-static double *setting(struct cp_machine *m, int i) { return (double *)((char *)m + settings[i].offset); }
+static double *setting(struct cp_machine *m, int i) {
+  return (double *)((char *)m + settings[i].offset);
+}
 
 struct reader {
   struct cp_machine *machine;
@@ -27,7 +29,8 @@ struct reader {
   size_t err_size;
 };
 
-static int set_value(struct cp_machine *m, const char *key, const char *value, char *err, size_t err_size) {
+static int set_value(struct cp_machine *m, const char *key, const char *value, char *err,
+                     size_t err_size) {
   for (int i = 0; i < SETTINGS; i++)
     if (!strcmp(key, settings[i].name)) {
       char *end;
@@ -69,11 +72,15 @@ int cp_machine_read(struct cp_machine *m, const char *path, char *err, size_t er
   if (line < 0)
     snprintf(err, err_size, "cannot read %s", path);
   else if (line)
-    snprintf(err, err_size, "%s, line %d: %s", path, line, *fault ? fault : "not a line of the form key = value");
-  else if (!(m->fwd_flop_us > 0 && m->bwd_flop_us > 0 && m->near_bytes_us > 0 && m->far_bytes_us > 0))
-    snprintf(err, err_size, "%s must give fwd_flop_us, bwd_flop_us, near_bytes_us and far_bytes_us", path);
+    snprintf(err, err_size, "%s, line %d: %s", path, line,
+             *fault ? fault : "not a line of the form key = value");
+  else if (!(m->fwd_flop_us > 0 && m->bwd_flop_us > 0 && m->near_bytes_us > 0 &&
+             m->far_bytes_us > 0))
+    snprintf(err, err_size, "%s must give fwd_flop_us, bwd_flop_us, near_bytes_us and far_bytes_us",
+             path);
   else if (!(m->tile_q >= 1 && m->tile_k >= 1 && m->node >= 1 && m->copy_bytes_us > 0))
-    snprintf(err, err_size, "%s: tile_q, tile_k and node are at least 1, copy_bytes_us above 0", path);
+    snprintf(err, err_size, "%s: tile_q, tile_k and node are at least 1, copy_bytes_us above 0",
+             path);
   else
     return 0;
   return -1;
@@ -92,7 +99,8 @@ void cp_machine_print(const struct cp_machine *m, const char *title) {
 // ---- kernels --------------------------------------------------------------------------------
 
 // Tiles of `keys` keys, counted from each segment's start, that overlap positions [begin, end).
-static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end, int32_t keys) {
+static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end,
+                        int32_t keys) {
   int32_t low = 0, high = k_segs;
   while (low < high) {
     const int32_t mid = (low + high) / 2;
@@ -111,7 +119,8 @@ static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t be
 }
 
 double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
-                const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys, double *q_tiles) {
+                const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys,
+                double *q_tiles) {
   double tiles = 0;
   *q_tiles = 0;
   for (int32_t s = 0; s < q_segs; s++)
@@ -145,18 +154,20 @@ struct run { // one estimate under way
   double time_us, kernel_us;
 };
 
-static double step_us(const struct run *r, const struct attn_segment *q, int32_t q_segs, const struct attn_segment *k,
-                      int32_t k_segs) {
+static double step_us(const struct run *r, const struct attn_segment *q, int32_t q_segs,
+                      const struct attn_segment *k, int32_t k_segs) {
   const struct cp_machine *m = r->m;
   const int32_t group = r->heads_q / r->heads_kv;
   const int32_t packed = group < m->tile_q ? group : (int32_t)m->tile_q; // heads of a query tile
   const int32_t queries = (int32_t)m->tile_q / packed > 0 ? (int32_t)m->tile_q / packed : 1;
   double q_tiles;
-  const double tiles = cp_tiles(r->p->mask, q, q_segs, k, k_segs, queries, (int32_t)m->tile_k, &q_tiles);
+  const double tiles =
+      cp_tiles(r->p->mask, q, q_segs, k, k_segs, queries, (int32_t)m->tile_k, &q_tiles);
   if (tiles == 0)
     return 0;
   const double heads = (double)r->heads_kv * group / packed;
-  const double flop = heads * (tiles + m->tile_cost * q_tiles) * queries * packed * m->tile_k * 4 * r->p->dim;
+  const double flop =
+      heads * (tiles + m->tile_cost * q_tiles) * queries * packed * m->tile_k * 4 * r->p->dim;
   double gathered = 0;
   if (m->gathers) { // rows of q, k, v read and written, of o written twice (study 6.2)
     double rows = 0, keys = 0;
@@ -164,14 +175,18 @@ static double step_us(const struct run *r, const struct attn_segment *q, int32_t
       rows += q[i].len;
     for (int32_t i = 0; i < k_segs; i++)
       keys += k[i].len;
-    gathered = (4 * rows * r->heads_q + 4 * keys * r->heads_kv) * r->p->dim * (double)r->elem * (r->bwd ? 2 : 1);
+    gathered = (4 * rows * r->heads_q + 4 * keys * r->heads_kv) * r->p->dim * (double)r->elem *
+               (r->bwd ? 2 : 1);
   }
-  return m->step_us + (r->bwd ? 2.5 * flop / m->bwd_flop_us : flop / m->fwd_flop_us) + gathered / m->copy_bytes_us;
+  return m->step_us + (r->bwd ? 2.5 * flop / m->bwd_flop_us : flop / m->fwd_flop_us) +
+         gathered / m->copy_bytes_us;
 }
 
 // ---- links ----------------------------------------------------------------------------------
 
-static bool same_node(const struct run *r, int a, int b) { return a / (int)r->m->node == b / (int)r->m->node; }
+static bool same_node(const struct run *r, int a, int b) {
+  return a / (int)r->m->node == b / (int)r->m->node;
+}
 
 // A hop of the ring from position c to c + shift: the slowest edge decides, since neighbours wait for one another.
 static double hop_us(const struct run *r, int shift, double bytes) {
@@ -180,7 +195,8 @@ static double hop_us(const struct run *r, int shift, double bytes) {
   for (int a = 0; a < g->heads && !far; a++)
     for (int c = 0; c < g->context && !far; c++)
       far = !same_node(r, cp_grid_rank(g, a, c), cp_grid_rank(g, a, (c + shift) % g->context));
-  return far ? r->m->far_us + bytes / r->m->far_bytes_us : r->m->near_us + bytes / r->m->near_bytes_us;
+  return far ? r->m->far_us + bytes / r->m->far_bytes_us
+             : r->m->near_us + bytes / r->m->near_bytes_us;
 }
 
 // A hop within a window: from the last place back to the first of the same window, too.
@@ -190,8 +206,10 @@ static double near_hop_us(const struct run *r, double bytes) {
   bool far = false;
   for (int c = 0; c < g->context && !far; c++)
     for (int a = 0; a < g->heads && !far; a++)
-      far = !same_node(r, cp_grid_rank(g, a, c), cp_grid_rank(g, a, c / size * size + (c + 1) % size));
-  return far ? r->m->far_us + bytes / r->m->far_bytes_us : r->m->near_us + bytes / r->m->near_bytes_us;
+      far = !same_node(r, cp_grid_rank(g, a, c),
+                       cp_grid_rank(g, a, c / size * size + (c + 1) % size));
+  return far ? r->m->far_us + bytes / r->m->far_bytes_us
+             : r->m->near_us + bytes / r->m->near_bytes_us;
 }
 
 // Exchange of heads of a tensor of `heads` heads before it: pack, all-to-all.
@@ -204,7 +222,8 @@ static double exchange_us(const struct run *r, int32_t heads, double elem) {
     here += same_node(r, cp_grid_rank(g, 0, 0), cp_grid_rank(g, a, 0));
   const double all = (double)r->shard.rows * heads * r->p->dim * elem, part = all / g->heads;
   const double near = r->m->near_us + (here - 1) * part / r->m->near_bytes_us;
-  const double far = here < g->heads ? r->m->far_us + (g->heads - here) * part / r->m->far_bytes_us : 0;
+  const double far =
+      here < g->heads ? r->m->far_us + (g->heads - here) * part / r->m->far_bytes_us : 0;
   return 2 * all / r->m->copy_bytes_us + fmax(near, far);
 }
 
@@ -218,7 +237,8 @@ static double slowest_step_us(const struct run *r, int w, int i) {
   const int ring = r->grid.context, n = r->grid.windows, size = ring / n;
   double most = 0;
   for (int x = 0; x < SAMPLES && x < ring; x++) {
-    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES)), j = c / size, t = c % size;
+    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES)), j = c / size,
+              t = c % size;
     const int from = (j - w + n) % n * size + (t - i + size) % size;
     most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]));
   }
@@ -227,15 +247,18 @@ static double slowest_step_us(const struct run *r, int w, int i) {
 
 static void run_ring(struct run *r) {
   const int n = r->grid.windows, size = r->grid.context / n;
-  const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim, kv_bytes = kv * (double)r->elem;
-  const double grad_bytes = r->bwd ? 4 * kv : 0, add_us = r->bwd && r->grid.context > 1 ? 12 * kv / r->m->copy_bytes_us : 0;
+  const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim,
+               kv_bytes = kv * (double)r->elem;
+  const double grad_bytes = r->bwd ? 4 * kv : 0,
+               add_us = r->bwd && r->grid.context > 1 ? 12 * kv / r->m->copy_bytes_us : 0;
   double pending_far = 0; // bytes of gradients of the window before, on their way between windows
   for (int w = 0; w < n; w++) {
     double window_us = 0;
     for (int i = 0; i < size; i++) {
       const double kernel_us = slowest_step_us(r, w, i);
       // Under step i: the next keys, and the gradients that step i - 1 (or the window before) sent.
-      const double bytes = (i + 1 < size ? kv_bytes : 0) + (size > 1 && (i > 0 || w > 0) ? grad_bytes : 0);
+      const double bytes =
+          (i + 1 < size ? kv_bytes : 0) + (size > 1 && (i > 0 || w > 0) ? grad_bytes : 0);
       window_us += fmax(kernel_us, bytes > 0 ? near_hop_us(r, bytes) : 0) + add_us;
       r->kernel_us += kernel_us;
     }
@@ -258,7 +281,9 @@ static void run_ring(struct run *r) {
 static double gather_us(const struct run *r, double bytes) {
   const int ranks = r->grid.context, node = (int)r->m->node < ranks ? (int)r->m->node : ranks;
   const double near = r->m->near_us * (node - 1) + (ranks - 1) * bytes / r->m->near_bytes_us;
-  const double far = ranks > node ? r->m->far_us * (ranks / node - 1) + (ranks - node) * bytes / node / r->m->far_bytes_us : 0;
+  const double far = ranks > node ? r->m->far_us * (ranks / node - 1) +
+                                        (ranks - node) * bytes / node / r->m->far_bytes_us
+                                  : 0;
   return fmax(near, far);
 }
 
@@ -284,10 +309,12 @@ static void run_gathered(struct run *r) {
     r->time_us += 2 * gather_us(r, kv * (double)r->elem) + (r->bwd ? 2 * gather_us(r, 4 * kv) : 0);
 }
 
-int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid *g, const struct attn_problem *p,
-                        int32_t context_rows) {
-  const int64_t b = cp_elem_bytes(p->dtype), heads_kv = p->heads_kv < g->heads ? 1 : p->heads_kv / g->heads;
-  const int64_t q = (int64_t)context_rows * (p->heads_q / g->heads) * p->dim, k = (int64_t)context_rows * heads_kv * p->dim;
+int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid *g,
+                        const struct attn_problem *p, int32_t context_rows) {
+  const int64_t b = cp_elem_bytes(p->dtype),
+                heads_kv = p->heads_kv < g->heads ? 1 : p->heads_kv / g->heads;
+  const int64_t q = (int64_t)context_rows * (p->heads_q / g->heads) * p->dim,
+                k = (int64_t)context_rows * heads_kv * p->dim;
   if (schedule->gathers)
     return 2 * k * b * g->context + (p->backward ? 4 * q + 8 * k * g->context + 8 * k : 0);
   const bool parts = g->context > 1, sums = p->heads_kv < g->heads;
@@ -301,21 +328,23 @@ int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid
   return bytes + (p->backward ? 8 * k * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
 }
 
-int64_t cp_memory_bytes(const struct cp_schedule *schedule, const struct cp_grid *g, const struct attn_problem *p,
-                        int32_t context_rows) {
+int64_t cp_memory_bytes(const struct cp_schedule *schedule, const struct cp_grid *g,
+                        const struct attn_problem *p, int32_t context_rows) {
   const int64_t rows = context_rows / g->heads, row = (int64_t)p->dim * cp_elem_bytes(p->dtype);
   const int64_t tensors = rows * row * (2 * p->heads_q + 2 * p->heads_kv);
   return tensors * (p->backward ? 2 : 1) + 4LL * context_rows * (p->heads_q / g->heads) +
          cp_buffer_bytes(schedule, g, p, context_rows);
 }
 
-const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule, const struct cp_wish *wish,
-                     const struct attn_problem *problem, int ranks, enum attn_pass pass, struct cp_estimate *out) {
+const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule,
+                     const struct cp_wish *wish, const struct attn_problem *problem, int ranks,
+                     enum attn_pass pass, struct cp_estimate *out) {
   // Any kernel that takes the mask will do: the machine file says how fast it is.
   static const struct attn_kernel any = {.name = "any"};
   struct attn_problem p = *problem;
   p.backward = pass == ATTN_BWD;
-  struct run r = {.m = m, .schedule = schedule, .p = &p, .elem = cp_elem_bytes(p.dtype), .bwd = p.backward};
+  struct run r = {
+      .m = m, .schedule = schedule, .p = &p, .elem = cp_elem_bytes(p.dtype), .bwd = p.backward};
   const char *why = cp_why_not(schedule, &any, &p, ranks, wish, &r.grid);
   if (why)
     return why;
@@ -330,7 +359,8 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   const int32_t held = p.heads_kv < r.grid.heads ? r.grid.heads : p.heads_kv; // with copies
   const double grad = p.heads_kv < r.grid.heads ? 4 : (double)r.elem;
   // q, o or dO, dQ; k, v or dK, dV
-  r.time_us += 2 * exchange_us(&r, p.heads_q, (double)r.elem) + 2 * exchange_us(&r, held, r.bwd ? grad : (double)r.elem);
+  r.time_us += 2 * exchange_us(&r, p.heads_q, (double)r.elem) +
+               2 * exchange_us(&r, held, r.bwd ? grad : (double)r.elem);
   *out = (struct cp_estimate){
       .time_us = r.time_us,
       .kernel_us = r.kernel_us,

@@ -19,18 +19,25 @@ static const int32_t lengths[] = {1, 2, 147, 1, 29, 300, 3};
 static struct mask make_mask(enum mask_kind kind) {
   struct mask m;
   const bool docs = mask_has_docs(kind);
-  assert_int_equal(0, mask_init(&m, kind, 483, docs ? lengths : NULL, docs ? 7 : 0, 0, 0, 0, NULL, 0));
+  assert_int_equal(0,
+                   mask_init(&m, kind, 483, docs ? lengths : NULL, docs ? 7 : 0, 0, 0, 0, NULL, 0));
   return m;
 }
 
 static struct attn_problem problem_of(const struct mask *m, int32_t heads_q, int32_t heads_kv) {
-  return (struct attn_problem){.mask = m, .heads_q = heads_q, .heads_kv = heads_kv, .dim = 64, .rows_q = m->seqlen,
-                               .rows_k = m->seqlen, .backward = true};
+  return (struct attn_problem){.mask = m,
+                               .heads_q = heads_q,
+                               .heads_kv = heads_kv,
+                               .dim = 64,
+                               .rows_q = m->seqlen,
+                               .rows_k = m->seqlen,
+                               .backward = true};
 }
 
 // Tiles in which some pair is visible, counted pair by pair.
 static double count_tiles(const struct mask *m, const struct attn_segment *q, int32_t q_segs,
-                          const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys) {
+                          const struct attn_segment *k, int32_t k_segs, int32_t queries,
+                          int32_t keys) {
   double tiles = 0;
   for (int32_t a = 0; a < q_segs; a++)
     for (int32_t i = 0; i < q[a].len; i += queries)
@@ -46,7 +53,8 @@ static double count_tiles(const struct mask *m, const struct attn_segment *q, in
 }
 
 static void test_tiles(void **state) {
-  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG, MASK_CAUSAL_DOCUMENT_LONG};
+  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG,
+                                         MASK_CAUSAL_DOCUMENT_LONG};
   for (int i = 0; i < 4; i++) {
     struct mask m = make_mask(kinds[i]);
     const struct cp_grid grid = {.heads = 1, .context = 3, .windows = 1};
@@ -55,8 +63,10 @@ static void test_tiles(void **state) {
     for (int to = 0; to < 3; to++)
       for (int from = 0; from < 3; from++) {
         double q_tiles;
-        const double tiles = cp_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32, &q_tiles);
-        const double want = count_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32);
+        const double tiles =
+            cp_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32, &q_tiles);
+        const double want =
+            count_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32);
         assert_true(tiles == want);
         assert_true(q_tiles > 0);
       }
@@ -74,8 +84,10 @@ struct plan_case {
 static int compare_bytes(struct cp_comm *comm, void *context) {
   const struct plan_case *c = context;
   struct cp_plan plan;
-  int status = cp_plan_init(&plan, c->schedule, &c->wish, attn_find("fa2", ATTN_HOST), &c->problem, comm);
-  const int64_t want = status ? 0 : cp_buffer_bytes(c->schedule, &plan.grid, &c->problem, plan.shard.context_rows);
+  int status =
+      cp_plan_init(&plan, c->schedule, &c->wish, attn_find("fa2", ATTN_HOST), &c->problem, comm);
+  const int64_t want =
+      status ? 0 : cp_buffer_bytes(c->schedule, &plan.grid, &c->problem, plan.shard.context_rows);
   if (!status && plan.bytes != want) {
     attn_error_set(false, "%s: the plan holds %lld bytes, the model says %lld", c->schedule->name,
                    (long long)plan.bytes, (long long)want);
@@ -89,8 +101,10 @@ static void test_buffers_are_the_plans(void **state) {
   static const struct {
     const char *cp;
     int ranks;
-  } list[] = {{"ulysses", 4}, {"ulysses", 1}, {"ring_p2p", 3}, {"ring_p2p", 1}, {"ring_allgather", 3}, {"usp:2x2", 4},
-              {"usp:4x2", 8}, {"loongtrain:2x4x2", 8}, {"loongtrain:4x2x2", 8}, {"loongtrain:1x4x4", 4}};
+  } list[] = {{"ulysses", 4},         {"ulysses", 1},          {"ring_p2p", 3},
+              {"ring_p2p", 1},        {"ring_allgather", 3},   {"usp:2x2", 4},
+              {"usp:4x2", 8},         {"loongtrain:2x4x2", 8}, {"loongtrain:4x2x2", 8},
+              {"loongtrain:1x4x4", 4}};
   struct mask m = make_mask(MASK_CAUSAL_DOCUMENT_LONG);
   for (int backward = 0; backward < 2; backward++)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -106,13 +120,22 @@ static void test_buffers_are_the_plans(void **state) {
 }
 
 static struct cp_machine machine(void) {
-  return (struct cp_machine){.fwd_flop_us = 1e6, .bwd_flop_us = 1e6, .tile_q = 128, .tile_k = 128, .tile_cost = 1,
-                             .step_us = 5, .copy_bytes_us = 1e5, .near_us = 2, .near_bytes_us = 1e4, .far_us = 20,
-                             .far_bytes_us = 1e3, .node = 4};
+  return (struct cp_machine){.fwd_flop_us = 1e6,
+                             .bwd_flop_us = 1e6,
+                             .tile_q = 128,
+                             .tile_k = 128,
+                             .tile_cost = 1,
+                             .step_us = 5,
+                             .copy_bytes_us = 1e5,
+                             .near_us = 2,
+                             .near_bytes_us = 1e4,
+                             .far_us = 20,
+                             .far_bytes_us = 1e3,
+                             .node = 4};
 }
 
-static struct cp_estimate ask(const struct cp_machine *m, const char *cp, const struct attn_problem *p, int ranks,
-                              enum attn_pass pass) {
+static struct cp_estimate ask(const struct cp_machine *m, const char *cp,
+                              const struct attn_problem *p, int ranks, enum attn_pass pass) {
   struct cp_wish wish;
   struct cp_estimate e;
   const struct cp_schedule *schedule = cp_schedule_find(cp, &wish);
@@ -125,7 +148,8 @@ static void test_limits(void **state) {
   struct mask mask = make_mask(MASK_FULL);
   const struct attn_problem p = problem_of(&mask, 8, 8);
   struct cp_machine m = machine();
-  static const char *const names[] = {"ulysses", "ring_p2p", "ring_allgather", "usp:1x1", "loongtrain:1x1"};
+  static const char *const names[] = {"ulysses", "ring_p2p", "ring_allgather", "usp:1x1",
+                                      "loongtrain:1x1"};
   // One rank: nothing but the kernel, the same for all.
   for (int i = 0; i < 5; i++)
     for (int pass = 0; pass < 2; pass++) {
@@ -139,7 +163,8 @@ static void test_limits(void **state) {
   slow.copy_bytes_us = fast.copy_bytes_us = 1e12;
   fast.near_us = fast.far_us = 0;
   fast.near_bytes_us = fast.far_bytes_us = 1e12;
-  const struct cp_estimate s = ask(&slow, "ring_p2p", &p, 4, ATTN_FWD), f = ask(&fast, "ring_p2p", &p, 4, ATTN_FWD);
+  const struct cp_estimate s = ask(&slow, "ring_p2p", &p, 4, ATTN_FWD),
+                           f = ask(&fast, "ring_p2p", &p, 4, ATTN_FWD);
   const double hops = 3 * slow.near_us + (double)s.sent_bytes / slow.near_bytes_us;
   assert_true(s.time_us > hops && s.time_us < hops + s.kernel_us);
   assert_true(f.exposed_us >= 0 && f.exposed_us < 1e-3 * f.kernel_us);
@@ -155,7 +180,8 @@ static void test_machine_files(void **state) {
   const int fd = mkstemp(path);
   assert_true(fd >= 0);
   struct cp_machine m;
-  static const char good[] = "fwd_flop_us = 1e6\nbwd_flop_us = 2e6\nnear_bytes_us = 3\nfar_bytes_us = 4 ; slow\n";
+  static const char good[] =
+      "fwd_flop_us = 1e6\nbwd_flop_us = 2e6\nnear_bytes_us = 3\nfar_bytes_us = 4 ; slow\n";
   assert_int_equal((int)sizeof good - 1, (int)write(fd, good, sizeof good - 1));
   assert_int_equal(0, cp_machine_read(&m, path, err, sizeof err));
   assert_true(m.bwd_flop_us == 2e6 && m.far_bytes_us == 4 && m.node == 8);

@@ -10,7 +10,8 @@
 
 #include "../src/timer.h"
 
-#define PART ((int64_t)1 << 30) // MPI counts are ints: longer messages go in parts, which keep their order
+#define PART \
+  ((int64_t)1 << 30) // MPI counts are ints: longer messages go in parts, which keep their order
 
 struct channel {
   MPI_Comm comm;
@@ -49,7 +50,8 @@ static int start(struct cp_comm *comm, struct channel *c, const struct cp_op *op
     c->peers[c->n] = op->peer;
     if (op->send ? MPI_Issend(data, n, MPI_BYTE, op->peer, 0, c->comm, &c->requests[c->n])
                  : MPI_Irecv(data, n, MPI_BYTE, op->peer, 0, c->comm, &c->requests[c->n])) {
-      attn_error_set(false, "rank %d: MPI cannot start a transfer with rank %d", comm->rank, op->peer);
+      attn_error_set(false, "rank %d: MPI cannot start a transfer with rank %d", comm->rank,
+                     op->peer);
       return -1;
     }
     c->n++;
@@ -61,7 +63,8 @@ static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_o
   struct channel *c = &((struct job *)comm->state)->channels[channel];
   const double begin_us = timer_now_us();
   if (c->n) {
-    attn_error_set(false, "rank %d posts a group on channel %d, where one is in flight", comm->rank, channel);
+    attn_error_set(false, "rank %d posts a group on channel %d, where one is in flight", comm->rank,
+                   channel);
     return -1;
   }
   for (int sends = 0; sends < 2; sends++) // receives first
@@ -91,8 +94,8 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
       for (int here = 1; i < c->n; i += here)
         if (MPI_Request_get_status(c->requests[i], &here, MPI_STATUS_IGNORE) || !here)
           break;
-      attn_error_set(false, "rank %d waited %g s for rank %d (channel %d)", comm->rank, comm->limit_s,
-                     c->peers[i < c->n ? i : 0], channel);
+      attn_error_set(false, "rank %d waited %g s for rank %d (channel %d)", comm->rank,
+                     comm->limit_s, c->peers[i < c->n ? i : 0], channel);
       return -1;
     }
     if (!done)
@@ -122,8 +125,12 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
   omp_set_num_threads(threads > 1 ? threads : 1);
   for (int i = 0; i < CP_CHANNELS && !job.channels[i].comm; i++)
     MPI_Comm_dup(MPI_COMM_WORLD, &job.channels[i].comm);
-  struct cp_comm comm = {.transport = &cp_mpi, .memory = &cp_memory_host, .rank = rank, .size = ranks,
-                         .limit_s = limit_s, .state = &job};
+  struct cp_comm comm = {.transport = &cp_mpi,
+                         .memory = &cp_memory_host,
+                         .rank = rank,
+                         .size = ranks,
+                         .limit_s = limit_s,
+                         .state = &job};
   if (!body(&comm, context))
     return 0;
   cp_mpirun_failed(rank);

@@ -30,7 +30,8 @@ static void merge(float *x, int64_t n) {
 
 static int schedules_rank(int ranks) {
   static const int32_t lengths[] = {1, 2, 47, 1, 29, 3};
-  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG, MASK_CAUSAL_DOCUMENT_LONG};
+  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG,
+                                         MASK_CAUSAL_DOCUMENT_LONG};
   static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}, {6, 3}};
   const struct attn_kernel *kernel = attn_find("fa2", ATTN_HOST);
   int ran = 0, rank, wrong = 0;
@@ -48,15 +49,16 @@ static int schedules_rank(int ranks) {
         outputs_make(&run.out, &w);
         if (cp_mpi.run(ranks, 20, run_body, &run))
           return 1;
-        const int64_t nq = (int64_t)w.mask.seqlen * w.heads_q, nk = (int64_t)w.mask.seqlen * w.heads_kv;
+        const int64_t nq = (int64_t)w.mask.seqlen * w.heads_q,
+                      nk = (int64_t)w.mask.seqlen * w.heads_kv;
         merge(run.out.o, nq * DIM), merge(run.out.dq, nq * DIM), merge(run.out.lse, nq);
         merge(run.out.dk, nk * DIM), merge(run.out.dv, nk * DIM);
         MPI_Comm_rank(MPI_COMM_WORLD, &rank);
         const char *tensor = "";
         const double error = rank ? 0 : worst_error(&run, &tensor);
         if (!(error <= 1e-5)) {
-          printf("%s, %s, heads %d:%d, %d ranks: %s is off by %g\n", run.schedule->name, mask_name(kinds[m]),
-                 w.heads_q, w.heads_kv, ranks, tensor, error);
+          printf("%s, %s, heads %d:%d, %d ranks: %s is off by %g\n", run.schedule->name,
+                 mask_name(kinds[m]), w.heads_q, w.heads_kv, ranks, tensor, error);
           wrong++;
         }
         ran++;
@@ -90,8 +92,8 @@ static int ungrouped_body(struct cp_comm *comm, void *context) {
   const struct cp_op send = {true, (comm->rank + 1) % comm->size, &byte, 1};
   const struct cp_op recv = {false, (comm->rank + comm->size - 1) % comm->size, &in, 1};
   const struct cp_transport *net = comm->transport;
-  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) || net->post(comm, CP_KV, &recv, 1) ||
-                 net->wait(comm, CP_KV)
+  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) ||
+                 net->post(comm, CP_KV, &recv, 1) || net->wait(comm, CP_KV)
              ? -1
              : 0;
 }
@@ -99,8 +101,9 @@ static int ungrouped_body(struct cp_comm *comm, void *context) {
 static int be_rank(const char *what, int ranks) {
   if (!strcmp(what, "schedules"))
     return schedules_rank(ranks);
-  int (*body)(struct cp_comm *, void *) =
-      !strcmp(what, "stop") ? stop_body : !strcmp(what, "hang") ? hang_body : ungrouped_body;
+  int (*body)(struct cp_comm *, void *) = !strcmp(what, "stop")   ? stop_body
+                                          : !strcmp(what, "hang") ? hang_body
+                                                                  : ungrouped_body;
   return cp_mpi.run(ranks, 1, body, NULL) ? 1 : 0;
 }
 
@@ -112,8 +115,9 @@ static const char *self;
 static int mpirun(const char *what, int ranks, char *text, size_t size) {
   char command[1200];
   snprintf(command, sizeof command,
-           "OMP_NUM_THREADS=1 mpirun --oversubscribe --allow-run-as-root -n %d %s rank %s %d 2>&1", ranks, self,
-           what, ranks);
+           "ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 mpirun --oversubscribe "
+           "--allow-run-as-root -n %d %s rank %s %d 2>&1",
+           ranks, self, what, ranks);
   FILE *f = popen(command, "r");
   assert_non_null(f);
   const size_t got = fread(text, 1, size - 1, f);
@@ -157,9 +161,15 @@ static void expect(const char *what, int ranks, const char *sentence) {
   assert_true(timer_now_us() - begin_us < 20e6);
 }
 
-static void test_a_rank_that_stops_ends_the_job(void **state) { expect("stop", 3, "rank 1: no more ink"); }
-static void test_a_rank_that_hangs_is_named(void **state) { expect("hang", 3, "waited 1 s for rank 2"); }
-static void test_sends_outside_a_group_do_not_pass(void **state) { expect("ungrouped", 2, "waited 1 s for rank"); }
+static void test_a_rank_that_stops_ends_the_job(void **state) {
+  expect("stop", 3, "rank 1: no more ink");
+}
+static void test_a_rank_that_hangs_is_named(void **state) {
+  expect("hang", 3, "waited 1 s for rank 2");
+}
+static void test_sends_outside_a_group_do_not_pass(void **state) {
+  expect("ungrouped", 2, "waited 1 s for rank");
+}
 
 #else
 

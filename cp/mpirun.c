@@ -29,8 +29,8 @@ int cp_mpirun_start(int ranks, int *rank) {
   MPI_Comm_rank(MPI_COMM_WORLD, rank);
   if (size == ranks)
     return 0;
-  attn_error_set(false, "%d ranks are asked for, but mpirun started %d processes (mpirun -n %d)", ranks, size,
-                 ranks);
+  attn_error_set(false, "%d ranks are asked for, but mpirun started %d processes (mpirun -n %d)",
+                 ranks, size, ranks);
   return -1;
 }
 
@@ -47,7 +47,8 @@ int cp_mpirun_local(int *local_rank, int *local_size) {
 }
 
 // From each to each: unlike MPI_Allgather it knows who is missing.
-int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t bytes, double limit_s) {
+int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t bytes,
+                    double limit_s) {
   MPI_Request *requests = malloc(2 * (size_t)size * sizeof *requests);
   if (!requests) {
     attn_error_set(true, "out of host memory at a barrier of %d ranks", size);
@@ -73,7 +74,8 @@ int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t byt
     for (int here = 1; here && missing < size; missing += here)
       if (MPI_Request_get_status(requests[missing], &here, MPI_STATUS_IGNORE))
         here = 0;
-    attn_error_set(false, "rank %d is stuck: rank %d waited %g s at a barrier", missing, rank, limit_s);
+    attn_error_set(false, "rank %d is stuck: rank %d waited %g s at a barrier", missing, rank,
+                   limit_s);
     break;
   }
   free(requests);

@@ -71,7 +71,8 @@ static int settle(struct job *j, struct channel *c, const char *what) {
     if (nccl(ncclCommGetAsyncError(c->comm, &state), what) || nccl(state, what))
       return -1;
     if (state == ncclInProgress && timer_now_us() > end_us) {
-      attn_error_set(false, "rank %d: %s was not done after %g s (%s)", j->rank, what, j->limit_s, c->peers);
+      attn_error_set(false, "rank %d: %s was not done after %g s (%s)", j->rank, what, j->limit_s,
+                     c->peers);
       return -1;
     }
     if (state == ncclInProgress)
@@ -95,8 +96,8 @@ static void *watch(void *argument) {
       const bool late = timer_now_us() - posted_us > j->limit_s * 1e6;
       if (!late && (state == ncclSuccess || state == ncclInProgress))
         continue;
-      snprintf(j->error, sizeof j->error, "rank %d: a transfer with rank %s (channel %d) %s", j->rank, c->peers, i,
-               late ? "was not done in time" : ncclGetErrorString(state));
+      snprintf(j->error, sizeof j->error, "rank %d: a transfer with rank %s (channel %d) %s",
+               j->rank, c->peers, i, late ? "was not done in time" : ncclGetErrorString(state));
       atomic_store(&j->failed, true);
       for (int k = 0; k < CP_CHANNELS; k++)
         ncclCommAbort(j->channels[k].comm);
@@ -117,7 +118,8 @@ static int begin_group(struct job *j, struct channel *c) {
 }
 
 static int end_group(struct job *j, struct channel *c) {
-  if (settle(j, c, "starting a transfer") || cuda(cudaEventRecord(c->done, c->stream), "cudaEventRecord"))
+  if (settle(j, c, "starting a transfer") ||
+      cuda(cudaEventRecord(c->done, c->stream), "cudaEventRecord"))
     return -1;
   atomic_store(&c->posted_us, timer_now_us());
   return 0;
@@ -134,8 +136,9 @@ static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_o
     const struct cp_op *op = &ops[i];
     if (at + 8 < sizeof c->peers)
       at += (size_t)snprintf(c->peers + at, sizeof c->peers - at, "%s%d", at ? " " : "", op->peer);
-    if (nccl(op->send ? ncclSend(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream)
-                      : ncclRecv(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream),
+    if (nccl(op->send
+                 ? ncclSend(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream)
+                 : ncclRecv(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream),
              op->send ? "ncclSend" : "ncclRecv")) {
       ncclGroupEnd();
       return -1;
@@ -164,7 +167,8 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
   struct channel *c = &j->channels[channel];
   if (atomic_load(&j->failed))
     return fail_job(j);
-  if (j->waits == WAITS_MAX && (cuda(cudaStreamSynchronize(j->compute), "the compute stream") || settle_waits(comm)))
+  if (j->waits == WAITS_MAX &&
+      (cuda(cudaStreamSynchronize(j->compute), "the compute stream") || settle_waits(comm)))
     return -1;
   const int i = j->waits++;
   return cuda(cudaEventRecord(j->wait_begin[i], j->compute), "cudaEventRecord") ||
@@ -174,7 +178,8 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
              : 0;
 }
 
-static int all_gather(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv, int64_t bytes) {
+static int all_gather(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
+                      int64_t bytes) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
   snprintf(c->peers, sizeof c->peers, "any: all-gather");
@@ -186,12 +191,14 @@ static int all_gather(struct cp_comm *comm, enum cp_channel channel, const void 
   return end_group(j, c);
 }
 
-static int reduce_scatter(struct cp_comm *comm, enum cp_channel channel, const float *send, float *recv, int64_t n) {
+static int reduce_scatter(struct cp_comm *comm, enum cp_channel channel, const float *send,
+                          float *recv, int64_t n) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
   snprintf(c->peers, sizeof c->peers, "any: reduce-scatter");
-  if (begin_group(j, c) || nccl(ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum, c->comm, c->stream),
-                                "ncclReduceScatter"))
+  if (begin_group(j, c) ||
+      nccl(ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum, c->comm, c->stream),
+           "ncclReduceScatter"))
     return -1;
   comm->bytes_sent += 4 * n * (comm->size - 1);
   comm->bytes_received += 4 * n * (comm->size - 1);
@@ -209,7 +216,10 @@ static int share(struct cp_comm *comm, const void *mine, void *all, int64_t byte
   }
   if (atomic_load(&j->failed))
     return fail_job(j);
-  return settle_waits(comm) || cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, comm->limit_s) ? -1 : 0;
+  return settle_waits(comm) ||
+                 cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, comm->limit_s)
+             ? -1
+             : 0;
 }
 
 static int barrier(struct cp_comm *comm) { return share(comm, NULL, NULL, 0); }
@@ -222,7 +232,8 @@ static int connect_ranks(struct job *j) {
     status = nccl(ncclGetUniqueId(&mine[i]), "ncclGetUniqueId");
   if (!all)
     attn_error_set(true, "out of host memory for %d ranks", j->size);
-  status = !all || status || cuda(cudaGetDevice(&j->device), "cudaGetDevice") || cp_mpirun_share(j->rank, j->size, mine, all, sizeof mine, j->limit_s) ||
+  status = !all || status || cuda(cudaGetDevice(&j->device), "cudaGetDevice") ||
+           cp_mpirun_share(j->rank, j->size, mine, all, sizeof mine, j->limit_s) ||
            cuda(cudaStreamCreateWithFlags(&j->compute, cudaStreamNonBlocking), "a stream") ||
            cuda(cudaDeviceGetStreamPriorityRange(&low, &high), "stream priorities");
   for (int i = 0; !status && i < CP_CHANNELS; i++) {
@@ -231,14 +242,17 @@ static int connect_ranks(struct job *j) {
     config.blocking = 0;
     snprintf(c->peers, sizeof c->peers, "all ranks");
     // Transfers before kernels: a block of a kernel that is waiting would hold up the next rank.
-    status = cuda(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, high), "a stream") ||
-             cuda(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming), "an event") ||
-             cuda(cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming), "an event") ||
-             nccl(ncclCommInitRankConfig(&c->comm, j->size, all[i], j->rank, &config), "ncclCommInitRankConfig") ||
-             settle(j, c, "connecting");
+    status =
+        cuda(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, high), "a stream") ||
+        cuda(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming), "an event") ||
+        cuda(cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming), "an event") ||
+        nccl(ncclCommInitRankConfig(&c->comm, j->size, all[i], j->rank, &config),
+             "ncclCommInitRankConfig") ||
+        settle(j, c, "connecting");
   }
   for (int i = 0; !status && i < WAITS_MAX; i++)
-    status = cuda(cudaEventCreate(&j->wait_begin[i]), "an event") || cuda(cudaEventCreate(&j->wait_end[i]), "an event");
+    status = cuda(cudaEventCreate(&j->wait_begin[i]), "an event") ||
+             cuda(cudaEventCreate(&j->wait_end[i]), "an event");
   free(all);
   return status ? -1 : 0;
 }
@@ -270,16 +284,18 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
   int rank;
   if (cp_mpirun_start(ranks, &rank))
     return -1;
-  struct job *j = calloc(1, sizeof *j);
-  if (!j) {
-    attn_error_set(true, "out of host memory");
-    return -1;
-  }
+  static struct job job;
+  struct job *const j = &job;
+  memset(j, 0, sizeof *j);
   j->rank = rank;
   j->size = ranks;
   j->limit_s = limit_s;
-  struct cp_comm comm = {.transport = &cp_nccl, .memory = &cp_memory_device, .rank = rank, .size = ranks,
-                         .limit_s = limit_s, .state = j};
+  struct cp_comm comm = {.transport = &cp_nccl,
+                         .memory = &cp_memory_device,
+                         .rank = rank,
+                         .size = ranks,
+                         .limit_s = limit_s,
+                         .state = j};
   // After a failure the process leaves soon; what it holds is not given back, since that may block.
   if (connect_ranks(j) || pthread_create(&j->watchdog, NULL, watch, j)) {
     cp_mpirun_failed(rank);
@@ -293,7 +309,6 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
     return -1;
   }
   disconnect(j);
-  free(j);
   return 0;
 }
 

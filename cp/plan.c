@@ -12,13 +12,14 @@ const char *cp_heads_why_not(const struct attn_problem *p, int heads) {
   if (heads > CP_HEADS_MAX)
     return "more than 1024 ranks cannot split the heads";
   if (p->heads_q % heads) {
-    snprintf(sentence, sizeof sentence, "%d query heads cannot be split over %d ranks", p->heads_q, heads);
+    snprintf(sentence, sizeof sentence, "%d query heads cannot be split over %d ranks", p->heads_q,
+             heads);
     return sentence;
   }
   if (p->heads_kv % heads && heads % p->heads_kv) {
     snprintf(sentence, sizeof sentence,
-             "%d KV heads can be neither split over %d ranks nor copied a whole number of times", p->heads_kv,
-             heads);
+             "%d KV heads can be neither split over %d ranks nor copied a whole number of times",
+             p->heads_kv, heads);
     return sentence;
   }
   return NULL;
@@ -28,8 +29,8 @@ const char *cp_heads_why_not(const struct attn_problem *p, int heads) {
 static const char *set_windows(struct cp_grid *g, const struct cp_wish *wish) {
   g->windows = 1;
   if (wish->windows && g->context % wish->windows) {
-    snprintf(sentence, sizeof sentence, "a ring of %d ranks cannot be cut into %d windows", g->context,
-             wish->windows);
+    snprintf(sentence, sizeof sentence, "a ring of %d ranks cannot be cut into %d windows",
+             g->context, wish->windows);
     return sentence;
   }
   for (int n = 1; n * n <= g->context; n++)
@@ -71,7 +72,8 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
                        const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
                        struct cp_grid *grid) {
   const struct cp_wish none = {0};
-  *grid = (struct cp_grid){.heads = 1, .context = 1, .windows = 1, .context_first = schedule->context_first};
+  *grid = (struct cp_grid){
+      .heads = 1, .context = 1, .windows = 1, .context_first = schedule->context_first};
   if (ranks < 1)
     return "at least one rank is needed";
   if (mask_is_block_sparse(problem->mask->kind))
@@ -97,8 +99,8 @@ void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
   return data;
 }
 
-int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg, int32_t k_segs,
-                    int32_t rows_k) {
+int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
+                    int32_t k_segs, int32_t rows_k) {
   const struct cp_shard *s = &plan->shard;
   const struct attn_segment *q_seg = s->seg[plan->context];
   const int32_t q_segs = s->segs[plan->context];
@@ -143,9 +145,9 @@ int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct at
   return status ? -1 : 0;
 }
 
-int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule, const struct cp_wish *wish,
-                 const struct attn_kernel *kernel, const struct attn_problem *problem,
-                 struct cp_comm *comm) {
+int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
+                 const struct cp_wish *wish, const struct attn_kernel *kernel,
+                 const struct attn_problem *problem, struct cp_comm *comm) {
   memset(plan, 0, sizeof *plan);
   plan->comm = comm;
   const double begin_us = timer_now_us();

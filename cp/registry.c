@@ -40,7 +40,8 @@ const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wis
   *wish = (struct cp_wish){0};
   if (text[name]) {
     const char *shape = text + name + 1;
-    const bool three = sscanf(shape, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
+    const bool three =
+        sscanf(shape, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
     if (!three && sscanf(shape, "%dx%d%n", &wish->heads, &wish->context, &end) != 2)
       return NULL;
     if (shape[end] || wish->heads < 1 || wish->context < 1 || (three && wish->windows < 1))

@@ -54,13 +54,14 @@ int cp_ring_plan(struct cp_plan *p) {
   for (int w = 0; w < n; w++)
     for (int i = 0; i < size; i++) {
       const int from = (j - w + n) % n * size + (t - i + size) % size;
-      const bool sees = cp_pairs(p->problem.mask, s->seg[p->context], s->segs[p->context], s->seg[from],
-                                 s->segs[from]) > 0;
+      const bool sees = cp_pairs(p->problem.mask, s->seg[p->context], s->segs[p->context],
+                                 s->seg[from], s->segs[from]) > 0;
       if (sees && cp_prepare_step(p, w * size + i, s->seg[from], s->segs[from], s->context_rows))
         return -1;
     }
   const int64_t q_elems = (int64_t)s->context_rows * p->heads_q * p->problem.dim;
-  if ((in_parts(p) || (p->problem.backward && grads_fp32(p))) && !(p->acc = cp_buffer(p, 4 * q_elems)))
+  if ((in_parts(p) || (p->problem.backward && grads_fp32(p))) &&
+      !(p->acc = cp_buffer(p, 4 * q_elems)))
     return -1;
   for (int b = 0; b < 2; b++)
     if ((size > 1 && !(p->near[b] = kv_buffer(p)).k) || (n > 1 && !(p->far[b] = kv_buffer(p)).k))
@@ -72,21 +73,25 @@ int cp_ring_plan(struct cp_plan *p) {
   return 0;
 }
 
-static int pass_kv(struct cp_plan *p, enum cp_channel channel, struct cp_kv out, int to, struct cp_kv in,
-                   int from) {
+static int pass_kv(struct cp_plan *p, enum cp_channel channel, struct cp_kv out, int to,
+                   struct cp_kv in, int from) {
   const int64_t bytes = kv_elems(p) * cp_elem_bytes(p->problem.dtype);
-  const struct cp_op ops[] = {
-      {true, to, out.k, bytes}, {true, to, out.v, bytes}, {false, from, in.k, bytes}, {false, from, in.v, bytes}};
+  const struct cp_op ops[] = {{true, to, out.k, bytes},
+                              {true, to, out.v, bytes},
+                              {false, from, in.k, bytes},
+                              {false, from, in.v, bytes}};
   return p->comm->transport->post(p->comm, channel, ops, 4);
 }
 
-static int pass_grad(struct cp_plan *p, enum cp_channel channel, float *out, int to, float *in, int from) {
+static int pass_grad(struct cp_plan *p, enum cp_channel channel, float *out, int to, float *in,
+                     int from) {
   const int64_t bytes = 2 * 4 * kv_elems(p);
   const struct cp_op ops[] = {{true, to, out, bytes}, {false, from, in, bytes}};
   return p->comm->transport->post(p->comm, channel, ops, 2);
 }
 
-static int forward_step(struct cp_plan *p, int step, struct cp_kv kv, const struct attn_args *args) {
+static int forward_step(struct cp_plan *p, int step, struct cp_kv kv,
+                        const struct attn_args *args) {
   struct attn_args a = *args;
   a.k = kv.k;
   a.v = kv.v;
@@ -100,11 +105,13 @@ int cp_ring_forward(struct cp_plan *p, const struct attn_args *args) {
   const int size = window_size(p), n = p->grid.windows;
   struct cp_kv start = {(void *)args->k, (void *)args->v};
   for (int w = 0; w < n; w++) {
-    if (w + 1 < n && pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
+    if (w + 1 < n &&
+        pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
       return -1;
     struct cp_kv now = start;
     for (int i = 0; i < size; i++) {
-      if (i + 1 < size && pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
+      if (i + 1 < size &&
+          pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
         return -1;
       if (forward_step(p, w * size + i, now, args))
         return -1;
@@ -164,7 +171,8 @@ static int close_window(struct cp_plan *p, struct grads *g, int w) {
                 comm->memory->add(g->in, g->far_in, 2 * kv_elems(p), comm->stream)))
     return -1;
   swap(&g->in, &g->far_out);
-  return pass_grad(p, CP_GRAD_FAR, g->far_out, place_rank(p, 1, 0), g->far_in, place_rank(p, -1, 0));
+  return pass_grad(p, CP_GRAD_FAR, g->far_out, place_rank(p, 1, 0), g->far_in,
+                   place_rank(p, -1, 0));
 }
 
 // After the kernel of step (w, i), whose share is in `own`.
@@ -191,7 +199,8 @@ static int pass_on(struct cp_plan *p, struct grads *g, int w, int i) {
 static int finish(struct cp_plan *p, const struct attn_args *args, float *grad) {
   const struct cp_memory *memory = p->comm->memory;
   const enum attn_dtype dtype = p->problem.dtype;
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim, n = kv_elems(p);
+  const int64_t q_elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim,
+                n = kv_elems(p);
   void *const stream = p->comm->stream;
   if (memory->cast(args->dq, dtype, p->acc, q_elems, stream))
     return -1;
@@ -201,7 +210,8 @@ static int finish(struct cp_plan *p, const struct attn_args *args, float *grad) 
         swap(&p->grad[0], &p->grad[b]);
     return 0;
   }
-  return memory->cast(args->dk, dtype, grad, n, stream) || memory->cast(args->dv, dtype, grad + n, n, stream)
+  return memory->cast(args->dk, dtype, grad, n, stream) ||
+                 memory->cast(args->dv, dtype, grad + n, n, stream)
              ? -1
              : 0;
 }
@@ -219,11 +229,13 @@ int cp_ring_backward(struct cp_plan *p, const struct attn_args *args) {
     return backward_step(p, 0, start, p->grad[0], args) ? -1 : finish(p, args, p->grad[0]);
   struct grads g = {p->grad[0], p->grad[1], p->grad[2], p->grad[3], p->grad[4]};
   for (int w = 0; w < n; w++) {
-    if (w + 1 < n && pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
+    if (w + 1 < n &&
+        pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
       return -1;
     struct cp_kv now = start;
     for (int i = 0; i < size; i++) {
-      if (i + 1 < size && pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
+      if (i + 1 < size &&
+          pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
         return -1;
       if (backward_step(p, w * size + i, now, g.own, args) || pass_on(p, &g, w, i))
         return -1;

@@ -102,11 +102,12 @@ static int backward(struct cp_plan *p, const struct attn_args *args) {
 }
 
 extern const struct cp_schedule cp_ring_allgather;
-const struct cp_schedule cp_ring_allgather = {.name = "ring_allgather",
-                                              .summary = "keys and values of all ranks gathered, one kernel",
-                                              .context_first = true,
-                                              .gathers = true,
-                                              .arrange = arrange,
-                                              .plan = plan_gather,
-                                              .forward = forward,
-                                              .backward = backward};
+const struct cp_schedule cp_ring_allgather = {
+    .name = "ring_allgather",
+    .summary = "keys and values of all ranks gathered, one kernel",
+    .context_first = true,
+    .gathers = true,
+    .arrange = arrange,
+    .plan = plan_gather,
+    .forward = forward,
+    .backward = backward};

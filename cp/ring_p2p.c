@@ -11,7 +11,8 @@ static const char *arrange(const struct attn_problem *p, int ranks, const struct
 
 extern const struct cp_schedule cp_ring_p2p;
 const struct cp_schedule cp_ring_p2p = {.name = "ring_p2p",
-                                        .summary = "keys and values go round all ranks, under the kernels",
+                                        .summary =
+                                            "keys and values go round all ranks, under the kernels",
                                         .context_first = true,
                                         .arrange = arrange,
                                         .plan = cp_ring_plan,

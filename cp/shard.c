@@ -34,7 +34,8 @@ static void append(struct attn_segment *list, int32_t *n, int32_t row, int32_t p
 
 int cp_shard_init(struct cp_shard *s, const struct mask *mask, const struct cp_grid *grid) {
   const int ring = grid->context;
-  const int64_t pieces = ring == 1 ? 1 : 2 * ring; // without a ring nothing is cut, so nothing padded
+  const int64_t pieces =
+      ring == 1 ? 1 : 2 * ring; // without a ring nothing is cut, so nothing padded
   memset(s, 0, sizeof *s);
   s->contexts = ring;
   s->seg = calloc((size_t)ring, sizeof *s->seg);
@@ -60,7 +61,8 @@ int cp_shard_init(struct cp_shard *s, const struct mask *mask, const struct cp_g
       if (mirror <= first)
         continue;
       const int64_t c = length * mirror / pieces, e = length * (mirror + 1) / pieces;
-      append(s->seg[r], &s->segs[r], (int32_t)(row + b - a), begin[d] + (int32_t)c, (int32_t)(e - c));
+      append(s->seg[r], &s->segs[r], (int32_t)(row + b - a), begin[d] + (int32_t)c,
+             (int32_t)(e - c));
     }
     row += slot;
   }

@@ -22,12 +22,13 @@ int cp_all_to_all(struct cp_comm *comm, enum cp_channel channel, const int *peer
   return comm->transport->post(comm, channel, ops, count);
 }
 
-int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send, void *recv,
-                           int64_t bytes) {
+int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send,
+                           void *recv, int64_t bytes) {
   struct cp_op ops[CP_GROUP_MAX];
   int count = 0;
   for (int shift = 0; shift < comm->size; shift++) {
-    const int to = (comm->rank + shift) % comm->size, from = (comm->rank - shift + comm->size) % comm->size;
+    const int to = (comm->rank + shift) % comm->size,
+              from = (comm->rank - shift + comm->size) % comm->size;
     ops[count++] = (struct cp_op){true, to, (void *)send, bytes};
     ops[count++] = (struct cp_op){false, from, (char *)recv + from * bytes, bytes};
     if (count == CP_GROUP_MAX && shift + 1 < comm->size) {
@@ -42,7 +43,8 @@ int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const 
 // A ring: block b starts at rank b + 1 and gathers a share a hop, so it ends complete at rank b.
 int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, const float *send,
                                float *recv, int64_t n) {
-  const int size = comm->size, next = (comm->rank + 1) % size, before = (comm->rank - 1 + size) % size;
+  const int size = comm->size, next = (comm->rank + 1) % size,
+            before = (comm->rank - 1 + size) % size;
   const struct cp_memory *memory = comm->memory;
   float *sum[2] = {recv, size > 1 ? memory->alloc(4 * n) : NULL};
   int status = size > 1 && !sum[1] ? -1 : 0;

@@ -10,9 +10,10 @@ static const char *arrange(const struct attn_problem *p, int ranks, const struct
 }
 
 extern const struct cp_schedule cp_ulysses;
-const struct cp_schedule cp_ulysses = {.name = "ulysses",
-                                       .summary = "all-to-all: a rank has all tokens, and a share of the heads",
-                                       .arrange = arrange,
-                                       .plan = cp_heads_plan,
-                                       .forward = cp_heads_forward,
-                                       .backward = cp_heads_backward};
+const struct cp_schedule cp_ulysses = {
+    .name = "ulysses",
+    .summary = "all-to-all: a rank has all tokens, and a share of the heads",
+    .arrange = arrange,
+    .plan = cp_heads_plan,
+    .forward = cp_heads_forward,
+    .backward = cp_heads_backward};

@@ -11,13 +11,15 @@ static const char *arrange(const struct attn_problem *p, int ranks, const struct
 
 extern const struct cp_schedule cp_usp, cp_usp_context_first;
 const struct cp_schedule cp_usp = {.name = "usp",
-                                   .summary = "Ulysses between neighbours, Ring P2P between their groups",
+                                   .summary =
+                                       "Ulysses between neighbours, Ring P2P between their groups",
                                    .arrange = arrange,
                                    .plan = cp_heads_plan,
                                    .forward = cp_heads_forward,
                                    .backward = cp_heads_backward};
 const struct cp_schedule cp_usp_context_first = {.name = "usp_context_first",
-                                                 .summary = "the same with the ring between neighbours",
+                                                 .summary =
+                                                     "the same with the ring between neighbours",
                                                  .context_first = true,
                                                  .arrange = arrange,
                                                  .plan = cp_heads_plan,

@@ -10,7 +10,8 @@ int64_t cp_volume(const struct cp_schedule *schedule, const struct cp_grid *g,
   const int64_t heads_q = p->heads_q / a, heads_kv = p->heads_kv < a ? 1 : p->heads_kv / a;
   const int64_t grad_bytes = p->heads_kv < a ? 4 : b; // copies of a head are summed in fp32
   // Exchange of heads: q, o (or dO, dQ) and k, v (or dK, dV), a share to each of the others.
-  const int64_t heads = (a - 1) * rows * p->dim * 2 * (heads_q * b + heads_kv * (bwd ? grad_bytes : b));
+  const int64_t heads =
+      (a - 1) * rows * p->dim * 2 * (heads_q * b + heads_kv * (bwd ? grad_bytes : b));
   const int64_t kv = 2 * context_rows * heads_kv * p->dim; // elements of K and V of one block
   const int64_t forward = (r - 1) * kv * b;
   if (schedule->gathers) // reduce-scatter: every block but the own

@@ -24,8 +24,10 @@ static const char help[] =
     "       longca model --machine FILE.ini --against ROWS.csv...\n"
     "       longca model --calibrate TRANSPORT [--kernel K] [--size RANKS]\n"
     "\n"
-    "Time, exposed communication, bytes and memory of a rank for schedules of context parallelism.\n"
-    "--against holds the model against rows that were measured (or data/published/cp.csv); --calibrate\n"
+    "Time, exposed communication, bytes and memory of a rank for schedules of context "
+    "parallelism.\n"
+    "--against holds the model against rows that were measured (or data/published/cp.csv); "
+    "--calibrate\n"
     "measures a machine file: with `loopback` in this process, with `mpi` and `nccl` under\n"
     "mpirun -n 2 (near links; with two hosts, those far away).\n"
     "\n"
@@ -90,17 +92,22 @@ static int ask(const struct cp_machine *machine, const struct wanted *w, struct 
   for (int draw = 0; draw < draws; draw++) {
     struct mask mask;
     char err[256] = "";
-    const struct mask_recipe recipe = {.kind = w->mask, .seqlen = w->seqlen, .distributed = true, .heads_kv = w->heads_kv};
+    const struct mask_recipe recipe = {
+        .kind = w->mask, .seqlen = w->seqlen, .distributed = true, .heads_kv = w->heads_kv};
     if (mask_draw_nth(&mask, 42, draw, &recipe, err, sizeof err)) {
       snprintf(a->refusal, sizeof a->refusal, "%s", err);
       return 0;
     }
-    const struct attn_problem p = {.mask = &mask, .dtype = w->dtype, .heads_q = w->heads_q, .heads_kv = w->heads_kv,
+    const struct attn_problem p = {.mask = &mask,
+                                   .dtype = w->dtype,
+                                   .heads_q = w->heads_q,
+                                   .heads_kv = w->heads_kv,
                                    .dim = w->dim};
     struct cp_estimate e;
     const char *why = cp_model(machine, schedule, &wish, &p, w->ranks, w->pass, &e);
     if (!why) {
-      a->tflop_s += flops_attention(mask_area(&mask), w->heads_q, w->dim, w->pass) / w->ranks / e.time_us * 1e-6 / draws;
+      a->tflop_s += flops_attention(mask_area(&mask), w->heads_q, w->dim, w->pass) / w->ranks /
+                    e.time_us * 1e-6 / draws;
       a->mean.time_us += e.time_us / draws;
       a->mean.kernel_us += e.kernel_us / draws;
       a->mean.exposed_us += e.exposed_us / draws;
@@ -142,8 +149,9 @@ static void add_answer(struct table *t, const struct wanted *w, const struct ans
 }
 
 static int print_estimates(const struct request *r) {
-  static const char *const heads[] = {"mask",    "pass",      "cp",      "ranks",   "shape",  "time_us",
-                                      "kernel_us", "exposed_us", "tflop_s", "balance", "sent_mb", "mem_mb", "refused"};
+  static const char *const heads[] = {"mask",    "pass",      "cp",         "ranks",   "shape",
+                                      "time_us", "kernel_us", "exposed_us", "tflop_s", "balance",
+                                      "sent_mb", "mem_mb",    "refused"};
   struct table t = table_new(13);
   int status = 0;
   for (int i = 0; i < 13; i++)
@@ -158,9 +166,15 @@ static int print_estimates(const struct request *r) {
         status = bad("unknown pass '%s'; there are fwd and bwd", pass);
       for (const char *n = r->ranks; !status && next_word(&n, ranks);)
         for (const char *c = r->cp; !status && next_word(&c, cp);) {
-          const struct wanted w = {.mask = (enum mask_kind)kind, .pass = !strcmp(pass, "bwd") ? ATTN_BWD : ATTN_FWD,
-                                   .heads_q = r->heads_q, .heads_kv = r->heads_kv, .dim = r->dim,
-                                   .ranks = atoi(ranks), .seqlen = r->tokens * atoi(ranks), .draws = r->draws, .cp = cp};
+          const struct wanted w = {.mask = (enum mask_kind)kind,
+                                   .pass = !strcmp(pass, "bwd") ? ATTN_BWD : ATTN_FWD,
+                                   .heads_q = r->heads_q,
+                                   .heads_kv = r->heads_kv,
+                                   .dim = r->dim,
+                                   .ranks = atoi(ranks),
+                                   .seqlen = r->tokens * atoi(ranks),
+                                   .draws = r->draws,
+                                   .cp = cp};
           struct answer a;
           if (w.ranks < 1 || (double)r->tokens * w.ranks > 1 << 30)
             status = bad("'%s' ranks: expected at least 1, and at most 2^30 tokens in all", ranks);
@@ -197,7 +211,8 @@ static int against(const struct request *r, char **paths, int n_paths) {
     return bad("%s", err);
   // Draws of one point are compared by their mean, so they are asked for once.
   struct table t = table_new(7);
-  static const char *const heads[] = {"mask", "pass", "cp", "ranks", "measured", "modelled", "ratio"};
+  static const char *const heads[] = {"mask",     "pass",     "cp",   "ranks",
+                                      "measured", "modelled", "ratio"};
   for (int i = 0; i < 7; i++)
     table_add(&t, "%s", heads[i]);
   struct errors all = {0};
@@ -212,10 +227,12 @@ static int against(const struct request *r, char **paths, int n_paths) {
     bool first = true;
     for (size_t j = 0; j < n; j++) {
       const struct row *other = &rows[j];
-      if (strcmp(other->status, "ok") != 0 || strcmp(other->cp, row->cp) != 0 || other->ranks != row->ranks ||
-          strcmp(other->mask, row->mask) != 0 || strcmp(other->pass, row->pass) != 0 || other->seqlen != row->seqlen ||
-          other->heads_q != row->heads_q || other->heads_kv != row->heads_kv || other->dim != row->dim ||
-          strcmp(other->transport, row->transport) != 0 || strcmp(other->kernel, row->kernel) != 0)
+      if (strcmp(other->status, "ok") != 0 || strcmp(other->cp, row->cp) != 0 ||
+          other->ranks != row->ranks || strcmp(other->mask, row->mask) != 0 ||
+          strcmp(other->pass, row->pass) != 0 || other->seqlen != row->seqlen ||
+          other->heads_q != row->heads_q || other->heads_kv != row->heads_kv ||
+          other->dim != row->dim || strcmp(other->transport, row->transport) != 0 ||
+          strcmp(other->kernel, row->kernel) != 0)
         continue;
       first = first && j >= i;
       sum += other->tflop_s;
@@ -223,11 +240,16 @@ static int against(const struct request *r, char **paths, int n_paths) {
     }
     if (!first)
       continue;
-    const struct wanted w = {.mask = (enum mask_kind)kind, .pass = !strcmp(row->pass, "bwd") ? ATTN_BWD : ATTN_FWD,
-                             .heads_q = (int32_t)row->heads_q, .heads_kv = (int32_t)row->heads_kv,
-                             .dim = (int32_t)row->dim, .seqlen = (int32_t)row->seqlen, .ranks = (int32_t)row->ranks,
+    const struct wanted w = {.mask = (enum mask_kind)kind,
+                             .pass = !strcmp(row->pass, "bwd") ? ATTN_BWD : ATTN_FWD,
+                             .heads_q = (int32_t)row->heads_q,
+                             .heads_kv = (int32_t)row->heads_kv,
+                             .dim = (int32_t)row->dim,
+                             .seqlen = (int32_t)row->seqlen,
+                             .ranks = (int32_t)row->ranks,
                              .dtype = !strcmp(row->dtype, "fp32") ? ATTN_FP32 : ATTN_BF16,
-                             .draws = draws > 1 ? draws : r->draws, .cp = row->cp};
+                             .draws = draws > 1 ? draws : r->draws,
+                             .cp = row->cp};
     struct answer a;
     status = ask(&r->machine, &w, &a);
     if (status || *a.refusal)
@@ -247,7 +269,8 @@ static int against(const struct request *r, char **paths, int n_paths) {
   if (!status) {
     t.caption = "TFLOP/s a rank";
     table_print(&t, r->format, stdout);
-    printf("\n%d points; |ln(modelled / measured)|: mean %.3f, worst %.3f\n", all.n, all.sum / all.n, all.worst);
+    printf("\n%d points; |ln(modelled / measured)|: mean %.3f, worst %.3f\n", all.n,
+           all.sum / all.n, all.worst);
   }
   table_free(&t);
   free(rows);
@@ -266,12 +289,18 @@ struct calibration {
 static double median_of(double *x, int n) { return stats_median(x, (size_t)n); }
 
 // Kernel time on the FULL mask of n tokens, MHA with one head, in this rank's memory.
-static int time_kernel(struct calibration *c, struct cp_comm *comm, int32_t n, enum attn_pass pass, double *us) {
+static int time_kernel(struct calibration *c, struct cp_comm *comm, int32_t n, enum attn_pass pass,
+                       double *us) {
   struct mask mask;
   if (mask_init(&mask, MASK_FULL, n, NULL, 0, 0, 0, 0, NULL, 0))
     return -1;
-  const struct attn_problem p = {.mask = &mask, .heads_q = c->r->heads_q, .heads_kv = c->r->heads_kv,
-                                 .dim = c->r->dim, .rows_q = n, .rows_k = n, .backward = pass == ATTN_BWD};
+  const struct attn_problem p = {.mask = &mask,
+                                 .heads_q = c->r->heads_q,
+                                 .heads_kv = c->r->heads_kv,
+                                 .dim = c->r->dim,
+                                 .rows_q = n,
+                                 .rows_k = n,
+                                 .backward = pass == ATTN_BWD};
   const int64_t q = (int64_t)n * p.heads_q * p.dim * 2, k = (int64_t)n * p.heads_kv * p.dim * 2;
   const int64_t sizes[] = {q, k, k, q, q, q, k, k, 4LL * n * p.heads_q};
   void *t[9] = {NULL};
@@ -279,15 +308,24 @@ static int time_kernel(struct calibration *c, struct cp_comm *comm, int32_t n, e
   int status = attn_prepare(&plan, c->kernel, &p);
   for (int i = 0; !status && i < 9; i++)
     status = (t[i] = comm->memory->alloc(sizes[i])) ? 0 : -1;
-  const struct attn_args a = {.q = t[0], .k = t[1], .v = t[2], .o = t[3], .d_o = t[4], .dq = t[5], .dk = t[6],
-                              .dv = t[7], .lse = t[8], .stream = comm->stream};
+  const struct attn_args a = {.q = t[0],
+                              .k = t[1],
+                              .v = t[2],
+                              .o = t[3],
+                              .d_o = t[4],
+                              .dq = t[5],
+                              .dk = t[6],
+                              .dv = t[7],
+                              .lse = t[8],
+                              .stream = comm->stream};
   double samples[7];
   if (!status)
     status = c->kernel->forward(&plan, &a);
   for (int i = -1; !status && i < 7; i++) {
     status = comm->memory->sync(comm->stream);
     const double begin_us = timer_now_us();
-    status = status || (pass == ATTN_BWD ? c->kernel->backward(&plan, &a) : c->kernel->forward(&plan, &a)) ||
+    status = status ||
+             (pass == ATTN_BWD ? c->kernel->backward(&plan, &a) : c->kernel->forward(&plan, &a)) ||
              comm->memory->sync(comm->stream);
     if (i >= 0)
       samples[i] = timer_now_us() - begin_us;
@@ -304,15 +342,16 @@ static int time_kernel(struct calibration *c, struct cp_comm *comm, int32_t n, e
 // One message each way between neighbours, all at once: the ring's hop.
 static int time_hop(struct cp_comm *comm, int64_t bytes, double *us) {
   void *out = comm->memory->alloc(bytes), *in = comm->memory->alloc(bytes);
-  const int next = (comm->rank + 1) % comm->size, before = (comm->rank - 1 + comm->size) % comm->size;
+  const int next = (comm->rank + 1) % comm->size,
+            before = (comm->rank - 1 + comm->size) % comm->size;
   const struct cp_op ops[] = {{true, next, out, bytes}, {false, before, in, bytes}};
   double samples[9];
   int status = out && in ? 0 : -1;
   for (int i = -2; !status && i < 9; i++) {
     status = comm->transport->barrier(comm);
     const double begin_us = timer_now_us();
-    status = status || comm->transport->post(comm, CP_KV, ops, 2) || comm->transport->wait(comm, CP_KV) ||
-             comm->memory->sync(comm->stream);
+    status = status || comm->transport->post(comm, CP_KV, ops, 2) ||
+             comm->transport->wait(comm, CP_KV) || comm->memory->sync(comm->stream);
     if (i >= 0)
       samples[i] = timer_now_us() - begin_us;
   }
@@ -355,7 +394,8 @@ static int calibrate_rank(struct cp_comm *comm, void *context) {
         return -1;
       // As cp_model counts: tiles, and what a query tile costs by itself.
       const double tiles = ceil(n / m.tile_k) + m.tile_cost;
-      flop[i] = flops_attention(tiles * m.tile_k * n, c->r->heads_q, c->r->dim, (enum attn_pass)pass);
+      flop[i] =
+          flops_attention(tiles * m.tile_k * n, c->r->heads_q, c->r->dim, (enum attn_pass)pass);
     }
     const double rate = (flop[1] - flop[0]) / (us[1] - us[0]), rest = us[0] - flop[0] / rate;
     *(pass ? &m.bwd_flop_us : &m.fwd_flop_us) = rate;
@@ -364,7 +404,8 @@ static int calibrate_rank(struct cp_comm *comm, void *context) {
   }
   const int64_t bytes[2] = {4096, device ? 256 << 20 : 16 << 20};
   double copy_us;
-  if (time_hop(comm, bytes[0], &us[0]) || time_hop(comm, bytes[1], &us[1]) || time_copy(comm, bytes[1], &copy_us))
+  if (time_hop(comm, bytes[0], &us[0]) || time_hop(comm, bytes[1], &us[1]) ||
+      time_copy(comm, bytes[1], &copy_us))
     return -1;
   m.near_us = m.far_us = us[0];
   m.near_bytes_us = m.far_bytes_us = (double)(bytes[1] - bytes[0]) / (us[1] - us[0]);
@@ -378,7 +419,8 @@ static int calibrate_rank(struct cp_comm *comm, void *context) {
 static int calibrate(const struct request *r) {
   struct calibration c = {.r = r, .transport = cp_transport_find(r->calibrate)};
   if (!c.transport) {
-    fprintf(stderr, "longca model: unknown transport '%s'; this build has %s.\n", r->calibrate, cp_transport_names());
+    fprintf(stderr, "longca model: unknown transport '%s'; this build has %s.\n", r->calibrate,
+            cp_transport_names());
     return 2;
   }
   c.kernel = attn_find(r->kernel, c.transport->place);
@@ -399,8 +441,11 @@ static int calibrate(const struct request *r) {
   }
   if (c.machine.fwd_flop_us > 0) { // rank 0's
     char title[160], utc[32];
-    snprintf(title, sizeof title, "measured %s: kernel %s, transport %s, %d ranks, %d:%d heads, d %d; far links: as near ones",
-             timer_utc(utc, sizeof utc), r->kernel, r->calibrate, r->size, r->heads_q, r->heads_kv, r->dim);
+    snprintf(title, sizeof title,
+             "measured %s: kernel %s, transport %s, %d ranks, %d:%d heads, d %d; far links: as "
+             "near ones",
+             timer_utc(utc, sizeof utc), r->kernel, r->calibrate, r->size, r->heads_q, r->heads_kv,
+             r->dim);
     cp_machine_print(&c.machine, title);
   }
   return 0;
@@ -418,15 +463,24 @@ static int whole(const char *text, int32_t *to) {
 }
 
 int cmd_model(int argc, char **argv) {
-  static const struct option options[] = {{"machine", 1, NULL, 'm'}, {"against", 0, NULL, 'a'}, {"calibrate", 1, NULL, 'c'},
-                                          {"cp", 1, NULL, 's'},      {"ranks", 1, NULL, 'r'},   {"mask", 1, NULL, 'k'},
-                                          {"pass", 1, NULL, 'p'},    {"heads", 1, NULL, 'H'},   {"dim", 1, NULL, 'd'},
-                                          {"tokens", 1, NULL, 't'},  {"draws", 1, NULL, 'n'},   {"node", 1, NULL, 'N'},
-                                          {"set", 1, NULL, 'S'},     {"format", 1, NULL, 'f'},  {"kernel", 1, NULL, 'K'},
-                                          {"size", 1, NULL, 'z'},    {"help", 0, NULL, 'h'},    {0}};
-  struct request r = {.cp = "ulysses,ring_p2p,ring_allgather,usp,loongtrain", .ranks = "8,16,32,64,96",
-                      .mask = "full,causal,full_document_long,causal_document_long", .pass = "fwd,bwd", .heads_q = 64,
-                      .heads_kv = 8, .dim = 128, .tokens = 8192, .draws = 4, .size = 2, .kernel = "fa2"};
+  static const struct option options[] = {
+      {"machine", 1, NULL, 'm'}, {"against", 0, NULL, 'a'}, {"calibrate", 1, NULL, 'c'},
+      {"cp", 1, NULL, 's'},      {"ranks", 1, NULL, 'r'},   {"mask", 1, NULL, 'k'},
+      {"pass", 1, NULL, 'p'},    {"heads", 1, NULL, 'H'},   {"dim", 1, NULL, 'd'},
+      {"tokens", 1, NULL, 't'},  {"draws", 1, NULL, 'n'},   {"node", 1, NULL, 'N'},
+      {"set", 1, NULL, 'S'},     {"format", 1, NULL, 'f'},  {"kernel", 1, NULL, 'K'},
+      {"size", 1, NULL, 'z'},    {"help", 0, NULL, 'h'},    {0}};
+  struct request r = {.cp = "ulysses,ring_p2p,ring_allgather,usp,loongtrain",
+                      .ranks = "8,16,32,64,96",
+                      .mask = "full,causal,full_document_long,causal_document_long",
+                      .pass = "fwd,bwd",
+                      .heads_q = 64,
+                      .heads_kv = 8,
+                      .dim = 128,
+                      .tokens = 8192,
+                      .draws = 4,
+                      .size = 2,
+                      .kernel = "fa2"};
   const char *sets[32];
   int n_sets = 0, end = 0;
   bool rows = false;
@@ -434,23 +488,51 @@ int cmd_model(int argc, char **argv) {
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     int status = 0;
     switch (c) {
-    case 'h': fputs(help, stdout); return 0;
-    case 'm': r.machine_path = optarg; break;
-    case 'a': rows = true; break;
-    case 'c': r.calibrate = optarg; break;
-    case 's': r.cp = optarg; break;
-    case 'r': r.ranks = optarg; break;
-    case 'k': r.mask = optarg; break;
-    case 'p': r.pass = optarg; break;
-    case 'K': r.kernel = optarg; break;
-    case 'd': status = whole(optarg, &r.dim); break;
-    case 't': status = whole(optarg, &r.tokens); break;
-    case 'n': status = whole(optarg, &r.draws); break;
-    case 'N': status = whole(optarg, &node); break;
-    case 'z': status = whole(optarg, &r.size); break;
+    case 'h':
+      fputs(help, stdout);
+      return 0;
+    case 'm':
+      r.machine_path = optarg;
+      break;
+    case 'a':
+      rows = true;
+      break;
+    case 'c':
+      r.calibrate = optarg;
+      break;
+    case 's':
+      r.cp = optarg;
+      break;
+    case 'r':
+      r.ranks = optarg;
+      break;
+    case 'k':
+      r.mask = optarg;
+      break;
+    case 'p':
+      r.pass = optarg;
+      break;
+    case 'K':
+      r.kernel = optarg;
+      break;
+    case 'd':
+      status = whole(optarg, &r.dim);
+      break;
+    case 't':
+      status = whole(optarg, &r.tokens);
+      break;
+    case 'n':
+      status = whole(optarg, &r.draws);
+      break;
+    case 'N':
+      status = whole(optarg, &node);
+      break;
+    case 'z':
+      status = whole(optarg, &r.size);
+      break;
     case 'H':
-      if (sscanf(optarg, "%d:%d%n", &r.heads_q, &r.heads_kv, &end) != 2 || optarg[end] || r.heads_kv < 1 ||
-          r.heads_q < 1 || r.heads_q % r.heads_kv)
+      if (sscanf(optarg, "%d:%d%n", &r.heads_q, &r.heads_kv, &end) != 2 || optarg[end] ||
+          r.heads_kv < 1 || r.heads_q < 1 || r.heads_q % r.heads_kv)
         status = bad("'%s': expected query heads:KV heads such as 64:8", optarg);
       break;
     case 'S':
@@ -466,7 +548,8 @@ int cmd_model(int argc, char **argv) {
       r.format = (enum table_format)format;
       break;
     }
-    default: return 2;
+    default:
+      return 2;
     }
     if (status)
       return status;
@@ -474,7 +557,8 @@ int cmd_model(int argc, char **argv) {
   if (r.calibrate)
     return calibrate(&r);
   if (!r.machine_path)
-    return bad("%s", "which machine? --machine FILE.ini (experiments/cluster/h100.ini, or one made by --calibrate)");
+    return bad("%s", "which machine? --machine FILE.ini (experiments/cluster/h100.ini, or one made "
+                     "by --calibrate)");
   char err[1024];
   if (cp_machine_read(&r.machine, r.machine_path, err, sizeof err))
     return bad("%s", err);
@@ -484,7 +568,9 @@ int cmd_model(int argc, char **argv) {
   if (node)
     r.machine.node = node;
   if (rows && optind == argc)
-    return bad("%s", "which rows? --against FILE.csv (data/fresh/MACHINE/PROFILE.csv, data/published/cp.csv)");
+    return bad(
+        "%s",
+        "which rows? --against FILE.csv (data/fresh/MACHINE/PROFILE.csv, data/published/cp.csv)");
   if (!rows && optind < argc)
     return bad("unexpected '%s'; rows are given after --against", argv[optind]);
   return rows ? against(&r, argv + optind, argc - optind) : print_estimates(&r);

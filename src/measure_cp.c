@@ -37,8 +37,8 @@ struct rank { // one rank's side
   struct mask mask;
   struct attn_problem problem;
   struct cp_plan plan;
-  int32_t *pos;           // [context_rows]
-  void *t[TENSORS];       // in the transport's memory
+  int32_t *pos;     // [context_rows]
+  void *t[TENSORS]; // in the transport's memory
   int64_t bytes[TENSORS];
 };
 
@@ -116,9 +116,11 @@ static int make_tensors(struct rank *r) {
     return out_of_memory("positions");
   cp_shard_positions(shard, r->plan.context, r->pos);
   for (int i = 0; i < (p->pass == ATTN_BWD ? TENSORS : LSE + 1); i++) {
-    r->bytes[i] = i == LSE ? 4 * (int64_t)r->plan.heads_q * shard->context_rows
-                           : (int64_t)shard->rows * heads_of(p, i) * p->dim * cp_elem_bytes(p->dtype);
-    if ((i == D_O && p->pass == ATTN_FWD) || ((r->t[i] = r->comm->memory->alloc(r->bytes[i])) && i >= O))
+    r->bytes[i] = i == LSE
+                      ? 4 * (int64_t)r->plan.heads_q * shard->context_rows
+                      : (int64_t)shard->rows * heads_of(p, i) * p->dim * cp_elem_bytes(p->dtype);
+    if ((i == D_O && p->pass == ATTN_FWD) ||
+        ((r->t[i] = r->comm->memory->alloc(r->bytes[i])) && i >= O))
       continue;
     if (!r->t[i] || fill_shard(r, i))
       return -1;
@@ -127,8 +129,15 @@ static int make_tensors(struct rank *r) {
 }
 
 static struct attn_args arguments(const struct rank *r) {
-  return (struct attn_args){.q = r->t[Q],     .k = r->t[K],   .v = r->t[V],   .o = r->t[O],  .lse = r->t[LSE],
-                            .d_o = r->t[D_O], .dq = r->t[DQ], .dk = r->t[DK], .dv = r->t[DV]};
+  return (struct attn_args){.q = r->t[Q],
+                            .k = r->t[K],
+                            .v = r->t[V],
+                            .o = r->t[O],
+                            .lse = r->t[LSE],
+                            .d_o = r->t[D_O],
+                            .dq = r->t[DQ],
+                            .dk = r->t[DK],
+                            .dv = r->t[DV]};
 }
 
 static int run_pass(struct rank *r, enum attn_pass pass) {
@@ -139,7 +148,8 @@ static int run_pass(struct rank *r, enum attn_pass pass) {
 // ---- gathering ------------------------------------------------------------------------------
 
 // A shard of `rank` into the whole tensor, by position.
-static void place_shard(const struct rank *r, int rank, int tensor, const char *shard, char *whole) {
+static void place_shard(const struct rank *r, int rank, int tensor, const char *shard,
+                        char *whole) {
   const struct point *p = r->s->p;
   const struct cp_grid *g = &r->plan.grid;
   const struct cp_shard *s = &r->plan.shard;
@@ -198,8 +208,15 @@ static int check_pass(struct rank *r, enum attn_pass pass, bool *right) {
       status = gather(r, i, &whole[i]);
   int verdict = 0, verdicts[4096];
   if (!status && r->comm->rank == 0) {
-    const struct attn_args a = {.q = whole[Q],     .k = whole[K],   .v = whole[V],   .o = whole[O],  .lse = whole[LSE],
-                                .d_o = whole[D_O], .dq = whole[DQ], .dk = whole[DK], .dv = whole[DV]};
+    const struct attn_args a = {.q = whole[Q],
+                                .k = whole[K],
+                                .v = whole[V],
+                                .o = whole[O],
+                                .lse = whole[LSE],
+                                .d_o = whole[D_O],
+                                .dq = whole[DQ],
+                                .dk = whole[DK],
+                                .dv = whole[DV]};
     struct verify_report report = {0};
     verdict = check_outputs(&r->problem, &a, pass, r->s->p->seed, &report);
     row->err_max = rounded(report.err_max, 4);
@@ -207,9 +224,10 @@ static int check_pass(struct rank *r, enum attn_pass pass, bool *right) {
     row->wrong = (double)report.wrong;
     if (!verdict) {
       char reason[ROW_REASON];
-      snprintf(reason, sizeof reason, "%s: %lld of %lld checked rows are off, row %lld by %.3g (relative)",
-               point_pass_name(pass), (long long)report.wrong, (long long)report.rows, (long long)report.worst,
-               report.err_max);
+      snprintf(reason, sizeof reason,
+               "%s: %lld of %lld checked rows are off, row %lld by %.3g (relative)",
+               point_pass_name(pass), (long long)report.wrong, (long long)report.rows,
+               (long long)report.worst, report.err_max);
       set_status(row, "wrong", reason);
     }
   }
@@ -255,7 +273,8 @@ static int sample_pass(struct rank *r, struct sample *slowest) {
 
 static bool precise(const double *time_us, int n) {
   double low, high;
-  return stats_median_interval(time_us, (size_t)n, &low, &high) && high - low <= 0.02 * stats_median(time_us, (size_t)n);
+  return stats_median_interval(time_us, (size_t)n, &low, &high) &&
+         high - low <= 0.02 * stats_median(time_us, (size_t)n);
 }
 
 // Passes without kernels: median time of the transfers by themselves.
@@ -355,13 +374,14 @@ static int fill_row(struct rank *r, const struct account *mine) {
 
 static int measure_rank(struct rank *r) {
   const struct point *p = r->s->p;
-  const bool device = r->comm->memory->place == ATTN_DEVICE && strcmp(p->transport, "loopback_gpu") != 0;
+  const bool device =
+      r->comm->memory->place == ATTN_DEVICE && strcmp(p->transport, "loopback_gpu") != 0;
   const double used_before = device ? (double)device_mem_used() : 0;
   r->problem = whole_problem(p, &r->mask);
   bool right = true;
   if (draw(p, &r->mask) ||
-      cp_plan_init(&r->plan, r->s->schedule, &r->s->wish, r->s->kernel, &r->problem, r->comm) || make_tensors(r) ||
-      check_pass(r, ATTN_FWD, &right))
+      cp_plan_init(&r->plan, r->s->schedule, &r->s->wish, r->s->kernel, &r->problem, r->comm) ||
+      make_tensors(r) || check_pass(r, ATTN_FWD, &right))
     return -1;
   if (right && p->pass == ATTN_BWD && check_pass(r, ATTN_BWD, &right))
     return -1;
@@ -377,9 +397,11 @@ static int measure_rank(struct rank *r) {
   if (run_pass(r, p->pass))
     return -1;
   account.comm_bytes = (double)(r->comm->bytes_sent - sent);
-  const int64_t formula = cp_volume(r->s->schedule, &r->plan.grid, &r->problem, r->plan.shard.context_rows, p->pass);
+  const int64_t formula =
+      cp_volume(r->s->schedule, &r->plan.grid, &r->problem, r->plan.shard.context_rows, p->pass);
   if ((int64_t)account.comm_bytes != formula) {
-    attn_error_set(false, "sent %.0f bytes, where the formula says %lld", account.comm_bytes, (long long)formula);
+    attn_error_set(false, "sent %.0f bytes, where the formula says %lld", account.comm_bytes,
+                   (long long)formula);
     return -1;
   }
   return time_passes(r) || fill_row(r, &account) ? -1 : 0;
@@ -406,12 +428,14 @@ static bool refused(struct shared *s, const struct cp_transport *transport) {
   struct cp_grid grid;
   struct mask mask;
   if (!transport)
-    snprintf(reason, sizeof reason, "this build has no transport '%s'; it has %s", p->transport, cp_transport_names());
+    snprintf(reason, sizeof reason, "this build has no transport '%s'; it has %s", p->transport,
+             cp_transport_names());
   else if (transport->place != p->place)
     snprintf(reason, sizeof reason, "the transport '%s' carries %s memory", p->transport,
              point_place_name(transport->place));
   else if (!s->kernel)
-    snprintf(reason, sizeof reason, "this build has no kernel '%s' for the %s", p->kernel, point_place_name(p->place));
+    snprintf(reason, sizeof reason, "this build has no kernel '%s' for the %s", p->kernel,
+             point_place_name(p->place));
   else if (p->ranks > 4096)
     snprintf(reason, sizeof reason, "more than 4096 ranks");
   else if (draw(p, &mask))
@@ -441,8 +465,9 @@ static int judge(const struct point *p, struct row *row) {
   if (!(all > peak)) // an unknown peak is NaN
     return 0;
   char reason[ROW_REASON];
-  snprintf(reason, sizeof reason, "%.4g TFLOP/s are above the peak of %.4g: the timing or the FLOP count is wrong",
-           all, peak);
+  snprintf(reason, sizeof reason,
+           "%.4g TFLOP/s are above the peak of %.4g: the timing or the FLOP count is wrong", all,
+           peak);
   set_status(row, "", reason);
   return -1;
 }
@@ -454,8 +479,8 @@ static int run_here(struct shared *s, const struct cp_transport *transport) {
   }
   if (s->p->place == ATTN_DEVICE && place_of(ATTN_DEVICE)->arch() < s->kernel->min_arch) {
     char reason[ROW_REASON];
-    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later", s->kernel->min_arch / 10,
-             s->kernel->min_arch % 10);
+    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later",
+             s->kernel->min_arch / 10, s->kernel->min_arch % 10);
     set_status(s->row, "unsupported", reason);
     return 0;
   }
@@ -475,8 +500,9 @@ int measure_cp(const struct point *p, struct row *row) {
     return run_here(&s, transport);
   if (p->place == ATTN_DEVICE && !getenv("LONGCA_MPIRUN") && p->ranks > env_gpu_count()) {
     char reason[ROW_REASON];
-    snprintf(reason, sizeof reason, "%d ranks need as many GPUs, and this host has %d (experiments/cluster)",
-             p->ranks, env_gpu_count());
+    snprintf(reason, sizeof reason,
+             "%d ranks need as many GPUs, and this host has %d (experiments/cluster)", p->ranks,
+             env_gpu_count());
     set_status(row, "unsupported", reason);
     return 0;
   }

@@ -57,23 +57,25 @@ int measure_cp_job(const struct point *p, struct row *row) {
   const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
   snprintf(row->status, sizeof row->status, "crash");
   if (n <= 0 || !mkdtemp(folder)) {
-    snprintf(row->reason, sizeof row->reason, "cannot make a folder for the job's files: %.100s", strerror(errno));
+    snprintf(row->reason, sizeof row->reason, "cannot make a folder for the job's files: %.100s",
+             strerror(errno));
     return 0;
   }
   snprintf(point_path, sizeof point_path, "%s/point", folder);
   snprintf(row_path, sizeof row_path, "%s/row", folder);
-  snprintf(command, sizeof command, "exec %s -n %d '%s' rank '%s' '%s' >&2", set && *set ? set : MPIRUN, p->ranks, self,
-           point_path, row_path);
+  snprintf(command, sizeof command, "exec %s -n %d '%s' rank '%s' '%s' >&2",
+           set && *set ? set : MPIRUN, p->ranks, self, point_path, row_path);
   struct row answer;
   const bool sent = write_file(point_path, p, sizeof *p);
   const int code = sent ? run_job(command) : -1;
   if (code == 0 && read_file(row_path, &answer, sizeof answer))
     *row = answer;
   else if (code == 127)
-    snprintf(row->reason, sizeof row->reason, "there is no mpirun here (openmpi-bin), or LONGCA_MPIRUN is wrong");
+    snprintf(row->reason, sizeof row->reason,
+             "there is no mpirun here (openmpi-bin), or LONGCA_MPIRUN is wrong");
   else
-    snprintf(row->reason, sizeof row->reason, sent ? "the job left with exit code %d" : "cannot write the job's files",
-             code);
+    snprintf(row->reason, sizeof row->reason,
+             sent ? "the job left with exit code %d" : "cannot write the job's files", code);
   unlink(point_path);
   unlink(row_path);
   rmdir(folder);
@@ -82,7 +84,8 @@ int measure_cp_job(const struct point *p, struct row *row) {
 
 void measure_cp_local_gpu(void) {
   // The launchers' names for the rank within the host. A launcher that shows each process one GPU needs none.
-  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                                      "SLURM_LOCALID"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (getenv(names[i]) && env_gpu_count() > 1)
       setenv("LONGCA_DEVICE", getenv(names[i]), 0);
@@ -92,7 +95,8 @@ int cmd_rank(int argc, char **argv) {
   static struct point p;
   static struct row row;
   if (argc != 3 || !read_file(argv[1], &p, sizeof p)) {
-    fputs("longca rank: one rank of a job that `longca run` starts; it is not for the hand.\n", stderr);
+    fputs("longca rank: one rank of a job that `longca run` starts; it is not for the hand.\n",
+          stderr);
     return 2;
   }
   point_to_row(&p, &row);
@@ -100,7 +104,8 @@ int cmd_rank(int argc, char **argv) {
     measure_cp_local_gpu();
   measure_cp_here(&p, &row);
   // Refusals stand in every rank's row, results in rank 0's: the others have nothing to say.
-  const char *rank = getenv("OMPI_COMM_WORLD_RANK") ? getenv("OMPI_COMM_WORLD_RANK") : getenv("PMI_RANK");
+  const char *rank =
+      getenv("OMPI_COMM_WORLD_RANK") ? getenv("OMPI_COMM_WORLD_RANK") : getenv("PMI_RANK");
   if (!rank)
     rank = getenv("SLURM_PROCID");
   if (rank && strcmp(rank, "0") != 0)
