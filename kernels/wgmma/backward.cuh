@@ -55,6 +55,7 @@ template <int D> struct bwd_smem {
   __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
   float dq[BWD_QUERIES * D];                   // accumulator order
   float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
+  int4 facts[BWD_KEYS];     // of each key (seen_by.cuh)
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
   int32_t head_kv;
   bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
@@ -160,6 +161,10 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
   for (int i = 0; i < D / 2; i++)
     dk[i] = dv[i] = 0;
 
+  if (lane % 4 == 0)
+    for (int key = key0; key <= key0 + 8; key += 8)
+      sm.facts[key] = key_facts(rep, sm.item.pos + min(key, sm.item.rows - 1));
+  __syncwarp(); // a warp reads its own
   if (steps > 0)
     ptx::mbarrier_wait(&sm.kv_full, 0);
 #pragma unroll 1
@@ -171,7 +176,7 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     uint32_t seen = ~0u; // asked before S, when registers are free
     const bwd_step step = sm.step[i % BWD_STEPS];
     if (step.valid || sm.item.rows < BWD_KEYS)
-      seen = seen_in_step(rep, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, step.valid);
+      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, step.valid);
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();

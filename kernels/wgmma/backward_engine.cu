@@ -104,8 +104,8 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  // Looping over a whole group spares sums of dK and dV, but needs items of like length: CTAs that drift
-  // apart read Q, dO and dQ of many heads at once, more than L2 holds. Short items fit all the same.
+  // Looping over a whole group spares sums of dK and dV, but long items must be of like length: CTAs that
+  // drift apart read Q, dO and dQ of many heads at once, more than L2 holds (README.md).
   const worklist_view &v = s->queries.view;
   const int group = p->heads_q / p->heads_kv;
   const int64_t items = (int64_t)v.count * v.classes;
@@ -117,11 +117,16 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
       longest = first;
   }
   const bool alike = (double)longest.tiles * (double)items <= 1.1 * (double)s->queries.tiles;
-  s->loop = alike || longest.tiles <= 48 ? group : 1;
+  const bool small = longest.tiles <= 64;
+  s->loop = alike || small ? group : group % 2 ? 1 : 2;
   while (s->loop > 1 && (int64_t)v.count * (p->heads_q / s->loop) < 2 * sms) // give every SM some
     do
       s->loop--;
     while (group % s->loop);
+  // Loops side by side: all of them where items are small and order alone counts, else as many as fill
+  // the GPU, so that the others' Q, dO and dQ do not compete for L2.
+  const int loops = p->heads_q / s->loop;
+  s->section = small ? loops : std::max(1, std::min(loops, (sms + v.count - 1) / std::max(v.count, 1)));
   const int64_t rows = (int64_t)rows_padded(p) * p->heads_q;
   const int64_t keys = s->loop < group ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
   int64_t *account = &plan->workspace_bytes;

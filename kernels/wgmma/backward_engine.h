@@ -9,7 +9,7 @@
 struct wgmma_backward_state {
   gpu_memory memory;
   worklist queries; // items of 128 keys, runs of 64-query tiles
-  int loop;         // query heads that one CTA loops over (backward.cuh)
+  int loop, section; // of bwd_params
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
   const void *kernel; // of wgmma_use, or NULL
   ~wgmma_backward_state() { worklist_free(&queries); }

@@ -4,8 +4,6 @@
 
 #include <math.h>
 
-#include <algorithm>
-
 #include "backward.cuh"
 #include "backward_engine.h"
 #include "tensor_map.h"
@@ -40,14 +38,10 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.loop = s->loop;
   b.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
   b.scale_log2 = b.scale * 1.4426950408889634f;
-  int device, sms;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  b.section = s->section;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  const int loops = p->heads_q / s->loop;
-  b.section = std::max(1, std::min(loops, (sms + b.list.count - 1) / b.list.count));
   void *args[] = {&b, (void *)rep};
-  return gpu_check(cudaLaunchKernel(kernel, b.list.count * loops, BWD_THREADS, args, smem,
+  return gpu_check(cudaLaunchKernel(kernel, b.list.count * (p->heads_q / s->loop), BWD_THREADS, args, smem,
                                     (cudaStream_t)a->stream),
                    "wgmma backward");
 }

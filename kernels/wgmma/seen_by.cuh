@@ -7,52 +7,79 @@
 
 namespace wgmma {
 
-// Which of the queries pos, ..., pos + valid - 1 see keys k0 (top) and k1 (bottom); 0 < valid <= Queries.
-template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const band &x, int, int k0, int k1, int pos, int valid) {
-  int lo0, hi0, lo1, hi1;
-  band_column(&x, k0, &lo0, &hi0);
-  band_column(&x, k1, &lo1, &hi1);
-  return {bits_below(min(hi0 - pos, valid)) & ~bits_below(lo0 - pos),
-          bits_below(min(hi1 - pos, valid)) & ~bits_below(lo1 - pos)};
+// What a representation keeps of a key for all of a CTA's steps, read once into shared memory: band,
+// the interval of queries that see it; columns, the two intervals that do not. The others: nothing.
+template <class Rep> static __device__ __forceinline__ int4 key_facts(const Rep &, int) {
+  return make_int4(0, 0, 0, 0);
+}
+template <> __device__ __forceinline__ int4 key_facts(const band &x, int k) {
+  int lo, hi;
+  band_column(&x, k, &lo, &hi);
+  return make_int4(lo, hi, 0, 0);
+}
+template <> __device__ __forceinline__ int4 key_facts(const columns &x, int k) {
+  const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
+  return make_int4(lower.begin, lower.end, upper.begin, upper.end);
 }
 
-// Masked queries of a key are two intervals: no look at single pairs.
+struct key_pair { // a thread's two keys: positions and facts
+  int k0, k1;
+  int4 facts0, facts1;
+};
+
+// Which of the queries pos, ..., pos + valid - 1 see key k0 (top) and k1 (bottom); 0 < valid <= Queries.
 template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const columns &x, int, int k0, int k1, int pos, int valid) {
-  const auto bits = [&](int k) {
-    const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
-    const uint32_t hidden = (bits_below(lower.end - pos) & ~bits_below(lower.begin - pos)) |
-                            (bits_below(upper.end - pos) & ~bits_below(upper.begin - pos));
-    return bits_below(valid) & ~hidden;
+static __device__ __forceinline__ row_bits seen_by(const band &, int, const key_pair &k, int pos, int valid) {
+  return {bits_below(min(k.facts0.y - pos, valid)) & ~bits_below(k.facts0.x - pos),
+          bits_below(min(k.facts1.y - pos, valid)) & ~bits_below(k.facts1.x - pos)};
+}
+
+template <int Queries>
+static __device__ __forceinline__ row_bits seen_by(const columns &, int, const key_pair &k, int pos,
+                                                   int valid) {
+  const auto bits = [&](const int4 &hidden) {
+    return bits_below(valid) & ~(bits_below(hidden.y - pos) & ~bits_below(hidden.x - pos)) &
+           ~(bits_below(hidden.w - pos) & ~bits_below(hidden.z - pos));
   };
-  return {bits(k0), bits(k1)};
+  return {bits(k.facts0), bits(k.facts1)};
 }
 
-#define SEEN_BY_PAIR(X)                                                                                \
-  template <int Queries>                                                                               \
-  static __device__ __forceinline__ row_bits seen_by(const X &x, int head, int k0, int k1, int pos,    \
-                                                     int valid) {                                      \
-    return bits_by_pair<Queries>(pos, valid, [&](int q, bool &top, bool &bottom) {                     \
-      top = X##_allows(&x, head, q, k0);                                                               \
-      bottom = X##_allows(&x, head, q, k1);                                                            \
-    });                                                                                                \
-  }
-SEEN_BY_PAIR(dense)
-SEEN_BY_PAIR(blocklist)
-SEEN_BY_PAIR(varblock)
-#undef SEEN_BY_PAIR
+template <int Queries>
+static __device__ __forceinline__ row_bits seen_by(const dense &x, int head, const key_pair &k, int pos,
+                                                   int valid) {
+  return bits_by_pair<Queries>(pos, valid, [&](int q, bool &top, bool &bottom) {
+    top = dense_allows(&x, head, q, k.k0);
+    bottom = dense_allows(&x, head, q, k.k1);
+  });
+}
 
-// What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ...: a
-// bit an accumulator pair, the first key's in the low half. valid = 0: the tile is full, and only keys
-// that do not exist are hidden.
+template <int Queries>
+static __device__ __forceinline__ row_bits seen_by(const blocklist &x, int head, const key_pair &k, int pos,
+                                                   int valid) {
+  return bits_of_lists(x.k2q, blocklist_row(&x, head, k.k0), blocklist_row(&x, head, k.k1),
+                       blocklist_axis(&x), pos, valid);
+}
+
+template <int Queries>
+static __device__ __forceinline__ row_bits seen_by(const varblock &x, int head, const key_pair &k, int pos,
+                                                   int valid) {
+  return bits_of_lists(x.k2q, varblock_col(&x, head, k.k0), varblock_col(&x, head, k.k1),
+                       varblock_rows(&x, head), pos, valid);
+}
+
+// What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ... (facts
+// [128] are theirs): a bit an accumulator element, the first key's in the low half. valid = 0: the tile
+// is full, and only keys that do not exist are hidden.
 template <class Rep>
-static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, int head, int key_pos, int key0,
-                                                        int keys, int pos, int valid) {
+static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, const int4 *facts, int head,
+                                                        int key_pos, int key0, int keys, int pos, int valid) {
   const int last = keys - 1;
   row_bits bits = {~0u, ~0u};
-  if (valid)
-    bits = seen_by<64>(rep, head, key_pos + min(key0, last), key_pos + min(key0 + 8, last), pos, valid);
+  if (valid) {
+    const key_pair k = {key_pos + min(key0, last), key_pos + min(key0 + 8, last), facts[key0],
+                        facts[key0 + 8]};
+    bits = seen_by<64>(rep, head, k, pos, valid);
+  }
   return (key0 < keys ? bits.top & 0xffff : 0) |
          (key0 + 8 < keys ? bits.bottom << 16 : 0);
 }
