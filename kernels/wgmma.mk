@@ -1,0 +1,15 @@
+# wgmma.mk -- the test of the wgmma engine's mask code runs it on the host: no CUDA is needed, but C++,
+# as which lanes.cpp compiles that code.
+TESTS += kernels/wgmma/lanes_test.c
+LANES_FLAGS = -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas \
+              $(if $(CI),$(if $(SANITIZE),,-Werror)) -MMD -MP $(EXTRA_CFLAGS)
+
+$(B)/kernels/wgmma/lanes.o: kernels/wgmma/lanes.cpp $(B)/compile.stamp
+	$(call say,CXX,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(LANES_FLAGS) -c -o $@ $<
+
+$(B)/kernels/wgmma/lanes_test: private LDLIBS += -lstdc++
+$(B)/kernels/wgmma/lanes_test: $(B)/kernels/wgmma/lanes.o
+
+-include $(B)/kernels/wgmma/lanes.d
