@@ -10,24 +10,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "wgmma/launch.cuh"
+#include <cuda_runtime.h>
 
-extern "C" const char flex_source[]; // flex.cuh and all it includes (gpu.mk)
+#include "wgmma/engine.h"
+
+extern "C" const char flex_source[]; // flex.cuh and all it includes (jit.mk)
 
 #define INLINE "static __device__ __forceinline__ "
 #define OF_POSITION "(const struct mask *m, int head, int at) {\n  return "
 
 // The definition (mask.h), of which one case stays.
 static int dense_predicate(char text[FLEX_PREDICATE], const struct mask *m) {
-  return snprintf(text, FLEX_PREDICATE,
-                  "// %s\n" INLINE
-                  "bool visible_pair(const struct mask *given, int head, int q, int k) {\n"
-                  "  struct mask m = *given;\n"
-                  "  m.kind = (enum mask_kind)%d;\n"
-                  "  m.block = %d;\n"
-                  "  return mask_allows(&m, head, q, k);\n"
-                  "}\n",
-                  mask_name(m->kind), (int)m->kind, m->kind == MASK_BLOCK_CAUSAL_DOCUMENT ? m->block : 0);
+  return snprintf(
+      text, FLEX_PREDICATE,
+      "// %s\n" INLINE "bool visible_pair(const struct mask *given, int head, int q, int k) {\n"
+      "  struct mask m = *given;\n"
+      "  m.kind = (enum mask_kind)%d;\n"
+      "  m.block = %d;\n"
+      "  return mask_allows(&m, head, q, k);\n"
+      "}\n",
+      mask_name(m->kind), (int)m->kind, m->kind == MASK_BLOCK_CAUSAL_DOCUMENT ? m->block : 0);
 }
 
 // A bit by block row and block column. Uniform blocks need not be searched for.
@@ -40,22 +42,25 @@ static int sparse_predicate(char text[FLEX_PREDICATE], const struct mask *m) {
       snprintf(id[columns], sizeof id[columns],
                "mask_find(m->%s + (int64_t)head * (m->blocks_%c + 1), m->blocks_%c, at)",
                columns ? "col_begin" : "row_begin", columns ? 'k' : 'q', columns ? 'k' : 'q');
-  return snprintf(text, FLEX_PREDICATE,
-                  "// %s\n#define BLOCK_IDS\n" INLINE "int query_id" OF_POSITION "%s;\n}\n" INLINE
-                  "int key_id" OF_POSITION "%s;\n}\n" INLINE
-                  "bool visible_pair(const struct mask *m, int head, int row, int column) {\n"
-                  "  const uint32_t *kept = m->kept + ((int64_t)head * m->blocks_q + row) * m->kept_words;\n"
-                  "  return kept[(unsigned)column / 32] >> (unsigned)column %% 32 & 1;\n"
-                  "}\n",
-                  mask_name(m->kind), id[0], id[1]);
+  return snprintf(
+      text, FLEX_PREDICATE,
+      "// %s\n#define BLOCK_IDS\n" INLINE "int query_id" OF_POSITION "%s;\n}\n" INLINE
+      "int key_id" OF_POSITION "%s;\n}\n" INLINE
+      "bool visible_pair(const struct mask *m, int head, int row, int column) {\n"
+      "  const uint32_t *kept = m->kept + ((int64_t)head * m->blocks_q + row) * m->kept_words;\n"
+      "  return kept[(unsigned)column / 32] >> (unsigned)column %% 32 & 1;\n"
+      "}\n",
+      mask_name(m->kind), id[0], id[1]);
 }
 
 void flex_predicate(char text[FLEX_PREDICATE], const struct mask *m) {
-  if ((mask_is_block_sparse(m->kind) ? sparse_predicate : dense_predicate)(text, m) >= FLEX_PREDICATE)
+  if ((mask_is_block_sparse(m->kind) ? sparse_predicate : dense_predicate)(text, m) >=
+      FLEX_PREDICATE)
     abort(); // the longest text is known, and tested
 }
 
-int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, const char *predicate, int dim) {
+int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, const char *predicate,
+                 int dim) {
   char name[200];
   snprintf(name, sizeof name, "wgmma::fwd_kernel<%d, wgmma::flex>", dim);
   *forward = jit_compile(flex_source, predicate, name);
@@ -69,8 +74,9 @@ int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, cons
 static const char *supports_pass(const struct attn_problem *p) {
 #if CUDART_VERSION < 12080
   return "kernels compiled at run time need a build with CUDA 12.8 or later";
-#endif
+#else
   return wgmma_supports("blockmap", p);
+#endif
 }
 
 static const char *flex_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
@@ -79,9 +85,11 @@ static const char *flex_supports(const struct attn_kernel *kernel, const struct 
              : supports_pass(p);
 }
 
-static const char *flex_sparse_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
-  return mask_is_block_sparse(p->mask->kind) ? supports_pass(p)
-                                             : "flex_sparse asks for block ids: block-sparse masks only";
+static const char *flex_sparse_supports(const struct attn_kernel *kernel,
+                                        const struct attn_problem *p) {
+  return mask_is_block_sparse(p->mask->kind)
+             ? supports_pass(p)
+             : "flex_sparse asks for block ids: block-sparse masks only";
 }
 
 static int flex_prepare(struct attn_plan *plan) {
@@ -108,12 +116,23 @@ static int flex_prepare(struct attn_plan *plan) {
 
 extern "C" const struct attn_kernel attn_flex, attn_flex_sparse;
 const struct attn_kernel attn_flex = {
-    "flex",        "blockmap",     "wgmma",       "FlexAttention: block map and compiled predicate",
-    ATTN_DEVICE,   90,             flex_supports, flex_prepare,
-    wgmma_forward, wgmma_backward, wgmma_release,
+    "flex",        "blockmap",
+    "wgmma",       "FlexAttention: block map and compiled predicate",
+    ATTN_DEVICE,   90,
+    flex_supports, flex_prepare,
+    wgmma_forward, wgmma_backward,
+    wgmma_release,
 };
 const struct attn_kernel attn_flex_sparse = {
-    "flex_sparse", "blockmap",     "wgmma",              "FlexAttention: block map and block-id predicate",
-    ATTN_DEVICE,   90,             flex_sparse_supports, flex_prepare,
-    wgmma_forward, wgmma_backward, wgmma_release,
+    "flex_sparse",
+    "blockmap",
+    "wgmma",
+    "FlexAttention: block map and block-id predicate",
+    ATTN_DEVICE,
+    90,
+    flex_sparse_supports,
+    flex_prepare,
+    wgmma_forward,
+    wgmma_backward,
+    wgmma_release,
 };

@@ -43,8 +43,9 @@ struct flex {
 };
 static_assert(sizeof(flex) == sizeof(blockmap), "the host passes a block map");
 
-template <int Keys>
-static __device__ __forceinline__ row_bits visible(const flex &x, int head, int q0, int q1, int pos, int valid) {
+template<int Keys>
+static __device__ __forceinline__ row_bits visible(const flex &x, int head, int q0, int q1, int pos,
+                                                   int valid) {
   const struct mask *m = &x.map.mask;
   const int top_id = query_id(m, head, q0), bottom_id = query_id(m, head, q1);
   return bits_by_pair<Keys, 2>(pos, valid, [&](int k, bool &top, bool &bottom) {
@@ -54,9 +55,9 @@ static __device__ __forceinline__ row_bits visible(const flex &x, int head, int 
   });
 }
 
-template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const flex &x, int head, const key_pair &k, int pos,
-                                                   int valid) {
+template<int Queries>
+static __device__ __forceinline__ row_bits seen_by(const flex &x, int head, const key_pair &k,
+                                                   int pos, int valid) {
   const struct mask *m = &x.map.mask;
   const int top_id = key_id(m, head, k.k0), bottom_id = key_id(m, head, k.k1);
   return bits_by_pair<Queries, 2>(pos, valid, [&](int q, bool &top, bool &bottom) {

@@ -15,7 +15,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "gpu.cuh"
 
@@ -39,7 +38,8 @@ struct content_hash {
   void add(const char *text) { add(text, strlen(text) + 1); }
   std::string digits() const {
     char text[33];
-    snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)(h >> 64), (unsigned long long)h);
+    snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)(h >> 64),
+             (unsigned long long)h);
     return text;
   }
 };
@@ -74,8 +74,9 @@ std::string cache_folder() {
   return path;
 }
 
-const char *const header = "longca cubin, compiled in %lf us, %d registers, %d bytes of stack, %d spilled, "
-                           "%d warnings, %zu bytes, hash %32[0-9a-f]";
+const char *const header =
+    "longca cubin, compiled in %lf us, %d registers, %d bytes of stack, %d spilled, "
+    "%d warnings, %zu bytes, hash %32[0-9a-f]";
 
 bool read_file(const std::string &path, jit_kernel *k) {
   FILE *f = fopen(path.c_str(), "rb");
@@ -110,8 +111,8 @@ void write_file(const std::string &path, const jit_kernel *k) {
   content_hash hash;
   hash.add((const char *)k->cubin, k->bytes);
   fprintf(f,
-          "longca cubin, compiled in %.0f us, %d registers, %d bytes of stack, %d spilled, %d warnings, "
-          "%zu bytes, hash %s\n",
+          "longca cubin, compiled in %.0f us, %d registers, %d bytes of stack, %d spilled, "
+          "%d warnings, %zu bytes, hash %s\n",
           k->compile_us, k->registers, k->stack_bytes, k->spill_bytes, k->warnings, k->bytes,
           hash.digits().c_str());
   const bool wrote = fwrite(k->cubin, 1, k->bytes, f) == k->bytes;
@@ -137,15 +138,17 @@ int numbers_before(const std::string &log, const char *words) {
 void read_log(const std::string &log, jit_kernel *k) {
   k->registers = numbers_before(log, " registers");
   k->stack_bytes = numbers_before(log, " bytes stack frame");
-  k->spill_bytes = numbers_before(log, " bytes spill stores") + numbers_before(log, " bytes spill loads");
+  k->spill_bytes =
+      numbers_before(log, " bytes spill stores") + numbers_before(log, " bytes spill loads");
   for (size_t at = 0; (at = log.find("(C75", at)) != std::string::npos; at++)
     k->warnings++;
 }
 
 // NVRTC is opened at the first use: the program runs without it where nothing is to be compiled.
 #define CALLS(F) \
-  F(CreateProgram) F(DestroyProgram) F(AddNameExpression) F(CompileProgram) F(GetProgramLogSize) \
-  F(GetProgramLog) F(GetCUBINSize) F(GetCUBIN) F(GetErrorString)
+  F(CreateProgram) \
+  F(DestroyProgram) F(AddNameExpression) F(CompileProgram) F(GetProgramLogSize) F(GetProgramLog) \
+      F(GetCUBINSize) F(GetCUBIN) F(GetErrorString)
 struct {
 #define FIELD(call) decltype(&nvrtc##call) call;
   CALLS(FIELD)
@@ -161,7 +164,8 @@ int open_nvrtc() {
   good = good && (nvrtc.call = (decltype(&nvrtc##call))dlsym(library, "nvrtc" #call));
   CALLS(FIND)
   if (!good)
-    attn_error_set(false, "compiling at run time needs NVRTC of CUDA %d: %s", CUDART_VERSION / 1000, dlerror());
+    attn_error_set(false, "compiling at run time needs NVRTC of CUDA %d: %s", CUDART_VERSION / 1000,
+                   dlerror());
   return good ? 0 : -1;
 }
 
@@ -242,7 +246,8 @@ const void *jit_function(struct jit_kernel *k) {
   cudaKernel_t kernel;
   if (gpu_check(cudaLibraryLoadData(&library, k->cubin, NULL, NULL, 0, NULL, NULL, 0),
                 "loading a kernel compiled at run time") ||
-      gpu_check(cudaLibraryEnumerateKernels(&kernel, 1, library), "finding the kernel compiled at run time"))
+      gpu_check(cudaLibraryEnumerateKernels(&kernel, 1, library),
+                "finding the kernel compiled at run time"))
     return NULL;
   k->function = kernel;
 #else

@@ -10,7 +10,10 @@ static int vsa_prepare(struct attn_plan *plan) { return wgmma_prepare(plan, "blo
 
 extern "C" const struct attn_kernel attn_vsa;
 const struct attn_kernel attn_vsa = {
-    "vsa",         "blocklist",    "wgmma",      "VSA: lists of 64 x 64 blocks",
-    ATTN_DEVICE,   90,             vsa_supports, vsa_prepare,
-    wgmma_forward, wgmma_backward, wgmma_release,
+    "vsa",         "blocklist",
+    "wgmma",       "VSA: lists of 64 x 64 blocks",
+    ATTN_DEVICE,   90,
+    vsa_supports,  vsa_prepare,
+    wgmma_forward, wgmma_backward,
+    wgmma_release,
 };
