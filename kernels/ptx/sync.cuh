@@ -1,8 +1,8 @@
 // sync.cuh -- mbarriers, named barriers, register reallocation: one inline function an instruction.
 //
-// PTX ISA 8.0, sections 9.7.12.15 (mbarrier), 9.7.12.1 (barrier), 9.7.19.5 (setmaxnreg), 9.7.12.11
-// (griddepcontrol is not used). A phase is a parity bit: a wait for parity p returns once the phase
-// with that parity is complete, so a fresh barrier passes a wait for parity 1 at once.
+// PTX ISA 8.0, sections 9.7.12.15 (mbarrier), 9.7.12.1 (barrier), 9.7.19.5 (setmaxnreg). A phase is a
+// parity bit: a wait for parity p returns once the phase with that parity is complete, so a fresh barrier
+// passes a wait for parity 1 at once.
 #ifndef LONGCA_PTX_SYNC_CUH
 #define LONGCA_PTX_SYNC_CUH
 
@@ -18,23 +18,13 @@ static __device__ __forceinline__ void mbarrier_init(uint64_t *bar, uint32_t arr
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_addr(bar)), "r"(arrivals));
 }
 
-// Makes the inits visible to the copy engine and to the other CTAs of the cluster.
+// Makes the inits visible to the copy engine.
 static __device__ __forceinline__ void mbarrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 static __device__ __forceinline__ void mbarrier_arrive(uint64_t *bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_addr(bar)) : "memory");
-}
-
-// Arrive on the barrier at the same offset in CTA `cta` of the cluster.
-static __device__ __forceinline__ void mbarrier_arrive_cluster(uint64_t *bar, uint32_t cta) {
-  asm volatile(
-      "{.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];}" ::"r"(smem_addr(bar)),
-      "r"(cta)
-      : "memory");
 }
 
 // Arrive and announce `bytes` that asynchronous copies will deliver in this phase.
@@ -58,44 +48,6 @@ static __device__ __forceinline__ bool mbarrier_try_wait(uint64_t *bar, uint32_t
 static __device__ __forceinline__ void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   while (!mbarrier_try_wait(bar, parity)) {
   }
-}
-
-// As mbarrier_wait, ordered against what the other CTAs of the cluster did before they arrived.
-static __device__ __forceinline__ void mbarrier_wait_cluster(uint64_t *bar, uint32_t parity) {
-  uint32_t done;
-  do {
-    asm volatile("{.reg .pred p;\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-                 "selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done)
-                 : "r"(smem_addr(bar)), "r"(parity)
-                 : "memory");
-  } while (!done);
-}
-
-// Store 4 bytes into CTA `cta` of the cluster, at the offset that `dst` has here; the transfer is
-// counted by the barrier at bar's offset in that CTA.
-static __device__ __forceinline__ void store_async_cluster(void *dst, uint32_t value, uint64_t *bar,
-                                                           uint32_t cta) {
-  asm volatile(
-      "{.reg .b32 rdst, rbar;\n"
-      "mapa.shared::cluster.u32 rdst, %0, %3;\n"
-      "mapa.shared::cluster.u32 rbar, %2, %3;\n"
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [rdst], %1, [rbar];}" ::"r"(
-          smem_addr(dst)),
-      "r"(value), "r"(smem_addr(bar)), "r"(cta)
-      : "memory");
-}
-
-static __device__ __forceinline__ uint32_t cluster_cta() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-
-static __device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
 }
 
 // Named barriers: `sync` waits until `threads` threads have arrived, `arrive` does not wait.

@@ -12,25 +12,11 @@
 
 namespace ptx {
 
-static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 static __device__ __forceinline__ void tma_load_4d(void *dst, const CUtensorMap *map, int c0,
                                                    int c1, int c2, int c3, uint64_t *bar) {
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(smem_addr(dst)),
                "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(smem_addr(bar))
-               : "memory");
-}
-
-// The same box into every CTA of `mask`, at the same offset; each CTA's own barrier counts it.
-static __device__ __forceinline__ void tma_load_4d_multicast(void *dst, const CUtensorMap *map,
-                                                             int c0, int c1, int c2, int c3,
-                                                             uint64_t *bar, uint16_t mask) {
-  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-               ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(smem_addr(dst)),
-               "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(smem_addr(bar)), "h"(mask)
                : "memory");
 }
 

@@ -65,33 +65,13 @@ template<int N, int TB> struct wgmma_op;
 #define W5 "%40, %41, %42, %43, %44, %45, %46, %47"
 #define W6 "%48, %49, %50, %51, %52, %53, %54, %55"
 #define W7 "%56, %57, %58, %59, %60, %61, %62, %63"
-#define W8 "%64, %65, %66, %67, %68, %69, %70, %71"
-#define W9 "%72, %73, %74, %75, %76, %77, %78, %79"
-#define W10 "%80, %81, %82, %83, %84, %85, %86, %87"
-#define W11 "%88, %89, %90, %91, %92, %93, %94, %95"
 #define D8(i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define W_TEXT_64 W0 ", " W1 ", " W2 ", " W3
 #define W_REGS_64 D8(0), D8(8), D8(16), D8(24)
-#define W_TEXT_80 W0 ", " W1 ", " W2 ", " W3 ", " W4
-#define W_REGS_80 D8(0), D8(8), D8(16), D8(24), D8(32)
-#define W_TEXT_96 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5
-#define W_REGS_96 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40)
 #define W_TEXT_128 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7
 #define W_REGS_128 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56)
-#define W_TEXT_144 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8
-#define W_REGS_144 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64)
-#define W_TEXT_160 W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9
-#define W_REGS_160 D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72)
-#define W_TEXT_176 \
-  W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10
-#define W_REGS_176 \
-  D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80)
-#define W_TEXT_192 \
-  W0 ", " W1 ", " W2 ", " W3 ", " W4 ", " W5 ", " W6 ", " W7 ", " W8 ", " W9 ", " W10 ", " W11
-#define W_REGS_192 \
-  D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80), D8(88)
 
 // P0 .. P5: the numbers of the operands after the accumulator's N / 2.
 #define WGMMA_OP(N, TB, P0, P1, P2, P3, P4, P5) \
@@ -115,13 +95,7 @@ template<int N, int TB> struct wgmma_op;
   };
 #define WGMMA_OPS(N, ...) WGMMA_OP(N, 0, __VA_ARGS__) WGMMA_OP(N, 1, __VA_ARGS__)
 WGMMA_OPS(64, 32, 33, 34, 35, 36, 37)
-WGMMA_OPS(80, 40, 41, 42, 43, 44, 45)
-WGMMA_OPS(96, 48, 49, 50, 51, 52, 53)
 WGMMA_OPS(128, 64, 65, 66, 67, 68, 69)
-WGMMA_OPS(144, 72, 73, 74, 75, 76, 77)
-WGMMA_OPS(160, 80, 81, 82, 83, 84, 85)
-WGMMA_OPS(176, 88, 89, 90, 91, 92, 93)
-WGMMA_OPS(192, 96, 97, 98, 99, 100, 101)
 #undef W0
 #undef W1
 #undef W2
@@ -130,29 +104,13 @@ WGMMA_OPS(192, 96, 97, 98, 99, 100, 101)
 #undef W5
 #undef W6
 #undef W7
-#undef W8
-#undef W9
-#undef W10
-#undef W11
 #undef D8
 #undef WGMMA_OP
 #undef WGMMA_OPS
 #undef W_TEXT_64
 #undef W_REGS_64
-#undef W_TEXT_80
-#undef W_REGS_80
-#undef W_TEXT_96
-#undef W_REGS_96
 #undef W_TEXT_128
 #undef W_REGS_128
-#undef W_TEXT_144
-#undef W_REGS_144
-#undef W_TEXT_160
-#undef W_REGS_160
-#undef W_TEXT_176
-#undef W_REGS_176
-#undef W_TEXT_192
-#undef W_REGS_192
 
 } // namespace ptx
 #endif

@@ -1,31 +1,29 @@
 // forward_consumer.cuh -- a consumer warpgroup of the forward kernel: 64 query rows, S and O in registers.
 //
-// Step n: issue S = Q K^T of n and O += P V of n - 1, give the tensor core to the other warpgroup, then
-// softmax of n. The usual step looks for no maximum: P = 2^(S - base) with the base of the row's first
-// tile, since fp32 and bf16 share an exponent range and only the ratio to the row's sum matters. Where
-// a sum passes 2^60 the step takes S again and finds the base anew (kernels/wgmma/README.md).
+// Step n: ask the mask what is seen, issue S = Q K^T of n and O += P V of n - 1, give the tensor core to the
+// other warpgroup, then softmax of n (forward_softmax.cuh), which the products of n - 1 run beside.
 #ifndef LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 #define LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 
 #include "../ptx/wgmma.cuh"
 #include "forward_epilogue.cuh"
+#include "forward_softmax.cuh"
 #include "visible.cuh"
 
 namespace wgmma {
 
-template <int Dim, class Mask> struct fwd_consumer {
-  const fwd_params &p;
+template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
+  typedef fwd_softmax<Dim> softmax;
+  using softmax::p, softmax::sc, softmax::o, softmax::pr;
+  using softmax::max0, softmax::max1, softmax::sum0, softmax::sum1;
+  using softmax::find_base, softmax::pack, softmax::rescale;
   const Mask &mask; // a representation, or what else has a visible()
   fwd_smem<Dim> &s;
-  int wg; // 0 or 1
-
-  static constexpr int NS = FWD_KEYS / 2, NO = Dim / 2;
-  float sc[NS], o[NO];
-  uint32_t pr[FWD_KEYS / 4];
-  float max0, max1; // a score near the running maximum of each of this thread's two rows
-  float sum0, sum1; // this thread's part of the rows' sums
-  float shrink0, shrink1;
+  int wg;            // 0 or 1
   int n = 0, qn = 0; // step and query tile that are being worked on
+
+  __device__ __forceinline__ fwd_consumer(const fwd_params &p, const Mask &mask, fwd_smem<Dim> &s, int wg)
+      : softmax{p}, mask(mask), s(s), wg(wg) {}
 
   __device__ __forceinline__ void release(uint64_t *bar) { // one arrival a warp
     if (threadIdx.x % 32 == 0)
@@ -64,68 +62,6 @@ template <int Dim, class Mask> struct fwd_consumer {
     for (int c = 0; c < FWD_KEYS / 16; c++) // 16 keys: two atoms of 1024 bytes
       ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), c > 0 || keep);
     ptx::wgmma_commit();
-  }
-
-  // What is subtracted in the exponent, in log2 units. A row that saw nothing yet has 0.
-  __device__ __forceinline__ float base(float maximum) const {
-    return maximum == -INFINITY ? 0.0f : maximum * p.scale_log2;
-  }
-
-  // Sets the rows' bases from the scores of this step: exactly at a tile's first step, later only when
-  // a maximum grew by more than 2^8, so that O is hardly ever rescaled. Sums and, by the caller, O
-  // shrink with the base.
-  __device__ __forceinline__ void find_base(bool first) {
-    float new0 = sc[0], new1 = sc[2];
-#pragma unroll
-    for (int i = 0; i < NS; i += 4) {
-      new0 = fmaxf(new0, fmaxf(sc[i], sc[i + 1]));
-      new1 = fmaxf(new1, fmaxf(sc[i + 2], sc[i + 3]));
-    }
-#pragma unroll
-    for (int lane = 1; lane <= 2; lane *= 2) {
-      new0 = fmaxf(new0, __shfl_xor_sync(~0u, new0, lane));
-      new1 = fmaxf(new1, __shfl_xor_sync(~0u, new1, lane));
-    }
-    const float old0 = first ? -INFINITY : max0, old1 = first ? -INFINITY : max1;
-    max0 = (new0 - old0) * p.scale_log2 > 8 ? new0 : old0;
-    max1 = (new1 - old1) * p.scale_log2 > 8 ? new1 : old1;
-    shrink0 = ptx::ex2(old0 * p.scale_log2 - base(max0));
-    shrink1 = ptx::ex2(old1 * p.scale_log2 - base(max1));
-    sum0 = first ? 0.0f : sum0 * shrink0;
-    sum1 = first ? 0.0f : sum1 * shrink1;
-  }
-
-  // Scores to probabilities in place, of accumulator elements [Begin, End).
-  template <int Begin, int End>
-  __device__ __forceinline__ void exponentials(float &add0, float &add1) {
-    const float base0 = base(max0), base1 = base(max1);
-#pragma unroll
-    for (int i = Begin; i < End; i += 4) {
-      sc[i] = ptx::ex2(fmaf(sc[i], p.scale_log2, -base0));
-      sc[i + 1] = ptx::ex2(fmaf(sc[i + 1], p.scale_log2, -base0));
-      sc[i + 2] = ptx::ex2(fmaf(sc[i + 2], p.scale_log2, -base1));
-      sc[i + 3] = ptx::ex2(fmaf(sc[i + 3], p.scale_log2, -base1));
-      add0 += sc[i] + sc[i + 1];
-      add1 += sc[i + 2] + sc[i + 3];
-    }
-  }
-
-  __device__ __forceinline__ void pack() {
-#pragma unroll
-    for (int i = 0; i < FWD_KEYS / 4; i++)
-      pr[i] = ptx::pack_bf16(sc[2 * i], sc[2 * i + 1]);
-  }
-
-  __device__ __forceinline__ void rescale() {
-    if (!__any_sync(~0u, shrink0 != 1.0f || shrink1 != 1.0f))
-      return;
-#pragma unroll
-    for (int i = 0; i < NO; i += 4) {
-      o[i] *= shrink0;
-      o[i + 1] *= shrink0;
-      o[i + 2] *= shrink1;
-      o[i + 3] *= shrink1;
-    }
   }
 
   // This thread's first row in the tile. Read anew at each use: what the compiler would keep in registers
@@ -181,7 +117,7 @@ template <int Dim, class Mask> struct fwd_consumer {
     if (step.flags & STEP_PARTIAL)
       hide<FWD_KEYS>(sc, seen);
     find_base(true);
-    exponentials<0, NS>(sum0, sum1);
+    this->template exponentials<0, softmax::NS>(sum0, sum1);
     pack();
     release_k(step.flags);
   }
@@ -220,7 +156,7 @@ template <int Dim, class Mask> struct fwd_consumer {
         }
         constexpr int Half = FWD_KEYS / 32 * 8;
         float add0 = 0.0f, add1 = 0.0f;
-        exponentials<0, Half>(add0, add1);
+        this->template exponentials<0, Half>(add0, add1);
         // The assembler schedules within basic blocks, and would sink these exponentials below the wait
         // that they hide; a wait for what is known to be there, a loop, ends the block.
         ptx::wgmma_pin(sc);
@@ -228,7 +164,7 @@ template <int Dim, class Mask> struct fwd_consumer {
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(o);
         release(&s.v_empty[(n - 1) % FWD_STAGES]);
-        exponentials<Half, NS>(add0, add1);
+        this->template exponentials<Half, softmax::NS>(add0, add1);
         pack();
         bool redo = false;
         if (!exact)
@@ -242,7 +178,7 @@ template <int Dim, class Mask> struct fwd_consumer {
             hide<FWD_KEYS>(sc, seen);
           find_base(false);
           add0 = add1 = 0.0f;
-          exponentials<0, NS>(add0, add1);
+          this->template exponentials<0, softmax::NS>(add0, add1);
           pack();
         }
         release_k(step.flags);
