@@ -119,7 +119,7 @@ int list_support(const struct list_request *r) {
                                         "forward", "backward", "reason"};
   const bool csv = r->format == TABLE_CSV;
   struct reasons reasons = {.n = 0};
-  int status = 0;
+  int status = 0, tables = 0;
   for (int place = ATTN_HOST; place <= ATTN_DEVICE && !status; place++) {
     int kernels = 0;
     for (int k = 0; attn_kernels[k]; k++)
@@ -136,8 +136,9 @@ int list_support(const struct list_request *r) {
     for (int k = 0; !csv && attn_kernels[k]; k++)
       if ((int)attn_kernels[k]->place == place)
         table_add(&t, "%s", attn_kernels[k]->name);
-    for (int c = 0; csv && c < 7; c++)
+    for (int c = 0; csv && !tables && c < 7; c++) // one header a file
       table_add(&t, "%s", columns[c]);
+    tables++;
     status = support_rows(&t, r, (enum attn_place)place, &reasons);
     table_print(&t, r->format, stdout);
     table_free(&t);

@@ -263,6 +263,7 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
     return 1;
   row->area = mask_area(m->mask);
   row->prep_us = rounded(m->plan.prep_us, 6);
+  row->compile_us = rounded(m->plan.compile_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;
   row->account_bytes = (double)(m->plan.prep_bytes + m->plan.workspace_bytes);
   for (int i = 0; i < TENSORS; i++)

@@ -24,8 +24,8 @@ enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
   N(n) N(time_us) N(time_us_low) N(time_us_high) N(time_us_q20) N(time_us_q80) N(time_us_p99)          \
   /* work: true visible pairs a head, FLOP from them (study 3.1), rate at the median time */           \
   N(area) N(flop) N(flop_nominal) N(tflop_s) N(peak_pct)                                               \
-  /* preparation (representation, plan, JIT) and memory, never mixed with kernel time */               \
-  N(prep_us) N(prep_bytes) N(peak_mem_bytes) N(account_bytes)                                          \
+  /* preparation (representation, plan, JIT; of that the JIT) and memory, apart from kernel time */    \
+  N(prep_us) N(compile_us) N(prep_bytes) N(peak_mem_bytes) N(account_bytes)                            \
   N(comm_bytes) N(comm_us) N(overlap_pct)                                                              \
   N(sm_mhz_median) N(sm_mhz_min) N(power_w) N(throttled)                                               \
   /* the check on the same inputs, before the timing */                                                \

@@ -1,6 +1,8 @@
 # src.mk -- the histograms of data/distributions, built into the program as rows {name, low, high, weight}.
 HISTOGRAMS := $(sort $(wildcard data/distributions/*.csv))
 DEFS += -I$(B)/src
+# What the environment record says of the compiler.
+$(B)/src/env.o: private DEFS += -DLONGCA_CFLAGS='"$(CFLAGS)"'
 
 $(B)/src/histograms.inc: $(HISTOGRAMS) src/src.mk
 	$(call say,GEN,$@)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -216,7 +217,8 @@ static void make_folders(const char *path) {
 
 // Opens and locks the file that bears the name, even when a store_replace() swaps it meanwhile.
 static int open_locked(const char *path, char *err, size_t err_size) {
-  for (;;) {
+  // A run that was just killed leaves workers that hold its lock for another moment.
+  for (int tries = 0;;) {
     struct stat by_fd, by_name;
     const int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd < 0) {
@@ -224,6 +226,11 @@ static int open_locked(const char *path, char *err, size_t err_size) {
       return -1;
     }
     if (flock(fd, LOCK_EX | LOCK_NB)) {
+      if (++tries < 100) {
+        close(fd);
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        continue;
+      }
       snprintf(err, err_size, "%s: another run is writing this file; wait for it or stop it", path);
       close(fd);
       return -1;
