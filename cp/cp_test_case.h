@@ -150,31 +150,48 @@ static inline int run_body(struct cp_comm *comm, void *context) {
   cp_shard_positions(&plan.shard, plan.context, all);
   const int32_t *pos = all + plan.head * rows;
   const int64_t nq = (int64_t)rows * w->heads_q * DIM, nk = (int64_t)rows * w->heads_kv * DIM;
-  void *q = tensor_alloc(w->dtype, nq), *d_o = tensor_alloc(w->dtype, nq),
-       *o = tensor_alloc(w->dtype, nq);
-  void *k = tensor_alloc(w->dtype, nk), *v = tensor_alloc(w->dtype, nk),
-       *dq = tensor_alloc(w->dtype, nq);
-  void *dk = tensor_alloc(w->dtype, nk), *dv = tensor_alloc(w->dtype, nk);
-  float *lse = tensor_alloc(ATTN_FP32, (int64_t)plan.heads_q * plan.shard.context_rows);
-  to_shard(w->q, q, w->dtype, pos, rows, w->heads_q);
-  to_shard(w->d_o, d_o, w->dtype, pos, rows, w->heads_q);
-  to_shard(w->k, k, w->dtype, pos, rows, w->heads_kv);
-  to_shard(w->v, v, w->dtype, pos, rows, w->heads_kv);
-  const struct attn_args a = {
-      .q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv};
+  enum { Q, K, V, D_O, O, DQ, DK, DV, LSE, TENSORS };
+  const int64_t size = (int64_t)tensor_elem_bytes(w->dtype);
+  const int64_t bytes_of[TENSORS] = {
+      nq * size, nk * size, nk * size,
+      nq * size, nq * size, nq * size,
+      nk * size, nk * size, 4LL * plan.heads_q * plan.shard.context_rows};
+  const void *const inputs[] = {w->q, w->k, w->v, w->d_o};
+  void *host[TENSORS], *t[TENSORS]; // t: in the transport's memory
+  int status = 0;
+  for (int i = 0; i < TENSORS; i++) {
+    host[i] = tensor_alloc(ATTN_FP32, (bytes_of[i] + 3) / 4);
+    t[i] = comm->memory->alloc(bytes_of[i]);
+    if (i <= D_O)
+      to_shard(inputs[i], host[i], w->dtype, pos, rows,
+               i == K || i == V ? w->heads_kv : w->heads_q);
+    status = status || !t[i] || comm->memory->upload(t[i], host[i], bytes_of[i]);
+  }
+  const struct attn_args a = {.q = t[Q],
+                              .k = t[K],
+                              .v = t[V],
+                              .o = t[O],
+                              .lse = t[LSE],
+                              .d_o = t[D_O],
+                              .dq = t[DQ],
+                              .dk = t[DK],
+                              .dv = t[DV]};
   const int64_t sent = comm->bytes_sent, received = comm->bytes_received;
   if (run->planned)
     run->planned(&plan, run, ATTN_FWD);
-  int status = cp_forward(&plan, &a);
+  status = status || cp_forward(&plan, &a);
   const int64_t sent_fwd = comm->bytes_sent - sent, received_fwd = comm->bytes_received - received;
   if (run->planned)
     run->planned(&plan, run, ATTN_BWD);
-  status = status || cp_backward(&plan, &a);
+  status = status || cp_backward(&plan, &a) || comm->memory->sync(comm->stream);
+  for (int i = O; !status && i < TENSORS; i++)
+    status = comm->memory->download(host[i], t[i], bytes_of[i]);
   if (!status) {
-    from_shard(run->out.o, o, w->dtype, pos, rows, w->heads_q);
-    from_shard(run->out.dq, dq, w->dtype, pos, rows, w->heads_q);
-    from_shard(run->out.dk, dk, w->dtype, pos, rows, w->heads_kv);
-    from_shard(run->out.dv, dv, w->dtype, pos, rows, w->heads_kv);
+    from_shard(run->out.o, host[O], w->dtype, pos, rows, w->heads_q);
+    from_shard(run->out.dq, host[DQ], w->dtype, pos, rows, w->heads_q);
+    from_shard(run->out.dk, host[DK], w->dtype, pos, rows, w->heads_kv);
+    from_shard(run->out.dv, host[DV], w->dtype, pos, rows, w->heads_kv);
+    const float *const lse = host[LSE];
     for (int h = 0; h < plan.heads_q; h++)
       for (int32_t r = 0; r < plan.shard.context_rows; r++)
         if (all[r] >= 0)
@@ -190,7 +207,12 @@ static inline int run_body(struct cp_comm *comm, void *context) {
          !__atomic_compare_exchange_n(&run->bytes_max, &bytes, plan.bytes, false, __ATOMIC_RELAXED,
                                       __ATOMIC_RELAXED))
     ;
-  free(all), free(q), free(k), free(v), free(o), free(d_o), free(dq), free(dk), free(dv), free(lse);
+  for (int i = 0; i < TENSORS; i++) {
+    free(host[i]);
+    if (t[i])
+      comm->memory->release(t[i]);
+  }
+  free(all);
   cp_plan_release(&plan);
   return status ? -1 : 0;
 }

@@ -1,0 +1,187 @@
+// gpu_test.c -- the schedules on GPUs: 2, 4 and 8 ranks that share one, and a rank a GPU over NCCL, each
+// against the same kernel on one rank: bf16 errors of at most twice its own.
+//
+// The NCCL half starts itself under mpirun, as mpi_test.c does. Skips where there is no GPU.
+// clang-format off
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+// clang-format on
+#include <sys/wait.h>
+
+#include "../src/env.h"
+#include "../src/measure_cp.h"
+#include "../src/place.h"
+#include "cp_test_case.h"
+
+#ifdef LONGCA_CUDA
+extern const struct cp_transport cp_loopback_gpu;
+
+static const int32_t lengths[] = {129, 1, 517, 17, 127, 3}; // 794 in all, a multiple of nothing
+static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG,
+                                       MASK_CAUSAL_DOCUMENT_LONG};
+static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}};
+
+static const struct attn_kernel *fastest(void) {
+  const struct attn_kernel *fa3 = attn_find("fa3", ATTN_DEVICE);
+  return fa3 && place_of(ATTN_DEVICE)->arch() >= fa3->min_arch ? fa3
+                                                               : attn_find("fa2", ATTN_DEVICE);
+}
+
+// Worst error of one run; negative and a message when it failed.
+static double run_shared(const struct whole *w, const struct cp_schedule *schedule, int ranks) {
+  struct run run = {.whole = w, .schedule = schedule, .kernel = fastest()};
+  const char *tensor = "";
+  outputs_make(&run.out, w);
+  const int status = cp_loopback_gpu.run(ranks, 60, run_body, &run);
+  const double error = status ? -1 : worst_error(&run, &tensor);
+  if (status)
+    printf("%s on %d ranks: %s\n", schedule->name, ranks, attn_error());
+  outputs_free(&run.out);
+  return error;
+}
+
+static bool within(double error, double one) { return error >= 0 && error <= 2 * one; }
+
+static void test_ranks_that_share_a_gpu(void **state) {
+  static const int ranks[] = {2, 3, 4, 8};
+  if (env_gpu_count() < 1) {
+    print_message("there is no GPU here\n");
+    skip();
+  }
+  assert_int_equal(0, place_of(ATTN_DEVICE)->open());
+  int ran = 0, wrong = 0;
+  for (int h = 0; h < 3; h++)
+    for (int m = 0; m < 4; m++) {
+      struct whole w;
+      assert_int_equal(0,
+                       whole_make(&w, kinds[m], lengths, 6, heads[h][0], heads[h][1], ATTN_BF16));
+      const struct attn_problem p = whole_problem(&w);
+      const double one = run_shared(&w, cp_schedules[0], 1);
+      assert_true(one > 0);
+      for (int i = 0; cp_schedules[i]; i++)
+        for (int r = 0; r < 4; r++) {
+          struct cp_grid grid;
+          if (cp_why_not(cp_schedules[i], fastest(), &p, ranks[r], NULL, &grid))
+            continue;
+          const double error = run_shared(&w, cp_schedules[i], ranks[r]);
+          ran++;
+          if (!within(error, one)) {
+            print_message("%s, %s, heads %d:%d, %d ranks: error %g, on one rank %g\n",
+                          cp_schedules[i]->name, mask_name(kinds[m]), w.heads_q, w.heads_kv,
+                          ranks[r], error, one);
+            wrong++;
+          }
+        }
+      whole_free(&w);
+    }
+  print_message("%d cases with kernel %s\n", ran, fastest()->name);
+  assert_int_equal(0, wrong);
+}
+
+#ifdef LONGCA_NCCL
+#include "mpi.h"
+extern const struct cp_transport cp_nccl;
+
+// Where a rank has nothing, its elements are still NaN.
+static void merge(float *x, int64_t n, int rank) {
+  for (int64_t i = 0; i < n; i++)
+    x[i] = isnan(x[i]) ? -INFINITY : x[i];
+  MPI_Reduce(rank ? x : MPI_IN_PLACE, x, (int)n, MPI_FLOAT, MPI_MAX, 0, MPI_COMM_WORLD);
+}
+
+static int cases_body(struct cp_comm *comm, void *context) {
+  int *const wrong = context, rank = comm->rank, ran = 0;
+  for (int h = 0; h < 3; h++)
+    for (int m = 0; m < 4; m++) {
+      struct whole w;
+      if (whole_make(&w, kinds[m], lengths, 6, heads[h][0], heads[h][1], ATTN_BF16))
+        return -1;
+      const struct attn_problem p = whole_problem(&w);
+      const double one = rank ? 0 : run_shared(&w, cp_schedules[0], 1);
+      for (int i = 0; cp_schedules[i]; i++) {
+        struct run run = {.whole = &w, .schedule = cp_schedules[i], .kernel = fastest()};
+        struct cp_grid grid;
+        if (cp_why_not(run.schedule, run.kernel, &p, comm->size, NULL, &grid))
+          continue;
+        outputs_make(&run.out, &w);
+        if (comm->transport->barrier(comm) || run_body(comm, &run))
+          return -1;
+        const int64_t nq = (int64_t)w.mask.seqlen * w.heads_q,
+                      nk = (int64_t)w.mask.seqlen * w.heads_kv;
+        merge(run.out.o, nq * DIM, rank), merge(run.out.dq, nq * DIM, rank);
+        merge(run.out.dk, nk * DIM, rank), merge(run.out.dv, nk * DIM, rank);
+        merge(run.out.lse, nq, rank);
+        const char *tensor = "";
+        const double error = rank ? 0 : worst_error(&run, &tensor);
+        if (!rank && !within(error, one)) {
+          printf("%s, %s, heads %d:%d: %s is off by %g, on one rank by %g\n", run.schedule->name,
+                 mask_name(kinds[m]), w.heads_q, w.heads_kv, tensor, error, one);
+          ++*wrong;
+        }
+        ran++;
+        outputs_free(&run.out);
+      }
+      whole_free(&w);
+    }
+  if (!rank)
+    printf("%d cases on %d GPUs, %d wrong\n", ran, comm->size, *wrong);
+  return ran < 60 ? -1 : 0;
+}
+
+static int be_rank(int ranks) {
+  int wrong = 0;
+  measure_cp_local_gpu();
+  return place_of(ATTN_DEVICE)->open() || cp_nccl.run(ranks, 60, cases_body, &wrong) || wrong;
+}
+
+static const char *self;
+
+static void test_a_rank_a_gpu(void **state) {
+  const int gpus = env_gpu_count();
+  if (gpus < 2) {
+    print_message("there are no two GPUs here\n");
+    skip();
+  }
+  for (int ranks = 2; ranks <= gpus; ranks *= 2) {
+    char command[1200], text[4096];
+    snprintf(command, sizeof command,
+             "mpirun --oversubscribe --allow-run-as-root --bind-to none -n %d %s rank %d 2>&1",
+             ranks, self, ranks);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    const int status = pclose(f);
+    print_message("%s", text);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+}
+#endif
+#endif
+
+#ifndef LONGCA_CUDA
+static void test_ranks_that_share_a_gpu(void **state) {
+  print_message("this build has no CUDA\n");
+  skip();
+}
+#endif
+#ifndef LONGCA_NCCL
+static const char *self;
+static int be_rank(int ranks) { return 2; }
+static void test_a_rank_a_gpu(void **state) {
+  print_message("this build has no NCCL transport\n");
+  skip();
+}
+#endif
+
+int main(int argc, char **argv) {
+  if (argc == 3 && !strcmp(argv[1], "rank"))
+    return be_rank(atoi(argv[2]));
+  self = argv[0];
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_ranks_that_share_a_gpu),
+      cmocka_unit_test(test_a_rank_a_gpu),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
