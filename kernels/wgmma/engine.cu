@@ -37,9 +37,8 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
   for (const wgmma_rep *known : reps)
     if (!strcmp(known->name, rep))
       s->kernels = known;
-  const int queries = p->dim == 64 ? WGMMA_FWD_QUERIES_64 : WGMMA_FWD_QUERIES_128;
   if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
-      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, queries, WGMMA_FWD_KEYS))
+      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;

@@ -28,7 +28,7 @@ struct wgmma_rep {
                  const struct worklist_view *list, const void *kernel); // kernel NULL: its own
 };
 
-// Tiles of the forward pass, by head dimension.
-enum { WGMMA_FWD_KEYS = 128, WGMMA_FWD_QUERIES_64 = 128, WGMMA_FWD_QUERIES_128 = 128 };
+// Tiles of the forward pass.
+enum { WGMMA_FWD_QUERIES = 128, WGMMA_FWD_KEYS = 128 };
 
 #endif

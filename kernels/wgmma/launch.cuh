@@ -13,8 +13,7 @@
 
 namespace wgmma {
 
-static_assert(+WGMMA_FWD_KEYS == FWD_KEYS && +WGMMA_FWD_QUERIES_64 == FWD_ROWS &&
-                  +WGMMA_FWD_QUERIES_128 == FWD_ROWS,
+static_assert(WGMMA_FWD_QUERIES == FWD_ROWS && WGMMA_FWD_KEYS == FWD_KEYS,
               "the work list is made for these tiles");
 
 // Heads that run side by side: as many as have their K and V in about half of the L2 together.
