@@ -1,6 +1,9 @@
 # ranks.gp -- panels of curves over the ranks, for the figures of context parallelism (fig5, fig20..23).
 # Rates are per rank, by the slowest one. A panel for each transport and pass that was measured; TITLE(panel)
 # is set before. A schedule that refuses a number of ranks leaves a gap and is named below it.
+#
+# Where the machine's links and rates are known (machine.ini beside its rows, by longca model --calibrate), dashed
+# lines without points show what the model says, up to the 96 ranks of the paper.
 
 meta0(key) = system("awk -v k='#".key." ' 'index($0, k) == 1 { print substr($0, length(k) + 1); exit }' '".dat."'")
 PANELS = meta0("panels"); NP = words(PANELS)
@@ -19,6 +22,14 @@ XS = meta("xnames"); X0 = real(word(XS, 1)); X1 = real(word(XS, words(XS)))
 set logscale x 2
 set xrange [X0 / 1.15 : X1 * 1.15]
 set xtics (0); do for [x in XS] { set xtics add (x int(x)) }
+INI = system("ls data/recorded/".meta("machine")."/machine.ini data/fresh/".meta("machine")."/machine.ini 2>/dev/null | head -n 1")
+MODELLED(p) = strlen(INI) > 0 && part(p, 1) eq "nccl"
+if (strlen(INI) > 0) {
+  x = system("${LONGCA:-build/longca} model --machine ".INI." --mask ".word(meta("mask"), 1)." --heads ".word(meta("heads_q"), 1).":".word(meta("heads_kv"), 1)." --dim ".word(meta("dim"), 1)." --ranks 1,2,4,8,16,32,64,96 --format csv >'".dat.".model'")
+  set xrange [X0 / 1.15 : 96 * 1.15]
+  do for [n in "1 2 4 8 16 32 64 96"] { if (real(n) >= X0) { set xtics add (n int(n)) } }
+}
+modelled(p, k) = "< awk -F, -v c=".k." -v p=".part(p, 2)." '$3 == c && $2 == p && $9 + 0 > 0 { print $4, $9 }' '".dat.".model'"
 LEFT = COLS > 1 ? 0.085 : 0.13; RIGHT = 0.985; GAP = 0.055
 PW = (RIGHT - LEFT - GAP * (COLS - 1)) / COLS
 SERIES = meta("series")
@@ -27,19 +38,26 @@ refused(p) = system("awk -v p='".p."' '/^# / { on = $2 == p; k = $3; m += on } o
 set multiplot
 do for [i = 1:NP] {
   P = word(PANELS, i); COL = (i - 1) % COLS; ROW = (i - 1) / COLS
-  set yrange [0 : (top_of(P) > 0 ? top_of(P) * K * 1.12 : 1)]
+  set yrange [0 : (top_of(P) > 0 ? top_of(P) * K * (MODELLED(P) ? 1.25 : 1.12) : 1)]
   set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
   set tmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER)) / H
   set bmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
   set label 1 sprintf("{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.07 left font F.",7.5"
   set label 2 meta("shape ".P) at graph 1, graph 1.07 right font F.",6" tc rgb GREY
   r = refused(P)
+  set label 4 (MODELLED(P) ? "dashed: model" : "") at graph 0.985, graph 0.04 right font F.",5.5" tc rgb GREY
   set label 3 (strlen(r) > 0 ? "not run:".r : "") at graph 0.015, graph 0.04 left font F.",5.5" tc rgb GREY noenhanced
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
   if (ROW == ROWS - 1 || i + COLS > NP) { set xlabel "ranks" offset 0, 0.6 font F.",7.5" } else { unset xlabel }
   DRAWN = meta("drawn ".P)
-  plot for [k in DRAWN] dat index P." ".k." |" using 1:($2*K):($3*K):($4*K) \
-         with yerrorlines lt value("LT_".k) lw 1.1 notitle
+  if (MODELLED(P)) {
+    plot for [k in DRAWN] dat index P." ".k." |" using 1:($2*K):($3*K):($4*K) \
+           with yerrorlines lt value("LT_".k) lw 1.1 notitle, \
+         for [k in DRAWN] modelled(P, k) using 1:($2*K) with lines lt value("LT_".k) lw 0.9 dt (6, 5) notitle
+  } else {
+    plot for [k in DRAWN] dat index P." ".k." |" using 1:($2*K):($3*K):($4*K) \
+           with yerrorlines lt value("LT_".k) lw 1.1 notitle
+  }
   unset label 1000
 }
 unset label; unset border; unset tics; unset grid; unset logscale; unset xlabel; unset ylabel

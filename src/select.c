@@ -74,8 +74,8 @@ static void draw_value(const struct row *row, const struct quantity *q, double v
     value[1] = row->time_us_low;
     value[2] = row->time_us_high;
   } else if (!strcmp(q->column, "tflop_s") && row->time_us_low > 0 && row->time_us_high > 0) {
-    value[1] = row->flop / row->time_us_high * 1e-6;
-    value[2] = row->flop / row->time_us_low * 1e-6;
+    value[1] = row->tflop_s * row->time_us / row->time_us_high; // a rank's, where there are ranks
+    value[2] = row->tflop_s * row->time_us / row->time_us_low;
   }
   for (int i = 0; i < 3; i++)
     value[i] /= q->divisor;
