@@ -150,7 +150,8 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 // What may be asked of a schedule beside its name; 0: its default.
 struct cp_wish {
   int heads, context, windows;
-  int64_t keep_bytes; // kernel plans beyond this are made when they are called; 0: 256 MiB
+  int64_t
+      keep_bytes; // kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB
 };
 
 struct cp_kv {

@@ -161,7 +161,10 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   plan->schedule = schedule;
   plan->kernel = kernel;
   plan->problem = *problem;
-  plan->keep_bytes = wish && wish->keep_bytes ? wish->keep_bytes : 256 << 20;
+  // A GPU engine works in fp32 copies of dQ: 256 MiB a plan at the study's size. Hosts are smaller.
+  plan->keep_bytes = comm->memory->place == ATTN_DEVICE ? (int64_t)32 << 30 : (int64_t)256 << 20;
+  if (wish && wish->keep_bytes)
+    plan->keep_bytes = wish->keep_bytes;
   plan->head = cp_grid_head(&plan->grid, comm->rank);
   plan->context = cp_grid_context(&plan->grid, comm->rank);
   const int heads = plan->grid.heads;
