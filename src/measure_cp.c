@@ -277,18 +277,18 @@ static bool precise(const double *time_us, int n) {
          high - low <= 0.02 * stats_median(time_us, (size_t)n);
 }
 
-// Passes without kernels: median time of the transfers by themselves.
+// Passes without kernels: how long the transfers are waited for when nothing hides them.
 static int transfers_us(struct rank *r, double *median_us) {
-  double time_us[5];
+  double waited_us[5];
   struct sample s;
   int status = 0;
   r->plan.transfers_only = true;
   for (int i = 0; !status && i < 5; i++) {
     status = sample_pass(r, &s);
-    time_us[i] = s.time_us;
+    waited_us[i] = s.wait_us;
   }
   r->plan.transfers_only = false;
-  *median_us = status ? NAN : stats_median(time_us, 5);
+  *median_us = status ? NAN : stats_median(waited_us, 5);
   return status;
 }
 
