@@ -29,9 +29,9 @@ struct attn_problem {
   const struct mask *mask; // host memory
   enum attn_dtype dtype;
   int32_t heads_q, heads_kv, dim;
-  int32_t rows_q, rows_k;             // local rows; the mask's seqlen on one GPU
-  const struct attn_segment *q_seg;   // [q_segs]; NULL: one segment, the whole
-  const struct attn_segment *k_seg;   // [k_segs]
+  int32_t rows_q, rows_k;           // local rows; the mask's seqlen on one GPU
+  const struct attn_segment *q_seg; // [q_segs]; NULL: one segment, the whole
+  const struct attn_segment *k_seg; // [k_segs]
   int32_t q_segs, k_segs;
   bool backward;      // prepare for backward too
   bool deterministic; // backward: same bits every time
@@ -63,9 +63,9 @@ struct attn_plan {
   void *state;                 // the kernel's own
   double prep_us;              // building the representation, planning, JIT: set by attn_prepare
   double compile_us;           // of prep_us: compiling at run time (set by the kernel)
-  double spared_us;            // of compile_us: what a cache spared this time; prep_us has it all the same
-  int64_t prep_bytes;          // memory of the representation (set by the kernel)
-  int64_t workspace_bytes;     // other memory that the plan holds (set by the kernel)
+  double spared_us;   // of compile_us: what a cache spared this time; prep_us has it all the same
+  int64_t prep_bytes; // memory of the representation (set by the kernel)
+  int64_t workspace_bytes; // other memory that the plan holds (set by the kernel)
 };
 
 struct attn_kernel {

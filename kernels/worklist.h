@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-struct worklist_item { // 32 bytes: two 16-byte loads
+struct worklist_item {        // 32 bytes: two 16-byte loads
   int32_t row, pos, rows;     // local rows [row, row + rows) at mask positions pos, ...
   int32_t run_begin, run_end; // its runs
   int32_t tiles;              // over all runs: the length that items are sorted by
@@ -24,9 +24,10 @@ struct worklist_item { // 32 bytes: two 16-byte loads
 };
 
 struct worklist_run { // 16 bytes: one load
-  int32_t row, pos; // local row and mask position of its first tile
+  int32_t row, pos;   // local row and mask position of its first tile
   int32_t tiles;
-  int32_t valid; // full runs: 0. Else the rows of the last tile that exist (the tiles before are whole)
+  int32_t
+      valid; // full runs: 0. Else the rows of the last tile that exist (the tiles before are whole)
 };
 
 // What a kernel reads. Plain data.
@@ -44,13 +45,17 @@ struct worklist {
   int64_t tiles, partial;    // summed over the items of all classes
 };
 
-enum worklist_side { WORKLIST_KEYS, WORKLIST_QUERIES }; // forward: runs of keys; backward: of queries
+enum worklist_side {
+  WORKLIST_KEYS,
+  WORKLIST_QUERIES
+}; // forward: runs of keys; backward: of queries
 
 struct rep_device;
 
 // Outer tiles of `outer` rows, inner tiles of `inner` rows. 0, or -1 with attn_error() set. Blocks.
-int worklist_build(struct worklist *list, const struct rep_device *rep, const struct attn_problem *problem,
-                   enum worklist_side side, int32_t outer, int32_t inner);
+int worklist_build(struct worklist *list, const struct rep_device *rep,
+                   const struct attn_problem *problem, enum worklist_side side, int32_t outer,
+                   int32_t inner);
 void worklist_free(struct worklist *list);
 
 #ifdef __cplusplus

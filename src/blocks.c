@@ -90,7 +90,6 @@ static void print_values(const char *key, const struct place *places, size_t n,
 // Kernels are labelled with what they are made of: "fa2 (band)".
 static void print_labels(const struct place *places, size_t n, const char *series) {
   for (size_t i = 0; i < n; i++) {
-    const struct row *row = places[i].point->row;
     size_t first = 0, made = i;
     while (strcmp(places[first].series, places[i].series) != 0)
       first++;
@@ -99,7 +98,7 @@ static void print_labels(const struct place *places, size_t n, const char *serie
     for (size_t j = i; j < n && !*places[made].point->row->rep; j++)
       if (!strcmp(places[j].series, places[i].series))
         made = j;
-    row = places[made].point->row;
+    const struct row *row = places[made].point->row;
     const bool known = !strcmp(series, "kernel") && *row->rep && strcmp(row->rep, "none") != 0;
     printf("#label %s %s", places[i].series, places[i].series);
     printf(known ? " (%s)\n" : "\n", row->rep);

@@ -54,15 +54,15 @@ struct mask {
   const int32_t *doc_of;    // [seqlen] document of each position
   int32_t window;           // w of the sliding windows, g of GLOBAL SLIDING
   int32_t prefix;           // p of the prefix-LM masks
-  int32_t block;            // B of BLOCK CAUSAL DOCUMENT; side of a uniform block; average of variable ones
+  int32_t block; // B of BLOCK CAUSAL DOCUMENT; side of a uniform block; average of variable ones
   // Block-sparse masks: one grid a KV head (a GQA group shares it). Other masks: heads = 0.
-  int32_t heads;             // KV heads that have a pattern of their own
+  int32_t heads;              // KV heads that have a pattern of their own
   int32_t blocks_q, blocks_k; // blocks along the queries and along the keys
-  const int32_t *row_begin;  // [heads, blocks_q + 1] first query of each block row
-  const int32_t *col_begin;  // [heads, blocks_k + 1] first key of each block column
-  const uint32_t *kept;      // [heads, blocks_q, kept_words] bit c of row r: block (r, c) is visible
-  int32_t kept_words;        // (blocks_k + 31) / 32
-  double ratio;              // nominal fraction kept
+  const int32_t *row_begin;   // [heads, blocks_q + 1] first query of each block row
+  const int32_t *col_begin;   // [heads, blocks_k + 1] first key of each block column
+  const uint32_t *kept; // [heads, blocks_q, kept_words] bit c of row r: block (r, c) is visible
+  int32_t kept_words;   // (blocks_k + 31) / 32
+  double ratio;         // nominal fraction kept
 };
 
 // Index i with begin[i] <= x < begin[i + 1], for n blocks.
@@ -154,7 +154,8 @@ bool mask_is_block_sparse(enum mask_kind kind);
 // to seqlen; a mask without documents takes docs = 0. Unused parameters are ignored.
 // 0, or -1 with a sentence in err (may be NULL).
 int mask_init(struct mask *m, enum mask_kind kind, int32_t seqlen, const int32_t *lengths,
-              int32_t docs, int32_t window, int32_t prefix, int32_t block, char *err, size_t err_size);
+              int32_t docs, int32_t window, int32_t prefix, int32_t block, char *err,
+              size_t err_size);
 void mask_free(struct mask *m);
 
 // Visible keys of row q as sorted disjoint spans; returns how many. Not for block-sparse masks.

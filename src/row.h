@@ -50,7 +50,8 @@ extern const struct row_column row_columns[]; // ends with name NULL
 // All text empty, all numbers NaN, schema set.
 void row_clear(struct row *row);
 // Value of a column as text, into buf (numbers: shortest that reads back; NaN: "nan").
-const char *row_text(const struct row *row, const struct row_column *column, char *buf, size_t size);
+const char *row_text(const struct row *row, const struct row_column *column, char *buf,
+                     size_t size);
 const struct row_column *row_find_column(const char *name);
 double row_number(const struct row *row, const char *column); // NaN when the column is not a number
 

@@ -23,7 +23,8 @@ static uint64_t splitmix64(uint64_t x) {
   return x ^ x >> 31;
 }
 
-void tensor_fill_normal(void *data, enum attn_dtype dtype, int64_t n, uint64_t seed, uint64_t stream) {
+void tensor_fill_normal(void *data, enum attn_dtype dtype, int64_t n, uint64_t seed,
+                        uint64_t stream) {
   const uint64_t key = splitmix64(seed ^ splitmix64(stream));
 #pragma omp parallel for schedule(static)
   for (int64_t pair = 0; pair < (n + 1) / 2; pair++) {

@@ -35,6 +35,7 @@ void *tensor_alloc(enum attn_dtype dtype, int64_t n);
 // All bytes 0xff: NaN in both dtypes, so that an element that was never written is seen.
 void tensor_poison(void *data, enum attn_dtype dtype, int64_t n);
 // N(0, 1), rounded to dtype. Element i depends on (seed, stream, i) alone: streams tell q, k, v, dO apart.
-void tensor_fill_normal(void *data, enum attn_dtype dtype, int64_t n, uint64_t seed, uint64_t stream);
+void tensor_fill_normal(void *data, enum attn_dtype dtype, int64_t n, uint64_t seed,
+                        uint64_t stream);
 
 #endif

@@ -65,7 +65,8 @@ struct rep_ops {
   void (*release)(void *rep);
   size_t (*bytes)(const void *rep);
   int (*arrays)(const void *rep, struct rep_array list[REP_ARRAYS_MAX]); // how many; none is NULL
-  struct tile_run (*next_keys)(const void *rep, int32_t head, const struct tile_view *view, int32_t from);
+  struct tile_run (*next_keys)(const void *rep, int32_t head, const struct tile_view *view,
+                               int32_t from);
   struct tile_run (*next_queries)(const void *rep, int32_t head, const struct tile_view *view,
                                   int32_t from);
   enum tile_class (*classify)(const void *rep, int32_t head, int32_t q_begin, int32_t q_end,

@@ -8,7 +8,7 @@
 
 struct wgmma_backward_state {
   gpu_memory memory;
-  worklist queries; // items of 128 keys, runs of 64-query tiles
+  worklist queries;  // items of 128 keys, runs of 64-query tiles
   int loop, section; // of bwd_params
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
   const void *kernel; // of wgmma_use, or NULL
@@ -26,7 +26,7 @@ struct wgmma_backward_rep {
 const char *wgmma_backward_supports(const struct attn_problem *p);
 // 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and plan->workspace_bytes.
 int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan);
-int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, const struct attn_plan *plan,
-                       const struct attn_args *a);
+int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep,
+                       const struct attn_plan *plan, const struct attn_args *a);
 
 #endif
