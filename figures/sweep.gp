@@ -51,7 +51,7 @@ do for [i = 1:NP] {
   u = (strlen(u) ? "unsupported: ".u."  " : "").(strlen(f) ? "failed: ".f : "")
   if (Y eq "rate") { set label 3 u at graph 0.015, graph 0.965 left font F.",5.5" tc rgb GREY noenhanced } \
   else { set label 3 u at graph 0.99, graph 0.05 right font F.",5.5" tc rgb GREY noenhanced }
-  set format y (COL == 0 ? (Y eq "rate" ? "%g" : "%.2g") : "")
+  set format y (COL == 0 ? (Y eq "rate" ? "%g" : "%.3g") : "")
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
   if (ROW == ROWS - 1) { set xlabel "sequence length" offset 0, 0.6 font F.",7.5" } else { unset xlabel }
   DRAWN = meta("drawn ".P)

@@ -1,9 +1,9 @@
-// engine.cu -- host side of the mma engine, and the two small passes around its backward.
+// engine.cu -- host side of the mma engine.
 #include "engine.h"
 
 #include <string.h>
 
-#include "../gpu.cuh"
+#include "../around_backward.cuh"
 
 #define REPS(R) R(band) R(dense) R(columns) R(blocklist)
 #define DECLARE(X) extern const mma_rep mma_rep_##X;
@@ -13,8 +13,6 @@ static const mma_rep *const reps[] = {REPS(ENTRY)};
 
 namespace {
 
-constexpr float LOG2E = 1.4426950408889634f;
-
 struct state {
   gpu_memory memory;
   const mma_rep *kernels;
@@ -23,53 +21,7 @@ struct state {
   mma_backward_buffers buffers;
 };
 
-// ---- device code
-
-// delta = rowsum(dO * O), and lse in log2 units with +inf for rows that see nothing, so that their
-// P is 0. One warp a (row, head).
-template<int DIM>
-__global__ void before_backward(const bf16 *o, const bf16 *d_o, const float *lse, float *delta,
-                                float *lse_log2, int rows, int heads) {
-  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; // row * heads + head
-  const int lane = threadIdx.x % 32;
-  if (i >= (int64_t)rows * heads)
-    return;
-  float sum = 0;
-#pragma unroll
-  for (int d = 2 * lane; d < DIM; d += 64) {
-    const float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(o + i * DIM + d));
-    const float2 y = __bfloat1622float2(*(const __nv_bfloat162 *)(d_o + i * DIM + d));
-    sum += x.x * y.x + x.y * y.y;
-  }
-  for (int step = 16; step; step /= 2)
-    sum += __shfl_xor_sync(~0u, sum, step);
-  if (lane == 0) {
-    const int64_t at = i % heads * rows + i / heads;
-    delta[at] = sum;
-    lse_log2[at] = lse[at] == -INFINITY ? INFINITY : lse[at] * LOG2E;
-  }
-}
-
-// n is a multiple of 4: DIM is.
-__global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
-  const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n4) {
-    const float4 x = in[i];
-    const __nv_bfloat162 y[2] = {__floats2bfloat162_rn(x.x, x.y), __floats2bfloat162_rn(x.z, x.w)};
-    out[i] = *(const uint2 *)y;
-  }
-}
-
-int round_to_bf16(const float *in, void *out, int64_t n, cudaStream_t stream) {
-  to_bf16<<<(unsigned)((n / 4 + 255) / 256), 256, 0, stream>>>((const float4 *)in, (uint2 *)out,
-                                                               n / 4);
-  GPU_LAUNCHED("rounding gradients");
-  return 0;
-}
-
 } // namespace
-
-// ---- host code
 
 const char *mma_supports(const char *rep, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
@@ -144,10 +96,8 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
       GPU_TRY(cudaMemsetAsync(b.dv_acc, 0, keys * sizeof(float), stream));
     }
   }
-  const auto before = p->dim == 64 ? before_backward<64> : before_backward<128>;
-  before<<<(unsigned)((pairs + 7) / 8), 256, 0, stream>>>(
-      (const bf16 *)a->o, (const bf16 *)a->d_o, a->lse, b.delta, b.lse_log2, p->rows_q, p->heads_q);
-  GPU_LAUNCHED("before backward");
+  if (before_backward(p, a, b.lse_log2, b.delta, p->rows_q))
+    return -1;
   if (s->kernels->backward(p, a, s->rep.copy, &s->queries.view, &b))
     return -1;
   if (a->accumulate)

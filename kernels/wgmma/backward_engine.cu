@@ -1,11 +1,12 @@
-// backward_engine.cu -- host side of the wgmma engine's backward, and the two passes around its kernel:
-// before, D = rowsum(dO O) and LSE in log2 units; after, dQ from accumulator order to rows.
+// backward_engine.cu -- host side of the wgmma engine's backward, and the pass after its kernel: dQ from
+// accumulator order to rows.
 #include "backward_engine.h"
 
 #include <string.h>
 
 #include <algorithm>
 
+#include "../around_backward.cuh"
 #include "backward.cuh"
 
 #define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
@@ -17,34 +18,6 @@ static const wgmma_backward_rep *const reps[] = {REPS(ENTRY)};
 using namespace wgmma;
 
 namespace {
-
-// 16 bytes of O and dO a thread, DIM / 8 threads a (row, head); rows to rows_pad, beyond the last: none.
-template <int DIM>
-__global__ void before_backward(const uint4 *o, const uint4 *d_o, const float *lse, float *lse2, float *delta,
-                                int rows, int rows_pad, int heads) {
-  constexpr int lanes = DIM / 8;
-  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes; // row * heads + head
-  const int lane = threadIdx.x % lanes, row = (int)(i / heads), head = (int)(i % heads);
-  if (row >= rows_pad)
-    return;
-  float sum = 0;
-  if (row < rows) {
-    const uint4 x = __ldg(o + i * lanes + lane), y = __ldg(d_o + i * lanes + lane);
-    const uint32_t u[4] = {x.x, x.y, x.z, x.w}, w[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-    for (int e = 0; e < 4; e++)
-      sum += __uint_as_float(u[e] << 16) * __uint_as_float(w[e] << 16) +
-             __uint_as_float(u[e] & 0xffff0000) * __uint_as_float(w[e] & 0xffff0000);
-  }
-#pragma unroll
-  for (int step = lanes / 2; step; step /= 2)
-    sum += __shfl_xor_sync(~0u, sum, step, lanes);
-  if (lane)
-    return;
-  const float l = row < rows ? lse[(int64_t)head * rows + row] : -INFINITY;
-  delta[(int64_t)head * rows_pad + row] = sum;
-  lse2[(int64_t)head * rows_pad + row] = l == -INFINITY ? INFINITY : l * 1.4426950408889634f;
-}
 
 // One block a (64-row tile, head); a thread takes 8 columns of a row, which are four accumulator quads.
 template <int DIM>
@@ -72,14 +45,6 @@ __global__ void after_backward(const float4 *acc, uint16_t *dq, float *dq_add, i
       *(uint4 *)(dq + at) = make_uint4(ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3]),
                                        ptx::pack_bf16(v[4], v[5]), ptx::pack_bf16(v[6], v[7]));
     }
-  }
-}
-
-__global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
-  const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n4) {
-    const float4 x = in[i];
-    out[i] = make_uint2(ptx::pack_bf16(x.x, x.y), ptx::pack_bf16(x.z, x.w));
   }
 }
 
@@ -153,10 +118,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
     GPU_TRY(cudaMemsetAsync(a->dk, 0, keys * sizeof(bf16), stream));
     GPU_TRY(cudaMemsetAsync(a->dv, 0, keys * sizeof(bf16), stream));
   }
-  const auto before = p->dim == 64 ? before_backward<64> : before_backward<128>;
-  before<<<(unsigned)((pairs * (p->dim / 8) + 255) / 256), 256, 0, stream>>>(
-      (const uint4 *)a->o, (const uint4 *)a->d_o, a->lse, s->lse2, s->delta, p->rows_q, rows_pad, p->heads_q);
-  GPU_LAUNCHED("before backward");
+  if (before_backward(p, a, s->lse2, s->delta, rows_pad))
+    return -1;
   for (const wgmma_backward_rep *known : reps)
     if (!strcmp(known->name, rep->ops->name) && known->launch(p, a, rep->copy, s))
       return -1;
@@ -166,11 +129,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
                                                      a->accumulate ? a->dq_acc : NULL, p->rows_q, p->heads_q,
                                                      scale);
   GPU_LAUNCHED("after backward");
-  if (!a->accumulate && s->dk_acc) {
-    const unsigned blocks = (unsigned)((keys / 4 + 255) / 256);
-    to_bf16<<<blocks, 256, 0, stream>>>((const float4 *)s->dk_acc, (uint2 *)a->dk, keys / 4);
-    to_bf16<<<blocks, 256, 0, stream>>>((const float4 *)s->dv_acc, (uint2 *)a->dv, keys / 4);
-    GPU_LAUNCHED("rounding dK and dV");
-  }
+  if (!a->accumulate && s->dk_acc &&
+      (round_to_bf16(s->dk_acc, a->dk, keys, stream) || round_to_bf16(s->dv_acc, a->dv, keys, stream)))
+    return -1;
   return 0;
 }

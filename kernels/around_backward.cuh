@@ -1,0 +1,69 @@
+// around_backward.cuh -- the small passes that both engines' backward needs around its main kernel:
+// before it D = rowsum(dO O) and LSE in log2 units, after it fp32 sums rounded to bf16.
+#ifndef LONGCA_AROUND_BACKWARD_CUH
+#define LONGCA_AROUND_BACKWARD_CUH
+
+#include <math.h>
+
+#include "gpu.cuh"
+#include "ptx/math.cuh"
+
+namespace around_backward {
+
+// 16 bytes of O and dO a thread, DIM / 8 threads a (row, head).
+template <int DIM>
+static __global__ void before(const uint4 *o, const uint4 *d_o, const float *lse, float *lse2, float *delta,
+                              int rows, int rows_pad, int heads) {
+  constexpr int lanes = DIM / 8;
+  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes; // row * heads + head
+  const int lane = threadIdx.x % lanes, row = (int)(i / heads), head = (int)(i % heads);
+  float sum = 0;
+  if (row < rows) {
+    const uint4 x = __ldg(o + i * lanes + lane), y = __ldg(d_o + i * lanes + lane);
+    const uint32_t u[4] = {x.x, x.y, x.z, x.w}, w[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+      sum += __uint_as_float(u[e] << 16) * __uint_as_float(w[e] << 16) +
+             __uint_as_float(u[e] & 0xffff0000) * __uint_as_float(w[e] & 0xffff0000);
+  }
+#pragma unroll
+  for (int step = lanes / 2; step; step /= 2)
+    sum += __shfl_xor_sync(~0u, sum, step, lanes);
+  if (lane || row >= rows_pad)
+    return;
+  const float l = row < rows ? lse[(int64_t)head * rows + row] : -INFINITY;
+  delta[(int64_t)head * rows_pad + row] = sum;
+  lse2[(int64_t)head * rows_pad + row] = l == -INFINITY ? INFINITY : l * 1.4426950408889634f;
+}
+
+static __global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
+  const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n4) {
+    const float4 x = in[i];
+    out[i] = make_uint2(ptx::pack_bf16(x.x, x.y), ptx::pack_bf16(x.z, x.w));
+  }
+}
+
+} // namespace around_backward
+
+// delta and lse2 [heads_q, rows_pad] from o, d_o and lse of the call: lse2 is +inf for rows that saw no
+// key, and for those from rows_q to rows_pad, so that their P is 0. 0, or -1 with attn_error() set.
+static inline int before_backward(const attn_problem *p, const attn_args *a, float *lse2, float *delta,
+                                  int rows_pad) {
+  const auto kernel = p->dim == 64 ? around_backward::before<64> : around_backward::before<128>;
+  const int64_t threads = (int64_t)rows_pad * p->heads_q * (p->dim / 8);
+  kernel<<<(unsigned)((threads + 255) / 256), 256, 0, (cudaStream_t)a->stream>>>(
+      (const uint4 *)a->o, (const uint4 *)a->d_o, a->lse, lse2, delta, p->rows_q, rows_pad, p->heads_q);
+  GPU_LAUNCHED("before backward");
+  return 0;
+}
+
+// n elements, a multiple of 4: the head dimension is.
+static inline int round_to_bf16(const float *in, void *out, int64_t n, void *stream) {
+  around_backward::to_bf16<<<(unsigned)((n / 4 + 255) / 256), 256, 0, (cudaStream_t)stream>>>(
+      (const float4 *)in, (uint2 *)out, n / 4);
+  GPU_LAUNCHED("rounding gradients");
+  return 0;
+}
+
+#endif
