@@ -133,16 +133,15 @@ environment_section() {
 rows=("$@")
 {
   cat paper/head.html
-  printf '<nav><a href="#claims">Claims</a> <a href="#figures">Figures</a> <a href="#tables">Tables</a> <a href="#environment">Environment</a>\n<div>'
+  printf '<nav><a href="#figures">Figures</a> <a href="#tables">Tables</a> <a href="#claims">Claims</a> <a href="#environment">Environment</a>\n<div>'
   for fig in $figures; do printf '<a href="#%s">%s</a> ' "$fig" "${fig#fig}"; done
-  printf '</div></nav>\n<main>\n'
-  printf '<h2 id="claims">Claims</h2>\n<p>The 26 claims of the paper, each with the relation that would confirm it. A claim about GPUs is judged by rows of GPUs alone.</p>\n'
-  claims_section
-  printf '<p class="how"><code>make claims</code></p>\n<h2 id="figures">Figures</h2>\n'
+  printf '</div></nav>\n<main>\n<h2 id="figures">Figures</h2>\n'
   for fig in $figures; do figure_section "$fig"; done
   printf '<h2 id="tables">Tables</h2>\n'
   for table in table1 table2 table3 table4 table5 table6 table7 table8; do table_section "$table"; done
-  printf '<h2 id="environment">Environment</h2>\n'
+  printf '<h2 id="claims">Claims</h2>\n<p>The 26 claims of the paper, each with the relation that would confirm it. A claim about GPUs is judged by rows of GPUs alone.</p>\n'
+  claims_section
+  printf '<p class="how"><code>make claims</code></p>\n<h2 id="environment">Environment</h2>\n'
   environment_section
   printf '<p class="how">This page: <code>make figures tables report</code></p>\n</main></body></html>\n'
 } >"$out.tmp"
