@@ -158,6 +158,10 @@ int open_nvrtc() {
   const std::string name = "libnvrtc.so." + std::to_string(CUDART_VERSION / 1000);
   if (nvrtc.GetErrorString)
     return 0;
+  // NVRTC opens its builtins by name and by the system's folders alone; once they are loaded, from
+  // wherever this program finds CUDA, it takes those.
+  const std::string version = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+  dlopen(("libnvrtc-builtins.so." + version).c_str(), RTLD_NOW | RTLD_GLOBAL);
   void *library = dlopen(name.c_str(), RTLD_NOW);
   bool good = library;
 #define FIND(call) \
