@@ -20,16 +20,8 @@ fi
 rows=$1
 shift
 
-# data/fresh/m/cpu.csv -> figures/out/m/FIG-cpu; data/recorded/m/quick.csv -> out/recorded/m/FIG-quick
-suffix=
-case $rows in
-  -) folder=figures/out/common ;;
-  *)
-    folder=figures/out/$(basename "$(dirname "$rows")")
-    case $rows in *data/recorded/*) folder=figures/out/recorded/$(basename "$folder") ;; esac
-    suffix=-$(basename "$rows" .csv)
-    ;;
-esac
+. figures/place.sh
+place_of "$rows"
 mkdir -p "$folder"
 
 # gnuplot writes many empty groups and one font name; readers' devices have another of its metrics.

@@ -12,15 +12,8 @@ fi
 rows=$1
 shift
 
-suffix=
-case $rows in
-  -) folder=figures/out/common ;;
-  *)
-    folder=figures/out/$(basename "$(dirname "$rows")")
-    case $rows in *data/recorded/*) folder=figures/out/recorded/$(basename "$folder") ;; esac
-    suffix=-$(basename "$rows" .csv)
-    ;;
-esac
+. figures/place.sh
+place_of "$rows"
 mkdir -p "$folder"
 
 # Writes $out in every format by running "$@" --format F, and shows the text.

@@ -18,13 +18,13 @@ figures="fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fi
 
 escape() { sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'; }
 
-# data/recorded/m/quick.csv -> folder, suffix and words about the rows
-place_of() {
-  machine=$(basename "$(dirname "$1")") profile=$(basename "$1" .csv)
-  folder=figures/out/$machine tag="measured here, on $machine" class=here
-  case $1 in
-    *data/recorded/*) folder=figures/out/recorded/$machine tag="recorded on $machine, not here" class=recorded ;;
-  esac
+. figures/place.sh
+
+# What is said of the rows of a file, beside where they are drawn.
+describe() {
+  place_of "$1"
+  tag="measured here, on $machine" class=here
+  case $1 in *data/recorded/*) tag="recorded on $machine, not here" class=recorded ;; esac
   case $profile in
     cpu | smoke) tag="$tag: CPU engine at small sizes, no evidence about GPUs" ;;
     *) tag="$tag: $profile profile" ;;
@@ -54,7 +54,7 @@ figure_section() {
     fi
   else
     for csv in "${rows[@]}"; do
-      place_of "$csv"
+      describe "$csv"
       local base=$folder/$fig-$profile
       [ -e "$base.svg" ] || continue
       any=1
@@ -90,7 +90,7 @@ table_section() {
       ;;
     *)
       for csv in "${rows[@]}"; do
-        place_of "$csv"
+        describe "$csv"
         [ -e "$folder/$table-$profile.html" ] || continue
         any=1
         printf '<div class="scroll %s">' "$class"
@@ -106,7 +106,7 @@ table_section() {
 claims_section() {
   local csv
   for csv in "${rows[@]}"; do
-    place_of "$csv"
+    describe "$csv"
     printf '<h3>By the rows %s</h3>\n<div class="scroll claims %s">' "$tag" "$class"
     "$longca" claims "$csv" --format html | sed 's/<td>\(HOLDS\|FAILS\|NOT MEASURED\)<\/td>/<td class="\1">\1<\/td>/; s/class="NOT MEASURED"/class="NM"/'
     printf '</div>\n'
@@ -116,7 +116,7 @@ claims_section() {
 environment_section() {
   local csv
   for csv in "${rows[@]}"; do
-    place_of "$csv"
+    describe "$csv"
     printf '<details><summary>%s, profile %s: %s rows, commit %s</summary>\n' "$machine" "$profile" \
       "$(grep -vc '^#' "$csv")" "$("$longca" show "$csv" --columns commit --format csv | tail -n +2 | sort -u | tr '\n' ' ' | escape)"
     if [ -e "${csv%.csv}.env.json" ]; then

@@ -43,4 +43,14 @@ static inline int capture_run(int (*cmd)(int, char **), const char *name, const 
   return status;
 }
 
+// Bad input: exit status 2, nothing on stdout, and on stderr one line that says `words`.
+static inline void capture_refusal(int (*cmd)(int, char **), const char *name,
+                                   const char *arguments, const char *words) {
+  assert_int_equal(capture_run(cmd, name, arguments), 2);
+  assert_string_equal(capture_out, "");
+  if (!strstr(capture_err, words) ||
+      strchr(capture_err, '\n') != capture_err + strlen(capture_err) - 1)
+    fail_msg("'%s': '%s' does not say '%s' in one line", arguments, capture_err, words);
+}
+
 #endif

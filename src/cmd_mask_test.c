@@ -110,13 +110,8 @@ static void test_refusals(void **state) {
       {"--kind block_causal_document --seqlen 1000", "multiple of its block, 1024"},
       {"--kind block_causal_document --seqlen 1000 --csv", "multiple of its block, 1024"},
   };
-  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    assert_int_equal(run(bad[i][0]), 2);
-    assert_string_equal(capture_out, "");
-    if (!strstr(capture_err, bad[i][1]) ||
-        strchr(capture_err, '\n') != capture_err + strlen(capture_err) - 1)
-      fail_msg("'%s': '%s' does not say '%s' in one line", bad[i][0], capture_err, bad[i][1]);
-  }
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    capture_refusal(cmd_mask, "mask", bad[i][0], bad[i][1]);
 }
 
 int main(void) {
