@@ -141,6 +141,8 @@ void cp_shard_positions(const struct cp_shard *s, int context, int32_t *pos);
 // Visible pairs of all queries of that context rank; and most over mean of all context ranks.
 double cp_shard_work(const struct cp_shard *s, const struct mask *mask, int context);
 double cp_shard_balance(const struct cp_shard *s, const struct mask *mask);
+// First of the segments, sorted by position, that ends after position pos; segs when none does.
+int32_t cp_segment_ending_after(const struct attn_segment *seg, int32_t segs, int32_t pos);
 // Visible pairs between queries and keys given as segments sorted by position.
 double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
                 const struct attn_segment *k, int32_t k_segs);

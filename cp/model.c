@@ -101,14 +101,7 @@ void cp_machine_print(const struct cp_machine *m, const char *title) {
 // Tiles of `keys` keys, counted from each segment's start, that overlap positions [begin, end).
 static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end,
                         int32_t keys) {
-  int32_t low = 0, high = k_segs;
-  while (low < high) {
-    const int32_t mid = (low + high) / 2;
-    if (k[mid].pos + k[mid].len <= begin)
-      low = mid + 1;
-    else
-      high = mid;
-  }
+  int32_t low = cp_segment_ending_after(k, k_segs, begin);
   double tiles = 0;
   for (; low < k_segs && k[low].pos < end; low++) {
     const int32_t from = (k[low].pos > begin ? k[low].pos : begin) - k[low].pos;

@@ -114,16 +114,21 @@ double cp_shard_balance(const struct cp_shard *s, const struct mask *mask) {
   return most * s->contexts / sum;
 }
 
-// Keys of the segments in positions [begin, end); from the first segment that ends after begin.
-static int64_t keys_in(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end) {
-  int32_t low = 0, high = k_segs;
+int32_t cp_segment_ending_after(const struct attn_segment *seg, int32_t segs, int32_t pos) {
+  int32_t low = 0, high = segs;
   while (low < high) {
     const int32_t mid = (low + high) / 2;
-    if (k[mid].pos + k[mid].len <= begin)
+    if (seg[mid].pos + seg[mid].len <= pos)
       low = mid + 1;
     else
       high = mid;
   }
+  return low;
+}
+
+// Keys of the segments in positions [begin, end).
+static int64_t keys_in(const struct attn_segment *k, int32_t k_segs, int32_t begin, int32_t end) {
+  int32_t low = cp_segment_ending_after(k, k_segs, begin);
   int64_t n = 0;
   for (; low < k_segs && k[low].pos < end; low++) {
     const int32_t from = k[low].pos > begin ? k[low].pos : begin;
