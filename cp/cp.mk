@@ -5,8 +5,7 @@ ifeq ($(WITH_MPI)$(MPICC),1)
   $(error MPI=1, but there is no mpicc; ./setup.sh installs Open MPI)
 endif
 
-# The test runs itself under mpirun.
-CP_OPTIONAL := cp/mpi.c cp/mpirun.c cp/nccl.c
+CP_OPTIONAL := cp/mpi.c cp/mpirun.c cp/nccl.c cp/fake_cuda.c cp/fake_nccl.c
 CP_USED     :=
 ifeq ($(WITH_MPI),1)
 # System headers, so that their warnings are not ours.
@@ -28,4 +27,30 @@ ifeq ($(WITH_CUDA),1)
 CP_CUDA := $(patsubst %.cu,$(B)/%.cu.o,$(wildcard cp/*.cu))
 OBJECTS += $(CP_CUDA)
 -include $(CP_CUDA:.o=.d)
+endif
+
+# The NCCL transport without a GPU (nccl_test.c): real sources on a CUDA and an NCCL that are fakes. The
+# objects that name GPU kernels are compiled once more, without them.
+ifneq ($(filter cp/nccl.c,$(CP_USED)),)
+FAKES := $(addprefix $(B)/cp/fake/,kernels/registry.o cp/loopback.o cp/registry.o cp/memory_device.o \
+           cp/fake_cuda.o cp/fake_nccl.o)
+
+$(B)/cp/fake/%.o: %.c $(B)/compile.stamp
+	$(call say,CC,$< for the fake GPU)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -ULONGCA_CUDA -c -o $@ $<
+
+$(B)/cp/fake/cp/memory_device.o: cp/memory_device.cu cp/fake_cuda.h $(B)/compile.stamp
+	$(call say,CXX,$< for the fake GPU)
+	@mkdir -p $(@D)
+	$(Q)sed -E 's/([a-z_]+)<<<(.*)>>>\(/fake_launch(\1, \2)(/' $< | \
+	  $(CXX) -std=c++17 $(CFLAGS) -Wall $(EXTRA_CFLAGS) -isystem $(CUDA_HOME)/include -Icp \
+	  -include cp/fake_cuda.h -x c++ -c -o $@ -
+
+$(B)/cp/nccl_test: $(B)/cp/nccl_test.o $(FAKES) $(B)/liblongca.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ -lcmocka \
+	  $(filter-out -lcudart_static -lnccl -lcublas -lcudnn,$(LDLIBS))
+
+-include $(FAKES:.o=.d)
 endif

@@ -8,8 +8,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 // clang-format on
-#include <sys/wait.h>
-
 #include "../src/env.h"
 #include "../src/measure_cp.h"
 #include "../src/place.h"
@@ -81,15 +79,8 @@ static void test_ranks_that_share_a_gpu(void **state) {
 }
 
 #ifdef LONGCA_NCCL
-#include "mpi.h"
+#include "cp_test_job.h"
 extern const struct cp_transport cp_nccl;
-
-// Where a rank has nothing, its elements are still NaN.
-static void merge(float *x, int64_t n, int rank) {
-  for (int64_t i = 0; i < n; i++)
-    x[i] = isnan(x[i]) ? -INFINITY : x[i];
-  MPI_Reduce(rank ? x : MPI_IN_PLACE, x, (int)n, MPI_FLOAT, MPI_MAX, 0, MPI_COMM_WORLD);
-}
 
 static int cases_body(struct cp_comm *comm, void *context) {
   int *const wrong = context, rank = comm->rank, ran = 0;
@@ -108,13 +99,8 @@ static int cases_body(struct cp_comm *comm, void *context) {
         outputs_make(&run.out, &w);
         if (comm->transport->barrier(comm) || run_body(comm, &run))
           return -1;
-        const int64_t nq = (int64_t)w.mask.seqlen * w.heads_q,
-                      nk = (int64_t)w.mask.seqlen * w.heads_kv;
-        merge(run.out.o, nq * DIM, rank), merge(run.out.dq, nq * DIM, rank);
-        merge(run.out.dk, nk * DIM, rank), merge(run.out.dv, nk * DIM, rank);
-        merge(run.out.lse, nq, rank);
         const char *tensor = "";
-        const double error = rank ? 0 : worst_error(&run, &tensor);
+        const double error = merged_error(&run, rank, &tensor);
         if (!rank && !within(error, one)) {
           printf("%s, %s, heads %d:%d: %s is off by %g, on one rank by %g\n", run.schedule->name,
                  mask_name(kinds[m]), w.heads_q, w.heads_kv, tensor, error, one);
@@ -145,16 +131,10 @@ static void test_a_rank_a_gpu(void **state) {
     skip();
   }
   for (int ranks = 2; ranks <= gpus; ranks *= 2) {
-    char command[1200], text[4096];
-    snprintf(command, sizeof command,
-             "mpirun --oversubscribe --allow-run-as-root --bind-to none -n %d %s rank %d 2>&1",
-             ranks, self, ranks);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = 0;
-    const int status = pclose(f);
+    char text[4096];
+    const int code = run_as_job(self, "mpirun", "cases", ranks, text, sizeof text);
     print_message("%s", text);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(0, code);
   }
 }
 #endif
@@ -176,8 +156,8 @@ static void test_a_rank_a_gpu(void **state) {
 #endif
 
 int main(int argc, char **argv) {
-  if (argc == 3 && !strcmp(argv[1], "rank"))
-    return be_rank(atoi(argv[2]));
+  if (argc == 4 && !strcmp(argv[1], "rank")) // rank cases RANKS
+    return be_rank(atoi(argv[3]));
   self = argv[0];
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ranks_that_share_a_gpu),

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef LONGCA_CUDA
+#include <cuda_runtime_api.h>
+#endif
 
 #include "../src/timer.h"
 #include "cp.h"
@@ -344,9 +347,29 @@ const struct cp_transport cp_loopback = {.name = "loopback",
 #ifdef LONGCA_CUDA
 extern const struct cp_transport cp_loopback_gpu;
 
+struct on_device {
+  int device;
+  int (*body)(struct cp_comm *, void *);
+  void *context;
+};
+
+// A new thread would use the first GPU, whichever this one has chosen.
+static int body_on_device(struct cp_comm *comm, void *context) {
+  const struct on_device *d = context;
+  if (cudaSetDevice(d->device) == cudaSuccess)
+    return d->body(comm, d->context);
+  attn_error_set(false, "cannot use GPU %d", d->device);
+  return -1;
+}
+
 static int run_gpu(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
                    void *context) {
-  return run_on(&cp_loopback_gpu, &cp_memory_device, ranks, limit_s, body, context);
+  struct on_device d = {0, body, context};
+  if (cudaGetDevice(&d.device) != cudaSuccess) {
+    attn_error_set(false, "there is no GPU");
+    return -1;
+  }
+  return run_on(&cp_loopback_gpu, &cp_memory_device, ranks, limit_s, body_on_device, &d);
 }
 
 const struct cp_transport cp_loopback_gpu = {.name = "loopback_gpu",

@@ -19,7 +19,9 @@ void *alloc(int64_t bytes) {
   void *data = nullptr;
   if (check(cudaMalloc(&data, (size_t)bytes), "device memory for a context-parallel plan"))
     return nullptr;
-  if (check(cudaMemset(data, 0, (size_t)bytes), "cudaMemset")) {
+  // The host does not wait for a cudaMemset, nor do streams that do not block.
+  if (check(cudaMemset(data, 0, (size_t)bytes), "cudaMemset") ||
+      check(cudaStreamSynchronize(cudaStreamLegacy), "cudaMemset")) {
     cudaFree(data);
     return nullptr;
   }

@@ -6,27 +6,17 @@
 #include <setjmp.h>
 #include <cmocka.h>
 // clang-format on
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../src/timer.h"
 #include "cp_test_case.h"
 
 #ifdef LONGCA_MPI
-#include "mpi.h"
+#include "cp_test_job.h"
 
 extern const struct cp_transport cp_mpi;
 
 // ---- one rank -------------------------------------------------------------------------------
-
-// The outputs of all ranks, on rank 0: where a rank has nothing, its elements are still NaN.
-static void merge(float *x, int64_t n) {
-  int rank;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  for (int64_t i = 0; i < n; i++)
-    x[i] = isnan(x[i]) ? -INFINITY : x[i];
-  MPI_Reduce(rank ? x : MPI_IN_PLACE, x, (int)n, MPI_FLOAT, MPI_MAX, 0, MPI_COMM_WORLD);
-}
 
 static int schedules_rank(int ranks) {
   static const int32_t lengths[] = {1, 2, 47, 1, 29, 3};
@@ -49,13 +39,9 @@ static int schedules_rank(int ranks) {
         outputs_make(&run.out, &w);
         if (cp_mpi.run(ranks, 20, run_body, &run))
           return 1;
-        const int64_t nq = (int64_t)w.mask.seqlen * w.heads_q,
-                      nk = (int64_t)w.mask.seqlen * w.heads_kv;
-        merge(run.out.o, nq * DIM), merge(run.out.dq, nq * DIM), merge(run.out.lse, nq);
-        merge(run.out.dk, nk * DIM), merge(run.out.dv, nk * DIM);
         MPI_Comm_rank(MPI_COMM_WORLD, &rank);
         const char *tensor = "";
-        const double error = rank ? 0 : worst_error(&run, &tensor);
+        const double error = merged_error(&run, rank, &tensor);
         if (!(error <= 1e-5)) {
           printf("%s, %s, heads %d:%d, %d ranks: %s is off by %g\n", run.schedule->name,
                  mask_name(kinds[m]), w.heads_q, w.heads_kv, ranks, tensor, error);
@@ -111,23 +97,6 @@ static int be_rank(const char *what, int ranks) {
 
 static const char *self;
 
-// Exit code of the job; what it printed goes to text.
-static int mpirun(const char *what, int ranks, char *text, size_t size) {
-  char command[1200];
-  snprintf(command, sizeof command,
-           "ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 mpirun --oversubscribe "
-           "--allow-run-as-root -n %d %s rank %s %d 2>&1",
-           ranks, self, what, ranks);
-  FILE *f = popen(command, "r");
-  assert_non_null(f);
-  const size_t got = fread(text, 1, size - 1, f);
-  text[got] = 0;
-  while (fgetc(f) != EOF)
-    ;
-  const int status = pclose(f);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 static void need_mpirun(void) {
   if (system("command -v mpirun >/dev/null 2>&1") == 0)
     return;
@@ -138,7 +107,7 @@ static void need_mpirun(void) {
 static void run_schedules(int ranks) {
   char text[4096];
   need_mpirun();
-  if (mpirun("schedules", ranks, text, sizeof text)) {
+  if (run_as_job(self, "mpirun", "schedules", ranks, text, sizeof text)) {
     print_message("%s\n", text);
     fail();
   }
@@ -153,7 +122,7 @@ static void expect(const char *what, int ranks, const char *sentence) {
   char text[4096];
   const double begin_us = timer_now_us();
   need_mpirun();
-  assert_int_not_equal(0, mpirun(what, ranks, text, sizeof text));
+  assert_int_not_equal(0, run_as_job(self, "mpirun", what, ranks, text, sizeof text));
   if (!strstr(text, sentence)) {
     print_message("expected '%s' in:\n%s\n", sentence, text);
     fail();

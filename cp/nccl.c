@@ -4,28 +4,38 @@
 //
 // A group waits for an event of the compute stream, and the compute stream for an event of the group; the
 // host waits for neither. What a wait cost is the time between two events around it on the compute stream.
-// A watchdog thread asks NCCL for errors and looks for groups that take too long; then it says so, aborts
-// the communicators, and whatever the host waits for returns.
+// A watchdog thread asks NCCL for errors and looks for groups that take too long from when they could
+// start; then it says so, aborts the communicators, and whatever the host waits for returns. NCCL does
+// not want two threads in one communicator, nor anyone in an aborted one: every call is made under `lock`.
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../src/timer.h"
 #include "mpi.h"
 
-enum { WAITS_MAX = 512, PEERS_TEXT = 64 };
+// The host may be this many groups of a channel ahead of the GPU.
+enum { WAITS_MAX = 512, GROUPS_MAX = 128, PEERS_TEXT = 64 };
+
+struct group {
+  cudaEvent_t ready, done;
+  char peers[PEERS_TEXT]; // "rank 1", "ranks 1, 3", for messages
+};
 
 struct channel {
   ncclComm_t comm;
   cudaStream_t stream;
-  cudaEvent_t ready, done;
-  _Atomic double posted_us; // of the group in flight; 0: none
-  char peers[PEERS_TEXT];   // of that group, for messages
+  struct group groups[GROUPS_MAX]; // in flight on the device: [first, end), modulo GROUPS_MAX
+  int64_t first, end;
+  double since_us; // when the first of them was seen to be able to start; 0: not yet
+  bool posted;     // and not waited for
 };
 
 struct job {
@@ -36,9 +46,12 @@ struct job {
   cudaEvent_t wait_begin[WAITS_MAX], wait_end[WAITS_MAX];
   int waits;
   pthread_t watchdog;
+  pthread_mutex_t lock; // of the communicators and the groups in flight
   atomic_bool stop, failed;
   char error[256];
 };
+
+static struct job job; // one a process
 
 static int cuda(cudaError_t status, const char *what) {
   if (status == cudaSuccess)
@@ -59,94 +72,171 @@ static int fail_job(struct job *j) {
   return -1;
 }
 
-static void nap(void) { nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL); }
+// Aborting hangs too, then: the process ends all the same, and says why.
+static void on_alarm(int signal) {
+  const ssize_t ignored = write(STDERR_FILENO, job.error, strlen(job.error));
+  _exit(ignored < 0 ? 2 : 1);
+}
 
-// Communicators do not block: what was asked for is done once this returns 0.
-static int settle(struct job *j, struct channel *c, const char *what) {
-  ncclResult_t state = ncclInProgress;
-  const double end_us = timer_now_us() + j->limit_s * 1e6;
-  while (state == ncclInProgress) {
-    if (atomic_load(&j->failed))
-      return fail_job(j);
-    if (nccl(ncclCommGetAsyncError(c->comm, &state), what) || nccl(state, what))
-      return -1;
-    if (state == ncclInProgress && timer_now_us() > end_us) {
-      attn_error_set(false, "rank %d: %s was not done after %g s (%s)", j->rank, what, j->limit_s,
-                     c->peers);
-      return -1;
-    }
-    if (state == ncclInProgress)
-      nap();
+// With the lock held. Nobody touches the communicators afterwards.
+static void give_up(struct job *j, const char *peers, const char *why) {
+  if (atomic_load(&j->failed))
+    return;
+  snprintf(j->error, sizeof j->error, "a transfer with %s %s", peers, why);
+  atomic_store(&j->failed, true);
+  signal(SIGALRM, on_alarm);
+  alarm(10 + (unsigned)j->limit_s);
+  for (int i = 0; i < CP_CHANNELS; i++)
+    if (j->channels[i].comm)
+      ncclCommAbort(j->channels[i].comm);
+}
+
+// Forgets the groups that are done.
+static void retire(struct channel *c) {
+  while (c->first < c->end &&
+         cudaEventQuery(c->groups[c->first % GROUPS_MAX].done) == cudaSuccess) {
+    c->first++;
+    c->since_us = 0;
   }
-  return 0;
+}
+
+// Why the first group in flight will not end, or NULL. A kernel before it may take as long as it likes.
+static const char *trouble(struct job *j, struct channel *c, char *text, size_t size) {
+  const struct group *g = &c->groups[c->first % GROUPS_MAX];
+  ncclResult_t state = ncclSuccess;
+  if (ncclCommGetAsyncError(c->comm, &state) != ncclSuccess ||
+      (state != ncclSuccess && state != ncclInProgress)) {
+    snprintf(text, size, "failed: %s", ncclGetErrorString(state));
+    return text;
+  }
+  if (cudaEventQuery(g->ready) != cudaSuccess)
+    return NULL;
+  if (c->since_us == 0)
+    c->since_us = timer_now_us();
+  snprintf(text, size, "was not done %g s after it could start", j->limit_s);
+  return timer_now_us() - c->since_us > j->limit_s * 1e6 ? text : NULL;
 }
 
 static void *watch(void *argument) {
   struct job *j = argument;
+  char text[128];
   cudaSetDevice(j->device);
-  while (!atomic_load(&j->stop)) {
+  while (!atomic_load(&j->stop) && !atomic_load(&j->failed)) {
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-    for (int i = 0; i < CP_CHANNELS; i++) {
+    pthread_mutex_lock(&j->lock);
+    for (int i = 0; i < CP_CHANNELS && !atomic_load(&j->failed); i++) {
       struct channel *c = &j->channels[i];
-      const double posted_us = atomic_load(&c->posted_us);
-      ncclResult_t state = ncclSuccess;
-      if (posted_us == 0 || cudaEventQuery(c->done) == cudaSuccess)
-        continue;
-      ncclCommGetAsyncError(c->comm, &state);
-      const bool late = timer_now_us() - posted_us > j->limit_s * 1e6;
-      if (!late && (state == ncclSuccess || state == ncclInProgress))
-        continue;
-      snprintf(j->error, sizeof j->error, "rank %d: a transfer with rank %s (channel %d) %s",
-               j->rank, c->peers, i, late ? "was not done in time" : ncclGetErrorString(state));
-      atomic_store(&j->failed, true);
-      for (int k = 0; k < CP_CHANNELS; k++)
-        ncclCommAbort(j->channels[k].comm);
-      return NULL;
+      retire(c);
+      const char *why = c->first < c->end ? trouble(j, c, text, sizeof text) : NULL;
+      if (why)
+        give_up(j, c->groups[c->first % GROUPS_MAX].peers, why);
     }
+    pthread_mutex_unlock(&j->lock);
   }
   return NULL;
 }
 
-// Brackets every group: what the compute stream wrote is ready, and the group is known to the watchdog.
-static int begin_group(struct job *j, struct channel *c) {
-  if (atomic_load(&j->failed))
-    return fail_job(j);
-  return cuda(cudaEventRecord(c->ready, j->compute), "cudaEventRecord") ||
-                 cuda(cudaStreamWaitEvent(c->stream, c->ready, 0), "cudaStreamWaitEvent")
-             ? -1
-             : 0;
+// Communicators do not block: what was asked for is done once this returns 0. With the lock held, which it
+// lets go between looks.
+static int settle(struct job *j, struct channel *c, const char *peers) {
+  const double end_us = timer_now_us() + j->limit_s * 1e6;
+  char text[128];
+  for (;;) {
+    ncclResult_t state = ncclInProgress;
+    if (atomic_load(&j->failed))
+      return fail_job(j);
+    const ncclResult_t asked = ncclCommGetAsyncError(c->comm, &state);
+    if (asked == ncclSuccess && state == ncclSuccess)
+      return 0;
+    if (asked != ncclSuccess || state != ncclInProgress) {
+      snprintf(text, sizeof text, "failed: %s", ncclGetErrorString(asked ? asked : state));
+      give_up(j, peers, text);
+    } else if (timer_now_us() > end_us) {
+      snprintf(text, sizeof text, "did not start within %g s", j->limit_s);
+      give_up(j, peers, text);
+    }
+    pthread_mutex_unlock(&j->lock);
+    nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    pthread_mutex_lock(&j->lock);
+  }
 }
 
-static int end_group(struct job *j, struct channel *c) {
-  if (settle(j, c, "starting a transfer") ||
-      cuda(cudaEventRecord(c->done, c->stream), "cudaEventRecord"))
-    return -1;
-  atomic_store(&c->posted_us, timer_now_us());
-  return 0;
+// Brackets every group. begin_group takes the lock, and end_group gives it back: what the compute stream
+// wrote before is ready, and afterwards the group is known to the watchdog. NULL: failed, no lock.
+static struct group *begin_group(struct job *j, enum cp_channel channel) {
+  struct channel *c = &j->channels[channel];
+  if (c->posted) {
+    attn_error_set(false, "rank %d posts a group on channel %d, where one is in flight", j->rank,
+                   channel);
+    return NULL;
+  }
+  pthread_mutex_lock(&j->lock);
+  retire(c);
+  while (c->end - c->first == GROUPS_MAX && !atomic_load(&j->failed)) {
+    struct group *oldest = &c->groups[c->first % GROUPS_MAX];
+    pthread_mutex_unlock(&j->lock);
+    const int status = cuda(cudaEventSynchronize(oldest->done), "a transfer");
+    if (status)
+      return NULL;
+    pthread_mutex_lock(&j->lock);
+    retire(c);
+  }
+  struct group *g = &c->groups[c->end % GROUPS_MAX];
+  if (!atomic_load(&j->failed) && !cuda(cudaEventRecord(g->ready, j->compute), "cudaEventRecord") &&
+      !cuda(cudaStreamWaitEvent(c->stream, g->ready, 0), "cudaStreamWaitEvent"))
+    return g;
+  if (atomic_load(&j->failed))
+    fail_job(j);
+  pthread_mutex_unlock(&j->lock);
+  return NULL;
+}
+
+static int end_group(struct job *j, struct channel *c, int status) {
+  struct group *g = &c->groups[c->end % GROUPS_MAX];
+  if (!status)
+    status = settle(j, c, g->peers) || cuda(cudaEventRecord(g->done, c->stream), "cudaEventRecord");
+  if (!status) {
+    c->end++;
+    c->posted = true;
+  }
+  pthread_mutex_unlock(&j->lock);
+  return status ? -1 : 0;
+}
+
+// "rank 1", "ranks 1, 3": each once, as many as there is room for.
+static void name_peers(char *text, const struct cp_op *ops, int n) {
+  int at = snprintf(text, PEERS_TEXT, "rank");
+  for (int i = 0, named = 0; i < n && at + 12 < PEERS_TEXT; i++) {
+    int j = 0;
+    while (ops[j].peer != ops[i].peer)
+      j++;
+    if (j < i)
+      continue;
+    if (named == 1)
+      memmove(text + 5, text + 4, (size_t)(at++ - 4) + 1), text[4] = 's';
+    at += snprintf(text + at, (size_t)(PEERS_TEXT - at), "%s %d", named++ ? "," : "", ops[i].peer);
+  }
 }
 
 static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
-  if (begin_group(j, c) || nccl(ncclGroupStart(), "ncclGroupStart"))
+  struct group *g = begin_group(j, channel);
+  if (!g)
     return -1;
-  size_t at = 0;
-  *c->peers = 0;
-  for (int i = 0; i < n; i++) {
+  name_peers(g->peers, ops, n);
+  int status = nccl(ncclGroupStart(), "ncclGroupStart");
+  for (int i = 0; i < n && !status; i++) {
     const struct cp_op *op = &ops[i];
-    if (at + 8 < sizeof c->peers)
-      at += (size_t)snprintf(c->peers + at, sizeof c->peers - at, "%s%d", at ? " " : "", op->peer);
-    if (nccl(op->send
-                 ? ncclSend(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream)
-                 : ncclRecv(op->data, (size_t)op->bytes, ncclInt8, op->peer, c->comm, c->stream),
-             op->send ? "ncclSend" : "ncclRecv")) {
-      ncclGroupEnd();
-      return -1;
-    }
+    const size_t bytes = (size_t)op->bytes;
+    status = nccl(op->send ? ncclSend(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream)
+                           : ncclRecv(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream),
+                  op->send ? "ncclSend" : "ncclRecv");
     if (op->peer != comm->rank)
       *(op->send ? &comm->bytes_sent : &comm->bytes_received) += op->bytes;
   }
-  return nccl(ncclGroupEnd(), "ncclGroupEnd") || end_group(j, c) ? -1 : 0;
+  const ncclResult_t ended = ncclGroupEnd(); // after an error too
+  return end_group(j, c, status ? status : nccl(ended, "ncclGroupEnd"));
 }
 
 // Adds up what the waits cost; the compute stream has passed them.
@@ -165,14 +255,16 @@ static int settle_waits(struct cp_comm *comm) {
 static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
+  c->posted = false;
   if (atomic_load(&j->failed))
     return fail_job(j);
   if (j->waits == WAITS_MAX &&
       (cuda(cudaStreamSynchronize(j->compute), "the compute stream") || settle_waits(comm)))
     return -1;
   const int i = j->waits++;
+  const cudaEvent_t done = c->groups[(c->end - 1) % GROUPS_MAX].done;
   return cuda(cudaEventRecord(j->wait_begin[i], j->compute), "cudaEventRecord") ||
-                 cuda(cudaStreamWaitEvent(j->compute, c->done, 0), "cudaStreamWaitEvent") ||
+                 cuda(cudaStreamWaitEvent(j->compute, done, 0), "cudaStreamWaitEvent") ||
                  cuda(cudaEventRecord(j->wait_end[i], j->compute), "cudaEventRecord")
              ? -1
              : 0;
@@ -182,47 +274,64 @@ static int all_gather(struct cp_comm *comm, enum cp_channel channel, const void 
                       int64_t bytes) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
-  snprintf(c->peers, sizeof c->peers, "any: all-gather");
-  if (begin_group(j, c) ||
-      nccl(ncclAllGather(send, recv, (size_t)bytes, ncclInt8, c->comm, c->stream), "ncclAllGather"))
+  struct group *g = begin_group(j, channel);
+  if (!g)
     return -1;
+  snprintf(g->peers, sizeof g->peers, "all ranks");
   comm->bytes_sent += bytes * (comm->size - 1);
   comm->bytes_received += bytes * (comm->size - 1);
-  return end_group(j, c);
+  return end_group(j, c,
+                   nccl(ncclAllGather(send, recv, (size_t)bytes, ncclInt8, c->comm, c->stream),
+                        "ncclAllGather"));
 }
 
 static int reduce_scatter(struct cp_comm *comm, enum cp_channel channel, const float *send,
                           float *recv, int64_t n) {
   struct job *j = comm->state;
   struct channel *c = &j->channels[channel];
-  snprintf(c->peers, sizeof c->peers, "any: reduce-scatter");
-  if (begin_group(j, c) ||
-      nccl(ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum, c->comm, c->stream),
-           "ncclReduceScatter"))
+  struct group *g = begin_group(j, channel);
+  if (!g)
     return -1;
+  snprintf(g->peers, sizeof g->peers, "all ranks");
   comm->bytes_sent += 4 * n * (comm->size - 1);
   comm->bytes_received += 4 * n * (comm->size - 1);
-  return end_group(j, c);
+  return end_group(
+      j, c,
+      nccl(ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum, c->comm, c->stream),
+           "ncclReduceScatter"));
 }
 
 static int share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {
   struct job *j = comm->state;
-  if (cuda(cudaStreamSynchronize(j->compute), "the compute stream"))
-    return -1;
-  for (int i = 0; i < CP_CHANNELS; i++) {
-    if (cuda(cudaStreamSynchronize(j->channels[i].stream), "a transfer"))
-      return -1;
-    atomic_store(&j->channels[i].posted_us, 0);
-  }
+  int status = cuda(cudaStreamSynchronize(j->compute), "the compute stream");
+  for (int i = 0; i < CP_CHANNELS && !status; i++)
+    status = cuda(cudaStreamSynchronize(j->channels[i].stream), "a transfer");
   if (atomic_load(&j->failed))
     return fail_job(j);
-  return settle_waits(comm) ||
+  return status || settle_waits(comm) ||
                  cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, comm->limit_s)
              ? -1
              : 0;
 }
 
 static int barrier(struct cp_comm *comm) { return share(comm, NULL, NULL, 0); }
+
+static int connect_channel(struct job *j, struct channel *c, ncclUniqueId id, int priority) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  if (cuda(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, priority), "a stream"))
+    return -1;
+  for (int i = 0; i < GROUPS_MAX; i++)
+    if (cuda(cudaEventCreateWithFlags(&c->groups[i].ready, cudaEventDisableTiming), "an event") ||
+        cuda(cudaEventCreateWithFlags(&c->groups[i].done, cudaEventDisableTiming), "an event"))
+      return -1;
+  pthread_mutex_lock(&j->lock);
+  const int status = nccl(ncclCommInitRankConfig(&c->comm, j->size, id, j->rank, &config),
+                          "ncclCommInitRankConfig") ||
+                     settle(j, c, "all ranks, to connect,");
+  pthread_mutex_unlock(&j->lock);
+  return status ? -1 : 0;
+}
 
 static int connect_ranks(struct job *j) {
   ncclUniqueId mine[CP_CHANNELS], *all = malloc(sizeof mine * (size_t)j->size);
@@ -236,46 +345,49 @@ static int connect_ranks(struct job *j) {
            cp_mpirun_share(j->rank, j->size, mine, all, sizeof mine, j->limit_s) ||
            cuda(cudaStreamCreateWithFlags(&j->compute, cudaStreamNonBlocking), "a stream") ||
            cuda(cudaDeviceGetStreamPriorityRange(&low, &high), "stream priorities");
-  for (int i = 0; !status && i < CP_CHANNELS; i++) {
-    struct channel *c = &j->channels[i];
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
-    snprintf(c->peers, sizeof c->peers, "all ranks");
-    // Transfers before kernels: a block of a kernel that is waiting would hold up the next rank.
-    status =
-        cuda(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, high), "a stream") ||
-        cuda(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming), "an event") ||
-        cuda(cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming), "an event") ||
-        nccl(ncclCommInitRankConfig(&c->comm, j->size, all[i], j->rank, &config),
-             "ncclCommInitRankConfig") ||
-        settle(j, c, "connecting");
-  }
+  // Transfers before kernels: a block of a kernel that is waiting would hold up the next rank.
+  for (int i = 0; !status && i < CP_CHANNELS; i++)
+    status = connect_channel(j, &j->channels[i], all[i], high);
   for (int i = 0; !status && i < WAITS_MAX; i++)
     status = cuda(cudaEventCreate(&j->wait_begin[i]), "an event") ||
              cuda(cudaEventCreate(&j->wait_end[i]), "an event");
   free(all);
+  if (!status && pthread_create(&j->watchdog, NULL, watch, j)) {
+    attn_error_set(false, "cannot start the watchdog of the transfers");
+    status = -1;
+  }
   return status ? -1 : 0;
 }
 
-static void disconnect(struct job *j) {
+static int disconnect(struct job *j) {
+  int status = 0;
   atomic_store(&j->stop, true);
   pthread_join(j->watchdog, NULL);
+  pthread_mutex_lock(&j->lock);
+  for (int i = 0; i < CP_CHANNELS && !status; i++) {
+    struct channel *c = &j->channels[i];
+    status = atomic_load(&j->failed) ? fail_job(j)
+                                     : nccl(ncclCommFinalize(c->comm), "ncclCommFinalize") ||
+                                           settle(j, c, "all ranks, to leave,") ||
+                                           nccl(ncclCommDestroy(c->comm), "ncclCommDestroy");
+  }
+  pthread_mutex_unlock(&j->lock);
+  if (status)
+    return -1;
   for (int i = 0; i < CP_CHANNELS; i++) {
     struct channel *c = &j->channels[i];
-    if (!atomic_load(&j->failed)) {
-      ncclCommFinalize(c->comm);
-      settle(j, c, "leaving");
-      ncclCommDestroy(c->comm);
-    }
     cudaStreamDestroy(c->stream);
-    cudaEventDestroy(c->ready);
-    cudaEventDestroy(c->done);
+    for (int k = 0; k < GROUPS_MAX; k++) {
+      cudaEventDestroy(c->groups[k].ready);
+      cudaEventDestroy(c->groups[k].done);
+    }
   }
   for (int i = 0; i < WAITS_MAX; i++) {
     cudaEventDestroy(j->wait_begin[i]);
     cudaEventDestroy(j->wait_end[i]);
   }
   cudaStreamDestroy(j->compute);
+  return 0;
 }
 
 extern const struct cp_transport cp_nccl;
@@ -284,32 +396,27 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
   int rank;
   if (cp_mpirun_start(ranks, &rank))
     return -1;
-  static struct job job;
   struct job *const j = &job;
   memset(j, 0, sizeof *j);
   j->rank = rank;
   j->size = ranks;
   j->limit_s = limit_s;
+  pthread_mutex_init(&j->lock, NULL);
   struct cp_comm comm = {.transport = &cp_nccl,
                          .memory = &cp_memory_device,
                          .rank = rank,
                          .size = ranks,
                          .limit_s = limit_s,
                          .state = j};
-  // After a failure the process leaves soon; what it holds is not given back, since that may block.
-  if (connect_ranks(j) || pthread_create(&j->watchdog, NULL, watch, j)) {
-    cp_mpirun_failed(rank);
-    return -1;
-  }
+  const int status = connect_ranks(j);
   comm.stream = j->compute;
-  if (body(&comm, context)) {
-    if (atomic_load(&j->failed))
-      fail_job(j);
-    cp_mpirun_failed(rank);
-    return -1;
-  }
-  disconnect(j);
-  return 0;
+  if (!status && !body(&comm, context) && !disconnect(j))
+    return 0;
+  // The process leaves soon; what it holds is not given back, since that may block.
+  if (atomic_load(&j->failed))
+    fail_job(j);
+  cp_mpirun_failed(rank);
+  return -1;
 }
 
 const struct cp_transport cp_nccl = {.name = "nccl",
