@@ -160,7 +160,8 @@ struct cp_kv {
   void *k, *v; // [context_rows, heads_kv, dim] of the plan
 };
 
-// A rank's prepared attention. Its buffers do not grow with the number of ranks (all-gather aside).
+// A rank's prepared attention. With as many tokens a rank, what it holds does not grow with the number of
+// ranks, but for a step's work lists and what the mask's documents take (and all-gather's keys).
 struct cp_plan {
   const struct cp_schedule *schedule;
   const struct attn_kernel *kernel;
@@ -175,6 +176,7 @@ struct cp_plan {
       *step_problems;      // [n_steps] own queries against a set of keys; heads_q 0: none seen
   struct attn_plan *steps; // [n_steps] prepared; no kernel: none seen, or made when called
   int n_steps;
+  struct attn_plan *like; // the first of them: the others share what it has (attn.h)
   // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
   void *stage;                // packed heads on their way
   void *q_in, *o_in, *d_o_in; // [context_rows, heads_q, dim]
@@ -189,7 +191,8 @@ struct cp_plan {
   void *buffers[32];
   int n_buffers;
   int64_t bytes;        // of the buffers
-  int64_t kernel_bytes; // what the kernel plans hold; those made late are not kept
+  int64_t kernel_bytes; // what the kernel plans hold, with the largest of those made late
+  int64_t late_bytes;   // that one
   int64_t keep_bytes;
   int64_t prep_bytes; // of kernel_bytes, the representations
   double prep_us;

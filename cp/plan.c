@@ -114,6 +114,7 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   p->q_segs = q_segs;
   p->k_seg = k_seg;
   p->k_segs = k_segs;
+  p->like = plan->like;
   if (plan->kernel_bytes >= plan->keep_bytes)
     return 0;
   struct attn_plan *kernel_plan = &plan->steps[step];
@@ -121,6 +122,7 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
     return -1;
   plan->kernel_bytes += kernel_plan->prep_bytes + kernel_plan->workspace_bytes;
   plan->prep_bytes += kernel_plan->prep_bytes;
+  plan->like = plan->like ? plan->like : kernel_plan;
   return 0;
 }
 
@@ -135,6 +137,11 @@ int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct at
   if (is_late) {
     status = attn_prepare(&late, plan->kernel, &plan->step_problems[step]);
     use = &late;
+    const int64_t bytes = late.prep_bytes + late.workspace_bytes;
+    if (bytes > plan->late_bytes) {
+      plan->kernel_bytes += bytes - plan->late_bytes;
+      plan->late_bytes = bytes;
+    }
   }
   if (!status)
     status = pass == ATTN_BWD ? plan->kernel->backward(use, &a) : plan->kernel->forward(use, &a);
@@ -178,7 +185,7 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
 }
 
 void cp_plan_release(struct cp_plan *plan) {
-  for (int i = 0; plan->steps && i < plan->n_steps; i++)
+  for (int i = plan->n_steps - 1; plan->steps && i >= 0; i--) // the first lends to the others
     attn_release(&plan->steps[i]);
   free(plan->steps);
   free(plan->step_problems);

@@ -69,15 +69,15 @@ static void walk(const struct cpu_state *st, const struct cpu_task *task, struct
     struct tile_run run = st->ops->next_keys(st->rep, task->kv, &view, 0);
     for (; run.begin < run.end; run = st->ops->next_keys(st->rep, task->kv, &view, run.end))
       for (int32_t t = run.begin; t < run.end; t++) {
-        if (!look(st, task, &view, t, run.full, &own->seen))
+        if (!look(st, task, &view, t, run.full, own->seen))
           continue;
         const int64_t at = (first + t) * floats;
         const int64_t grad = at - task->kv * (int64_t)st->tiles_k * floats;
         if (dk)
-          st->isa->backward(&own->rows, st->k_t + at, st->v + at, st->k + at, &own->seen, dk + grad,
+          st->isa->backward(&own->rows, st->k_t + at, st->v + at, st->k + at, own->seen, dk + grad,
                             dv + grad);
         else
-          st->isa->forward(&own->rows, st->k_t + at, st->v + at, &own->seen);
+          st->isa->forward(&own->rows, st->k_t + at, st->v + at, own->seen);
       }
     first += (seg->len + CPU_TK - 1) / CPU_TK;
   }
@@ -130,6 +130,7 @@ int cpu_forward(struct attn_plan *plan, const struct attn_args *a) {
   struct cpu_state *st = plan->state;
   const int64_t tiles = (int64_t)p->heads_kv * st->tiles_k, floats = cpu_tile_floats(p->dim);
   const int64_t tasks = (int64_t)p->heads_kv * st->tasks_per_head;
+  cpu_lay_out(st, p);
 #pragma omp parallel num_threads(st->threads)
   {
     struct cpu_scratch *own = &st->scratch[omp_get_thread_num()];
@@ -202,6 +203,7 @@ int cpu_backward(struct attn_plan *plan, const struct attn_args *a) {
   }
   const int64_t tiles = (int64_t)p->heads_kv * st->tiles_k, floats = cpu_tile_floats(p->dim);
   const int64_t pairs = (int64_t)p->heads_kv * st->parts, grad = st->tiles_k * floats;
+  cpu_lay_out(st, p);
 #pragma omp parallel num_threads(st->threads)
   {
     const int thread = omp_get_thread_num();

@@ -1,5 +1,6 @@
 // plan.c -- preparation of the CPU engine: builds the representation, cuts the queries into tiles,
-// orders them longest first, and allocates everything that the passes will use, O(S) in all.
+// orders them longest first, and allocates everything that the passes will use, O(S) in all. The steps
+// of a ring share the representation and the floats (attn_problem.like).
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@ static void lay_out(struct cpu_state *st, const struct attn_problem *p, struct a
   st->v = take(arena, packed);
   for (int t = 0; t < st->threads; t++) {
     struct cpu_rows *r = &st->scratch[t].rows;
+    st->scratch[t].seen = (struct cpu_visible *)take(arena, sizeof(struct cpu_visible) / 4);
     r->q = take(arena, matrix);
     r->acc = take(arena, matrix);
     r->s = take(arena, square);
@@ -124,6 +126,20 @@ static int list_key_tiles(struct cpu_state *st) {
   return 0;
 }
 
+void cpu_lay_out(struct cpu_state *st, const struct attn_problem *p) {
+  lay_out(st, p, &(struct arena){st->common->memory, 0});
+}
+
+static int build_rep(struct cpu_state *st, const struct attn_problem *p) {
+  void *rep = calloc(1, st->ops->size);
+  if (!rep || st->ops->build(rep, p->mask)) {
+    free(rep);
+    return -1;
+  }
+  st->common->rep = rep;
+  return 0;
+}
+
 static int no_memory(void) {
   attn_error_set(true, "out of memory while preparing the CPU engine");
   return -1;
@@ -148,28 +164,36 @@ int cpu_prepare(struct attn_plan *plan) {
       st->heads = n;
   st->queries = CPU_TM / st->heads;
 
-  void *rep = calloc(1, st->ops->size);
-  if (!rep)
-    return no_memory();
-  if (st->ops->build(rep, p->mask)) {
-    free(rep);
-    return no_memory();
+  const struct attn_plan *like = p->like;
+  const bool shares = like && like->kernel == plan->kernel && like->problem.mask == p->mask;
+  struct cpu_common *c = st->common = shares ? ((struct cpu_state *)like->state)->common : &st->own;
+  if (!shares) {
+    if (build_rep(st, p))
+      return no_memory();
+    plan->prep_bytes = (int64_t)st->ops->bytes(c->rep);
   }
-  st->rep = rep;
-  plan->prep_bytes = (int64_t)st->ops->bytes(rep);
+  st->rep = c->rep;
 
   st->scratch = calloc(st->threads, sizeof *st->scratch);
   if (!st->scratch || list_tasks(st, p) || list_key_tiles(st))
     return no_memory();
   st->parts = parts_for(p->heads_kv, st->threads, st->tasks_per_head);
+  plan->workspace_bytes = (int64_t)p->heads_kv * st->tasks_per_head * sizeof *st->tasks +
+                          st->tiles_k * (int64_t)sizeof *st->key_tiles +
+                          st->threads * (int64_t)sizeof *st->scratch;
   struct arena arena = {NULL, 0};
   lay_out(st, p, &arena);
-  plan->workspace_bytes = arena.used * (int64_t)sizeof(float);
-  st->memory = arena.base = aligned_alloc(64, plan->workspace_bytes);
-  if (!arena.base)
+  const int64_t bytes = arena.used * (int64_t)sizeof(float);
+  if (bytes > c->memory_bytes) {
+    free(c->memory); // nothing in it lasts longer than a call
+    plan->workspace_bytes += bytes - c->memory_bytes;
+    c->memory_bytes = bytes;
+    c->memory = aligned_alloc(64, bytes);
+  }
+  if (!c->memory) {
+    c->memory_bytes = 0;
     return no_memory();
-  arena.used = 0;
-  lay_out(st, p, &arena);
+  }
   for (int t = 0; t < st->threads; t++) {
     st->scratch[t].rows.heads = st->heads;
     st->scratch[t].rows.dim = p->dim;
@@ -181,13 +205,13 @@ void cpu_release(struct attn_plan *plan) {
   struct cpu_state *st = plan->state;
   if (!st)
     return;
-  if (st->rep)
-    st->ops->release(st->rep);
-  free(st->rep);
+  if (st->own.rep)
+    st->ops->release(st->own.rep);
+  free(st->own.rep);
+  free(st->own.memory);
   free(st->scratch);
   free(st->tasks);
   free(st->key_tiles);
-  free(st->memory);
   free(st);
   plan->state = NULL;
 }

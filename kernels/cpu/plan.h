@@ -18,12 +18,20 @@ struct cpu_key_tile {
 // What one thread needs beside the packed keys.
 struct cpu_scratch {
   struct cpu_rows rows;
-  struct cpu_visible seen;
+  struct cpu_visible *seen;
+};
+
+// What plans that never run at once have in common (attn_problem.like).
+struct cpu_common {
+  void *rep;
+  float *memory; // of the plan that needs most
+  int64_t memory_bytes;
 };
 
 struct cpu_state {
+  struct cpu_common *common, own; // own, or another plan's
   const struct rep_ops *ops;
-  void *rep;
+  const void *rep; // common->rep
   const struct cpu_isa *isa;
   struct attn_segment q_whole, k_whole; // used where the problem names no segments
   const struct attn_segment *q_seg, *k_seg;
@@ -41,10 +49,12 @@ struct cpu_state {
   // Backward: a KV head's queries are dealt into `parts`, each with dK and dV of its own, summed in
   // order afterwards, so the result does not depend on who finishes first.
   int parts;
-  float
-      *grads; // [slots, 2, tiles_k * TK, LD(dim)]; slots: threads if parts = 1, or heads_kv * parts
-  float *memory; // all of the above floats
+  // [slots, 2, tiles_k * TK, LD(dim)]; slots: threads if parts = 1, or heads_kv * parts
+  float *grads;
 };
+
+// Places the floats above in the common memory, which may have grown since the last call.
+void cpu_lay_out(struct cpu_state *st, const struct attn_problem *p);
 
 static inline int64_t cpu_tile_floats(int dim) { return (int64_t)CPU_TK * CPU_LD(dim); }
 
