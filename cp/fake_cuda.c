@@ -272,6 +272,12 @@ cudaError_t cudaGetDevice(int *device) {
   *device = 0;
   return cudaSuccess;
 }
+// Its GPU: that of the local rank, of FAKE_GPUS.
+cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device) {
+  const char *rank = getenv("OMPI_COMM_WORLD_LOCAL_RANK"), *gpus = getenv("FAKE_GPUS");
+  snprintf(id, (size_t)size, "fake:%d", (rank ? atoi(rank) : 0) % (gpus ? atoi(gpus) : 64));
+  return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) { return cudaSuccess; }
 cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high) {
   *low = *high = 0;

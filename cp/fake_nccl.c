@@ -80,6 +80,7 @@ struct ncclComm {
   int wake[2];
   bool stop, finalize;
   struct group *launching, *running;
+  int launched; // and not done
   ncclResult_t state;
   bool dead; // destroyed or aborted: kept, to tell who uses it
   atomic_flag entered;
@@ -247,6 +248,7 @@ static void run_on_stream(void *argument) {
   while (!g->done && !c->stop)
     pthread_cond_wait(&c->change, &c->lock);
   c->running = NULL;
+  c->launched--;
   pthread_cond_broadcast(&c->change);
   pthread_mutex_unlock(&c->lock);
   free(g->parts);
@@ -269,6 +271,7 @@ static void launch(struct ncclComm *c) {
   if (!met)
     return;
   c->launching = NULL;
+  c->launched++;
   cudaLaunchHostFunc(g->stream, run_on_stream, g);
   c->state = c->state == ncclInProgress ? ncclSuccess : c->state;
 }
@@ -409,7 +412,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state) {
 
 ncclResult_t ncclCommFinalize(ncclComm_t c) {
   enter(c, "ncclCommFinalize", true);
-  while (c->running) // what is under way ends first
+  while (c->launched) // what is under way ends first
     pthread_cond_wait(&c->change, &c->lock);
   c->state = ncclInProgress;
   c->finalize = true;
@@ -425,7 +428,7 @@ static ncclResult_t end(struct ncclComm *c, const char *function, bool abort_it)
   pthread_mutex_unlock(&c->lock);
   pthread_join(c->thread, NULL);
   pthread_mutex_lock(&c->lock);
-  while (c->running)
+  while (c->launched) // kernels of its own, even such as wait for others on the stream
     pthread_cond_wait(&c->change, &c->lock);
   c->dead = true;
   return leave(c, ncclSuccess);

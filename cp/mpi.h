@@ -13,8 +13,11 @@ int cp_mpirun_local(int *local_rank, int *local_size);
 // all [size][bytes] = every rank's `mine`, or -1 and an error that names a rank that did not come within
 // limit_s. bytes 0: a barrier.
 int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t bytes, double limit_s);
-// Failed: says so on stderr and marks the process, so that it leaves without waiting for the others;
-// mpirun then ends those too.
+// After a failure: names the ranks of which none is heard within limit_s, which are dead or stuck, as
+// "rank 2" or "ranks 2, 5"; "" when all have failed.
+void cp_mpirun_silent(int rank, int size, double limit_s, char *text, size_t text_size);
+// Failed: says so on stderr and to the others, who fail too where they wait at a barrier, and marks the
+// process, so that it leaves without waiting for them; mpirun then ends those that are left.
 void cp_mpirun_failed(int rank);
 
 #endif

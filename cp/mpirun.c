@@ -8,7 +8,8 @@
 #include "../src/timer.h"
 
 static bool failed;
-static MPI_Comm control; // barriers; transfers have communicators of their own
+// Barriers; and roll calls, which must not meet them. Transfers have communicators of their own.
+static MPI_Comm control, roll;
 
 // MPI_Finalize waits for all ranks, so a failed one leaves without it.
 static void leave(void) {
@@ -23,6 +24,7 @@ int cp_mpirun_start(int ranks, int *rank) {
     MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_dup(MPI_COMM_WORLD, &control);
+    MPI_Comm_dup(MPI_COMM_WORLD, &roll);
     atexit(leave);
   }
   MPI_Comm_size(MPI_COMM_WORLD, &size);
@@ -68,6 +70,15 @@ int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t byt
       free(requests);
       return 0;
     }
+    int gave_up = 0;
+    MPI_Status from;
+    if (!MPI_Iprobe(MPI_ANY_SOURCE, 0, roll, &gave_up, &from) && gave_up) {
+      char
+          rest[64]; // stays until that rank had its time to say why: mpirun ends all with the first
+      cp_mpirun_silent(rank, size, limit_s, rest, sizeof rest);
+      attn_error_set(false, "rank %d has failed", from.MPI_SOURCE);
+      break;
+    }
     if (timer_now_us() < end_us)
       continue;
     int missing = 0;
@@ -82,7 +93,48 @@ int cp_mpirun_share(int rank, int size, const void *mine, void *all, int64_t byt
   return -1;
 }
 
+// Tells everybody that this rank has failed. A dead rank does not hear it, which is no matter.
+static void call_roll(int rank, int size) {
+  static bool called;
+  for (int r = 0; r < size && !called; r++) {
+    MPI_Request request;
+    if (r != rank && !MPI_Isend(NULL, 0, MPI_BYTE, r, 0, roll, &request))
+      MPI_Request_free(&request);
+  }
+  called = true;
+}
+
+void cp_mpirun_silent(int rank, int size, double limit_s, char *text, size_t text_size) {
+  const double end_us = timer_now_us() + limit_s * 1e6;
+  bool *heard = calloc((size_t)size, sizeof *heard);
+  int missing = size - 1;
+  *text = 0;
+  call_roll(rank, size);
+  while (heard && missing && timer_now_us() < end_us) {
+    int here = 0;
+    MPI_Status from;
+    sched_yield();
+    if (MPI_Iprobe(MPI_ANY_SOURCE, 0, roll, &here, &from) || !here ||
+        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, 0, roll, MPI_STATUS_IGNORE))
+      continue;
+    missing -= !heard[from.MPI_SOURCE];
+    heard[from.MPI_SOURCE] = true;
+  }
+  size_t at = 0;
+  for (int r = 0; heard && r < size && at + 12 < text_size; r++)
+    if (r != rank && !heard[r])
+      at += (size_t)snprintf(text + at, text_size - at, "%s%d",
+                             at            ? ", "
+                             : missing > 1 ? "ranks "
+                                           : "rank ",
+                             r);
+  free(heard);
+}
+
 void cp_mpirun_failed(int rank) {
+  int size;
   failed = true;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
   fprintf(stderr, "longca: rank %d: %s\n", rank, attn_error());
+  call_roll(rank, size);
 }

@@ -8,6 +8,7 @@
 // start; then it says so, aborts the communicators, and whatever the host waits for returns. NCCL does
 // not want two threads in one communicator, nor anyone in an aborted one: every call is made under `lock`.
 #include <cuda_runtime_api.h>
+#include <math.h>
 #include <nccl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,8 +22,12 @@
 #include "../src/timer.h"
 #include "mpi.h"
 
-// The host may be this many groups of a channel ahead of the GPU.
-enum { WAITS_MAX = 512, GROUPS_MAX = 128, PEERS_TEXT = 64 };
+enum {
+  WAITS_MAX = 512,
+  GROUPS_MAX = 128, // of a channel: the host may be that far ahead of the GPU
+  PEERS_TEXT = 64,
+  CONNECT_S = 60 // code is loaded and links are measured, however short a transfer may be
+};
 
 struct group {
   cudaEvent_t ready, done;
@@ -74,21 +79,35 @@ static int fail_job(struct job *j) {
 
 // Aborting hangs too, then: the process ends all the same, and says why.
 static void on_alarm(int signal) {
-  const ssize_t ignored = write(STDERR_FILENO, job.error, strlen(job.error));
-  _exit(ignored < 0 ? 2 : 1);
+  static const char begin[] = "longca: ", end[] = "\n";
+  const bool said = write(STDERR_FILENO, begin, sizeof begin - 1) > 0 &&
+                    write(STDERR_FILENO, job.error, strlen(job.error)) > 0 &&
+                    write(STDERR_FILENO, end, 1) > 0;
+  _exit(said ? 1 : 2);
 }
 
-// With the lock held. Nobody touches the communicators afterwards.
+static void *abort_comm(void *comm) {
+  ncclCommAbort(comm);
+  return NULL;
+}
+
+// With the lock held. Nobody touches the communicators afterwards. All are aborted at once: one's kernel may
+// wait on the device for another's, and aborting waits for kernels.
 static void give_up(struct job *j, const char *peers, const char *why) {
+  pthread_t threads[CP_CHANNELS];
+  bool started[CP_CHANNELS];
   if (atomic_load(&j->failed))
     return;
   snprintf(j->error, sizeof j->error, "a transfer with %s %s", peers, why);
   atomic_store(&j->failed, true);
   signal(SIGALRM, on_alarm);
-  alarm(10 + (unsigned)j->limit_s);
+  alarm(10 + 2 * (unsigned)j->limit_s);
   for (int i = 0; i < CP_CHANNELS; i++)
-    if (j->channels[i].comm)
-      ncclCommAbort(j->channels[i].comm);
+    started[i] =
+        j->channels[i].comm && !pthread_create(&threads[i], NULL, abort_comm, j->channels[i].comm);
+  for (int i = 0; i < CP_CHANNELS; i++)
+    if (started[i])
+      pthread_join(threads[i], NULL);
 }
 
 // Forgets the groups that are done.
@@ -138,8 +157,8 @@ static void *watch(void *argument) {
 
 // Communicators do not block: what was asked for is done once this returns 0. With the lock held, which it
 // lets go between looks.
-static int settle(struct job *j, struct channel *c, const char *peers) {
-  const double end_us = timer_now_us() + j->limit_s * 1e6;
+static int settle(struct job *j, struct channel *c, const char *peers, double limit_s) {
+  const double end_us = timer_now_us() + limit_s * 1e6;
   char text[128];
   for (;;) {
     ncclResult_t state = ncclInProgress;
@@ -152,7 +171,7 @@ static int settle(struct job *j, struct channel *c, const char *peers) {
       snprintf(text, sizeof text, "failed: %s", ncclGetErrorString(asked ? asked : state));
       give_up(j, peers, text);
     } else if (timer_now_us() > end_us) {
-      snprintf(text, sizeof text, "did not start within %g s", j->limit_s);
+      snprintf(text, sizeof text, "did not start within %g s", limit_s);
       give_up(j, peers, text);
     }
     pthread_mutex_unlock(&j->lock);
@@ -194,7 +213,8 @@ static struct group *begin_group(struct job *j, enum cp_channel channel) {
 static int end_group(struct job *j, struct channel *c, int status) {
   struct group *g = &c->groups[c->end % GROUPS_MAX];
   if (!status)
-    status = settle(j, c, g->peers) || cuda(cudaEventRecord(g->done, c->stream), "cudaEventRecord");
+    status = settle(j, c, g->peers, j->limit_s) ||
+             cuda(cudaEventRecord(g->done, c->stream), "cudaEventRecord");
   if (!status) {
     c->end++;
     c->posted = true;
@@ -308,8 +328,10 @@ static int share(struct cp_comm *comm, const void *mine, void *all, int64_t byte
     status = cuda(cudaStreamSynchronize(j->channels[i].stream), "a transfer");
   if (atomic_load(&j->failed))
     return fail_job(j);
+  // A rank that waits for a transfer comes late, and says what is wrong before this gives up.
+  const double limit_s = 2 * comm->limit_s + 1;
   return status || settle_waits(comm) ||
-                 cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, comm->limit_s)
+                 cp_mpirun_share(comm->rank, comm->size, mine, all, bytes, limit_s)
              ? -1
              : 0;
 }
@@ -328,8 +350,30 @@ static int connect_channel(struct job *j, struct channel *c, ncclUniqueId id, in
   pthread_mutex_lock(&j->lock);
   const int status = nccl(ncclCommInitRankConfig(&c->comm, j->size, id, j->rank, &config),
                           "ncclCommInitRankConfig") ||
-                     settle(j, c, "all ranks, to connect,");
+                     settle(j, c, "all ranks, to connect,", fmax(j->limit_s, CONNECT_S));
   pthread_mutex_unlock(&j->lock);
+  return status ? -1 : 0;
+}
+
+// NCCL takes a GPU once. Found here, the error names the ranks.
+static int check_gpus(struct job *j) {
+  struct place {
+    char host[64], gpu[32];
+  } mine = {0}, *all = calloc((size_t)j->size, sizeof *all);
+  gethostname(mine.host, sizeof mine.host - 1);
+  int status =
+      !all || cuda(cudaGetDevice(&j->device), "cudaGetDevice") ||
+      cuda(cudaDeviceGetPCIBusId(mine.gpu, sizeof mine.gpu, j->device), "a GPU's address") ||
+      cp_mpirun_share(j->rank, j->size, &mine, all, sizeof mine, j->limit_s);
+  for (int a = 0; a < j->size && !status; a++)
+    for (int b = 0; b < a && !status; b++)
+      if (!strcmp(all[a].host, all[b].host) && !strcmp(all[a].gpu, all[b].gpu)) {
+        attn_error_set(false,
+                       "ranks %d and %d are both on GPU %s of %s: a rank needs a GPU of its own", b,
+                       a, all[a].gpu, all[a].host);
+        status = -1;
+      }
+  free(all);
   return status ? -1 : 0;
 }
 
@@ -341,7 +385,7 @@ static int connect_ranks(struct job *j) {
     status = nccl(ncclGetUniqueId(&mine[i]), "ncclGetUniqueId");
   if (!all)
     attn_error_set(true, "out of host memory for %d ranks", j->size);
-  status = !all || status || cuda(cudaGetDevice(&j->device), "cudaGetDevice") ||
+  status = !all || status || check_gpus(j) ||
            cp_mpirun_share(j->rank, j->size, mine, all, sizeof mine, j->limit_s) ||
            cuda(cudaStreamCreateWithFlags(&j->compute, cudaStreamNonBlocking), "a stream") ||
            cuda(cudaDeviceGetStreamPriorityRange(&low, &high), "stream priorities");
@@ -368,7 +412,7 @@ static int disconnect(struct job *j) {
     struct channel *c = &j->channels[i];
     status = atomic_load(&j->failed) ? fail_job(j)
                                      : nccl(ncclCommFinalize(c->comm), "ncclCommFinalize") ||
-                                           settle(j, c, "all ranks, to leave,") ||
+                                           settle(j, c, "all ranks, to leave,", j->limit_s) ||
                                            nccl(ncclCommDestroy(c->comm), "ncclCommDestroy");
   }
   pthread_mutex_unlock(&j->lock);
@@ -413,8 +457,11 @@ static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
   if (!status && !body(&comm, context) && !disconnect(j))
     return 0;
   // The process leaves soon; what it holds is not given back, since that may block.
-  if (atomic_load(&j->failed))
-    fail_job(j);
+  if (atomic_load(&j->failed)) {
+    char silent[PEERS_TEXT];
+    cp_mpirun_silent(rank, ranks, limit_s, silent, sizeof silent);
+    attn_error_set(false, "%s%s%s", j->error, *silent ? "; no answer from " : "", silent);
+  }
   cp_mpirun_failed(rank);
   return -1;
 }

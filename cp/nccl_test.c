@@ -275,7 +275,7 @@ static int stuck_body(struct cp_comm *comm, void *context) {
   if (pass_round(comm) || comm->transport->barrier(comm))
     return -1;
   if (comm->rank == 1)
-    sleep(30);
+    sleep(5);
   return finish(comm);
 }
 
@@ -300,6 +300,22 @@ static int ungrouped_body(struct cp_comm *comm, void *context) {
              : 0;
 }
 
+// A transfer that waits on the device for another, whose partner never comes.
+static int chained_body(struct cp_comm *comm, void *context) {
+  const struct cp_transport *net = comm->transport;
+  char *out = comm->memory->alloc(64), *in = comm->memory->alloc(64);
+  const struct cp_op ops[] = {{true, 1 - comm->rank, out, 64}, {false, 1 - comm->rank, in, 64}};
+  for (int i = 0; i < 2; i++) // peers have met: a launch waits for nothing
+    for (int c = CP_KV; c <= CP_GRAD; c++)
+      if ((i == 0 || comm->rank == 0) &&
+          (net->post(comm, (enum cp_channel)(i ? CP_GRAD + CP_KV - c : c), ops, 2) ||
+           net->wait(comm, (enum cp_channel)(i ? CP_GRAD + CP_KV - c : c))))
+        return -1;
+  if (comm->rank == 1)
+    sleep(5);
+  return comm->memory->sync(comm->stream) || net->barrier(comm) ? -1 : 0;
+}
+
 static void doze(void *us) { usleep(*(unsigned *)us); }
 
 // Kernels of three limits before a transfer, on every rank, are nobody's fault.
@@ -317,7 +333,8 @@ static const struct {
 } bodies[] = {{"transport", transport_body, 20}, {"memory", memory_body, 20},
               {"schedules", schedules_body, 20}, {"killed", killed_body, 1},
               {"stuck", stuck_body, 1},          {"stops", stops_body, 1},
-              {"ungrouped", ungrouped_body, 1},  {"slow", slow_body, 1}};
+              {"ungrouped", ungrouped_body, 1},  {"slow", slow_body, 1},
+              {"chained", chained_body, 1}};
 
 static int be_rank(const char *what, int ranks) {
   for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
@@ -372,6 +389,15 @@ static void test_a_killed_rank_is_named(void **state) {
 static void test_a_stuck_rank_is_named(void **state) {
   ends("mpirun", "stuck", 2, "with rank 1 was not done 1 s after it could start");
 }
+static void test_a_stuck_rank_among_four(void **state) {
+  ends("mpirun", "stuck", 4, "no answer from rank 1\n");
+}
+static void test_transfers_that_wait_for_others_end(void **state) {
+  ends("mpirun", "chained", 2, "with rank 1 was not done 1 s after it could start");
+}
+static void test_a_rank_without_a_gpu(void **state) {
+  ends("FAKE_GPUS=1 mpirun", "slow", 2, "ranks 0 and 1 are both on GPU fake:0 of");
+}
 static void test_a_rank_that_stops_ends_the_job(void **state) {
   ends("mpirun", "stops", 2, "rank 1: no more ink");
 }
@@ -394,6 +420,9 @@ static void not_built(void **state) {
 #define test_a_long_kernel_is_no_fault not_built
 #define test_a_killed_rank_is_named not_built
 #define test_a_stuck_rank_is_named not_built
+#define test_a_stuck_rank_among_four not_built
+#define test_transfers_that_wait_for_others_end not_built
+#define test_a_rank_without_a_gpu not_built
 #define test_a_rank_that_stops_ends_the_job not_built
 #define test_sends_outside_a_group_do_not_pass not_built
 
@@ -411,6 +440,9 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_a_long_kernel_is_no_fault),
       cmocka_unit_test(test_a_killed_rank_is_named),
       cmocka_unit_test(test_a_stuck_rank_is_named),
+      cmocka_unit_test(test_a_stuck_rank_among_four),
+      cmocka_unit_test(test_transfers_that_wait_for_others_end),
+      cmocka_unit_test(test_a_rank_without_a_gpu),
       cmocka_unit_test(test_a_rank_that_stops_ends_the_job),
       cmocka_unit_test(test_sends_outside_a_group_do_not_pass),
   };
