@@ -31,7 +31,7 @@ TESTS   := $(wildcard $(FOLDERS:%=%/*_test.c))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 
 # Fragments: one a folder that needs rules of its own.
-include $(wildcard $(FOLDERS:%=%/*.mk) figures/figures.mk)
+include $(wildcard $(FOLDERS:%=%/*.mk) figures/figures.mk kernels/emu/emu.mk)
 
 ##@ Build
 .PHONY: build

@@ -13,6 +13,13 @@
 
 typedef __nv_bfloat16 bf16;
 
+// A kernel as cudaLaunchKernel takes it.
+#ifdef LONGCA_EMULATED
+#define GPU_ENTRY(...) emu::entry<__VA_ARGS__>()
+#else
+#define GPU_ENTRY(...) ((const void *)__VA_ARGS__)
+#endif
+
 // 0, or -1 with attn_error() set: "<what>: <what CUDA says>".
 static inline int gpu_check(cudaError_t status, const char *what) {
   if (status == cudaSuccess)

@@ -3,6 +3,8 @@
 // {64, 128}, at lengths around the tiles and up to 2K; then segments, continuation, accumulation,
 // rows that see nothing and rows of very negative LSE. Skips with the reason where there is no GPU.
 //
+// `make test-emulated` runs the same on an emulated GPU (kernels/emu).
+//
 // Inputs are fresh random numbers in every case, outputs start as NaN, and what lies behind each
 // output must be untouched afterwards.
 #include <math.h>
@@ -27,6 +29,7 @@ enum { GUARD = 4096, POOL = 1000003, DEVICE_KERNELS_MAX = 64 };
 static uint16_t *pool; // normal numbers; a prime length, so that rows of different cases differ
 static int arch;       // of the GPU; 0: none
 static bool quick;     // LONGCA_TEST_QUICK: few and small cases, for compute-sanitizer
+static bool emulated;  // kernels/emu: correct, but slow and without times
 
 // Elements i of a case's tensor are pool[(i + shift) % POOL].
 static void fill(uint16_t *to, int64_t n, int64_t shift) {
@@ -165,6 +168,10 @@ static const struct attn_kernel *kernel_of(void **state) {
   const struct attn_kernel *kernel = attn_kernels[*(const int *)*state];
   if (!arch) {
     print_message("%s\n", device_error());
+    skip();
+  }
+  if (emulated && !strcmp(kernel->engine, "cudnn")) {
+    print_message("cuDNN is machine code, which is not emulated\n");
     skip();
   }
   if (arch < kernel->min_arch) {
@@ -397,8 +404,8 @@ static void test_sample(void **state) {
   struct device_info info;
   struct device_sample sample;
   void *buffer;
-  if (!arch) {
-    print_message("%s\n", device_error());
+  if (!arch || emulated) {
+    print_message("%s\n", emulated ? "an emulated GPU has no clock of its own" : device_error());
     skip();
   }
   assert_int_equal(device_info(&info), 0);
@@ -435,7 +442,7 @@ int main(void) {
   struct device_info info;
   size_t n = 0;
   if (device_count() > 0 && device_open(0) == 0 && device_info(&info) == 0)
-    arch = info.arch;
+    arch = info.arch, emulated = !strcmp(info.name, "emulated GPU");
   pool = malloc(POOL * sizeof *pool);
   if (!pool)
     return 1;

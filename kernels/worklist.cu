@@ -111,7 +111,7 @@ struct builder {
 
   template<class Rep> void launch_as(const rep_device *rep, worklist_run *runs) {
     const int n = count * classes;
-    walk_items<<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes,
+    walk_items<Rep><<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes,
                                       segments, segment_count, inner, keys);
   }
   int launch(const rep_device *rep, worklist_run *runs) {

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kernels/ptx/math.cuh"
 #include "device.h"
 
 namespace {
@@ -57,26 +58,19 @@ int check(cudaError_t status, const char *what) {
   return fail(status == cudaErrorMemoryAllocation, "%s: %s", what, cudaGetErrorString(status));
 }
 
-__device__ long long global_ns() {
-  long long t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
-
 __global__ void spin(volatile int *flag, long long limit_ns) {
-  const long long begin = global_ns();
+  const long long begin = ptx::global_ns();
   while (!flag[0])
-    if (global_ns() - begin > limit_ns) {
+    if (ptx::global_ns() - begin > limit_ns) {
       flag[1] = 1;
       return;
     }
 }
 
 __global__ void take_stamp(stamp *s) {
-  unsigned sm;
-  asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+  const unsigned sm = ptx::sm_id();
   if (sm < SMS_MAX) {
-    s->ns[sm] = global_ns();
+    s->ns[sm] = ptx::global_ns();
     s->cycles[sm] = clock64();
   }
 }

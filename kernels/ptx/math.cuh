@@ -25,5 +25,17 @@ static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
   return y;
 }
 
+// The GPU's nanosecond timer, and which multiprocessor this is.
+static __device__ __forceinline__ long long global_ns() {
+  long long t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+static __device__ __forceinline__ unsigned sm_id() {
+  unsigned sm;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+  return sm;
+}
+
 } // namespace ptx
 #endif

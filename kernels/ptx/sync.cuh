@@ -81,6 +81,13 @@ static __device__ __forceinline__ int4 load_shared(const void *p) {
   return v;
 }
 
+// threadIdx.x, read anew at each call: the compiler cannot keep it in a register.
+static __device__ __forceinline__ int thread_now() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 template<int Registers> static __device__ __forceinline__ void registers_give() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }

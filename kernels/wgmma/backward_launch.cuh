@@ -10,7 +10,7 @@
 
 namespace wgmma {
 
-template <class Rep, int Dim> const void *own_backward() { return (const void *)backward_kernel<Dim, Rep>; }
+template <class Rep, int Dim> const void *own_backward() { return GPU_ENTRY(backward_kernel<Dim, Rep>); }
 
 template <class Rep, int Dim>
 int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, const wgmma_backward_state *s) {

@@ -67,8 +67,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   // This thread's first row in the tile. Read anew at each use: what the compiler would keep in registers
   // across the main loop, it would spill there.
   __device__ __forceinline__ int row_now() const {
-    int thread;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    const int thread = ptx::thread_now();
     return wg * 64 + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 

@@ -26,7 +26,7 @@ static inline int heads_section(const attn_problem *p) {
 }
 
 template <class Rep, int Dim> const void *own_forward() {
-  return (const void *)fwd_kernel<Dim, Rep>;
+  return GPU_ENTRY(fwd_kernel<Dim, Rep>);
 }
 
 template <class Rep, int Dim>

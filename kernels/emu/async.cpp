@@ -1,0 +1,254 @@
+// async.cpp -- what an emulated GPU does beside its threads: copies, reductions and products (PTX ISA 8.0,
+// sections 9.7.8.22 to 9.7.8.25 and 9.7.14).
+//
+// Each happens at once or late, by a coin: copies of the copy engine whenever the scheduler likes, the others
+// when their threads wait for them. Until then destinations hold NaN.
+#include <string.h>
+
+#include "block.h"
+#include "tensor_map.h"
+
+namespace emu {
+
+void mbarrier_deliver(uint64_t *bar, uint32_t bytes); // block.cpp
+
+bool block::transfer_one() {
+  if (transfers.empty())
+    return false;
+  std::swap(transfers.front(), transfers[draw() % transfers.size()]);
+  const std::function<void()> act = transfers.front();
+  transfers.pop_front();
+  act();
+  return true;
+}
+
+void queue::finish(int groups_left) {
+  size_t done = 0;
+  for (; done < ops.size() && ops[done].group < group - groups_left; done++)
+    ops[done].act();
+  ops.erase(ops.begin(), ops.begin() + (ptrdiff_t)done);
+}
+
+static void in_order(queue &q, std::function<void()> act) {
+  if (q.ops.empty() && !running->late())
+    act();
+  else
+    q.ops.push_back({std::move(act), q.group});
+}
+
+static void transfer(std::function<void()> act) {
+  if (running->late())
+    running->transfers.push_back(std::move(act));
+  else
+    act();
+}
+
+static void aligned(uint64_t address, unsigned to, const char *what) {
+  if (address % to)
+    fault("%s at %#llx, not a multiple of %u", what, (unsigned long long)address, to);
+}
+
+// ---- the copy engine
+
+void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
+  aligned(shared_address(dst) | (uintptr_t)src | bytes, 16, "a bulk copy");
+  memset(dst, 0xff, bytes);
+  transfer([=] {
+    memcpy(dst, src, bytes);
+    mbarrier_deliver(bar, bytes);
+  });
+}
+
+// Byte i of a tile at 128-byte-swizzled shared memory: bits 4 to 6 of its address change by bits 7 to 9.
+static uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *bar) {
+  const tensor_map *t = reinterpret_cast<const tensor_map *>(map);
+  const uint32_t to = shared_address(dst);
+  uint32_t bytes = t->element_bytes;
+  for (int i = 0; i < 4; i++)
+    bytes *= t->box[i];
+  aligned(to, 1024, "a swizzled tile");
+  if (t->box[0] * t->element_bytes != 128)
+    fault("a swizzled tile's rows are 128 bytes, not %u", t->box[0] * t->element_bytes);
+  shared_pointer(to + bytes - 1);
+  memset(dst, 0xff, bytes);
+  const int c0 = at[0], c1 = at[1], c2 = at[2], c3 = at[3];
+  const tensor_map m = *t;
+  transfer([=] {
+    uint32_t offset = 0;
+    for (uint32_t x3 = 0; x3 < m.box[3]; x3++)
+      for (uint32_t x2 = 0; x2 < m.box[2]; x2++)
+        for (uint32_t x1 = 0; x1 < m.box[1]; x1++)
+          for (uint32_t x0 = 0; x0 < 128; x0 += 16, offset += 16) {
+            const uint64_t i[4] = {(uint64_t)(c0 + (int)(x0 / m.element_bytes)), (uint64_t)(c1 + (int)x1),
+                                   (uint64_t)(c2 + (int)x2), (uint64_t)(c3 + (int)x3)};
+            char *out = (char *)shared_pointer(swizzled(to + offset));
+            bool inside = true;
+            for (int d = 0; d < 4; d++)
+              inside &= i[d] < m.dim[d]; // negative ones are large
+            if (inside)
+              memcpy(out,
+                     (const char *)m.base + i[0] * m.element_bytes + i[1] * m.stride[0] +
+                         i[2] * m.stride[1] + i[3] * m.stride[2],
+                     16);
+            else
+              memset(out, 0, 16);
+          }
+    mbarrier_deliver(bar, bytes);
+  });
+}
+
+void add_f32(float *dst, const float *src, uint32_t bytes) {
+  aligned(shared_address(src) | (uintptr_t)dst | bytes, 16, "a bulk reduction");
+  in_order(running->self->bulk, [=] {
+    for (uint32_t i = 0; i < bytes / 4; i++)
+      add_global(dst + i, src[i]);
+  });
+}
+void bulk_commit() { running->self->bulk.group++; }
+void bulk_wait(int groups) { running->self->bulk.finish(groups); }
+
+// ---- cp.async
+
+void copy_async(uint32_t shared, const void *src, int bytes, bool there) {
+  aligned(shared | (there ? (uintptr_t)src : 0), (unsigned)bytes, "cp.async");
+  void *dst = shared_pointer(shared);
+  memset(dst, 0xff, (size_t)bytes);
+  in_order(running->self->copies, [=] {
+    if (there)
+      memcpy(dst, src, (size_t)bytes);
+    else
+      memset(dst, 0, (size_t)bytes);
+  });
+}
+void copy_async_commit() { running->self->copies.group++; }
+void copy_async_wait(int groups) { running->self->copies.finish(groups); }
+
+// ---- wgmma: a warp has 16 of the 64 rows and goes at its own pace
+
+struct product {
+  float *d[WARP];           // [n / 2] each
+  const uint32_t *a[WARP];  // registers, or NULL
+  uint64_t a_desc, b_desc;
+  int n, warp_row;
+  bool b_transposed, keep;
+  bool first;               // of those under way that add to this accumulator
+  std::vector<float> before; // what the accumulator held, if first and kept
+};
+
+static float bf16(uint16_t bits) {
+  const uint32_t x = (uint32_t)bits << 16;
+  float y;
+  memcpy(&y, &x, 4);
+  return y;
+}
+
+// Element of an operand whose rows (of 128 bytes, atoms of 8) run along its columns.
+static float element(uint64_t desc, int row, int column) {
+  const uint32_t begin = (uint32_t)(desc & 0x3fff) << 4, atom = (uint32_t)(desc >> 32 & 0x3fff) << 4,
+                 lead = (uint32_t)(desc >> 16 & 0x3fff) << 4;
+  const uint32_t at = begin + (uint32_t)(column / 64) * lead + (uint32_t)(row / 8) * atom +
+                      (uint32_t)(row % 8) * 128 + (uint32_t)(column % 64) * 2;
+  uint16_t bits;
+  memcpy(&bits, shared_pointer(swizzled(at)), 2);
+  return bf16(bits);
+}
+
+static void multiply(const product &p) {
+  float a[16][16], b[16][128];
+  for (int r = 0; r < 16; r++)
+    for (int k = 0; k < 16; k++)
+      if (p.a[0]) { // registers: (row g, k 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8)
+        const uint32_t pair = p.a[r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2];
+        a[r][k] = bf16((uint16_t)(pair >> 16 * (k % 2)));
+      } else {
+        a[r][k] = element(p.a_desc, p.warp_row + r, k);
+      }
+  for (int k = 0; k < 16; k++)
+    for (int n = 0; n < p.n; n++)
+      b[k][n] = p.b_transposed ? element(p.b_desc, k, n) : element(p.b_desc, n, k);
+  for (int r = 0; r < 16; r++) {
+    float sum[128] = {};
+    for (int k = 0; k < 16; k++)
+      for (int n = 0; n < p.n; n++)
+        sum[n] += a[r][k] * b[k][n];
+    for (int n = 0; n < p.n; n++) {
+      const int lane = r % 8 * 4 + n % 8 / 2, i = n / 8 * 4 + r / 8 * 2 + n % 2;
+      const float before = !p.keep ? 0 : p.first ? p.before[(size_t)(lane * p.n / 2 + i)] : p.d[lane][i];
+      p.d[lane][i] = before + sum[n];
+    }
+  }
+}
+
+static void finish_products(warp &w, int upto) {
+  while (!w.products.empty() && w.products_done < upto) {
+    product *p = w.products.front();
+    w.products.pop_front();
+    multiply(*p);
+    delete p;
+    w.products_done++;
+  }
+}
+
+void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc, bool b_transposed,
+           bool keep) {
+  struct part {
+    float *d;
+    const uint32_t *a;
+    int n;
+    uint64_t a_desc, b_desc;
+    bool b_transposed, keep;
+  } mine = {d, a, n, a_desc, b_desc, b_transposed, keep};
+  meet(~0u, "a product of warp", &mine, [](void **lanes, unsigned) {
+    block &b = *running;
+    warp &w = b.warp_of(b.self);
+    const part &one = *static_cast<part *>(lanes[0]);
+    product *p = new product;
+    p->n = one.n;
+    p->a_desc = one.a_desc;
+    p->b_desc = one.b_desc;
+    p->b_transposed = one.b_transposed;
+    p->keep = one.keep;
+    p->warp_row = (int)(b.self->at.thread.x / WARP % 4) * 16;
+    p->first = true;
+    for (const product *q : w.products)
+      p->first &= q->d[0] != one.d;
+    for (int i = 0; i < WARP; i++) {
+      const part &x = *static_cast<part *>(lanes[i]);
+      if (x.a_desc != one.a_desc || x.b_desc != one.b_desc || x.keep != one.keep || x.n != one.n)
+        fault("lanes of a warp disagree about a product");
+      p->d[i] = x.d;
+      p->a[i] = x.a;
+      if (p->first) {
+        p->before.insert(p->before.end(), x.d, x.d + x.n / 2);
+        memset(x.d, 0xff, sizeof(float) * (size_t)x.n / 2);
+      }
+    }
+    w.products.push_back(p);
+    w.products_begun++;
+    if (w.products.size() == 1 && !b.late())
+      finish_products(w, w.products_begun);
+  });
+}
+
+static void no_argument(const char *what, void (*act)(void **, unsigned)) { meet(~0u, what, NULL, act); }
+
+void wgmma_commit() {
+  no_argument("a commit of warp", [](void **, unsigned) {
+    warp &w = running->warp_of(running->self);
+    w.group_end.push_back(w.products_begun);
+  });
+}
+
+void wgmma_wait(int groups) {
+  int left = groups;
+  meet(~0u, "a wait of warp", &left, [](void **lanes, unsigned) {
+    warp &w = running->warp_of(running->self);
+    const int left = *static_cast<int *>(lanes[0]), done = (int)w.group_end.size() - left;
+    if (done > 0)
+      finish_products(w, w.group_end[(size_t)done - 1]);
+  });
+}
+
+} // namespace emu

@@ -1,0 +1,40 @@
+# emu.mk -- the CUDA kernels' own source compiled for the host, on an emulated GPU (README.md): what
+# `make test-gpu` checks on a GPU, `make test-emulated` checks without one.
+ifeq ($(WITH_CUDA),1)
+E := $(B)/emu
+
+# Sources and headers, with launches and dynamic shared memory rewritten (emu.sed).
+EMU_TREE := $(wildcard $(foreach d,kernels kernels/rep kernels/ptx kernels/mma kernels/wgmma src cp, \
+              $(d)/*.h $(d)/*.cuh $(d)/*.cu))
+EMU_SOURCES := $(filter %.cu,$(EMU_TREE))
+EMU_OBJECTS := $(EMU_SOURCES:%.cu=$(E)/%.o) \
+               $(patsubst %.cpp,$(E)/%.o,$(wildcard kernels/emu/*.cpp))
+EMU_FLAGS   := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -Wall -Wno-unknown-pragmas -Wno-sign-compare -Wno-psabi \
+               -MMD -MP $(DEFS) -Ikernels/emu $(if $(CI),-Werror)
+
+$(E)/tree/%: % kernels/emu/emu.sed
+	@mkdir -p $(@D)
+	@sed -E -f kernels/emu/emu.sed $< >$@
+
+$(EMU_SOURCES:%.cu=$(E)/%.o): $(E)/%.o: $(E)/tree/%.cu $(EMU_TREE:%=$(E)/tree/%)
+	$(call say,EMU,$*.cu)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(EMU_FLAGS) -include kernels/emu/emu.h -x c++ -c -o $@ $<
+
+$(E)/kernels/emu/%.o: kernels/emu/%.cpp $(wildcard kernels/emu/*.h)
+	$(call say,EMU,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
+
+EMU_HOST := $(filter-out $(GPU_OBJECTS) %/memory_device.o %.cu.o,$(OBJECTS))
+EMU_LIBS := $(filter-out -lcublas -lcudart_static,$(LDLIBS))
+$(E)/gpu_test: $(B)/kernels/gpu_test.o $(EMU_HOST) $(EMU_OBJECTS)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $(filter-out $(B)/src/main.o,$^) -lcmocka $(EMU_LIBS)
+
+.PHONY: test-emulated
+test-emulated: $(E)/gpu_test ## the GPU kernels on an emulated GPU, against the reference (ALL=1: every case, for hours)
+	$(Q)$(if $(ALL),,LONGCA_TEST_QUICK=1) TEST_LIMIT_S=1200 src/test.sh $(E)/gpu_test
+
+-include $(EMU_OBJECTS:.o=.d)
+endif
