@@ -22,8 +22,11 @@
 
 namespace {
 
-// next_keys or next_queries of each representation, by overload.
+// next_keys or next_queries of each representation, and the class of one tile, by overload.
 #define WALKS(X) \
+  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile_view *t) { \
+    return X##_class(x, head, t->q_begin, t->q_end, t->k_begin, t->k_end); \
+  } \
   __device__ __forceinline__ tile_run next_inner(const X *x, int head, const tile_view *view, \
                                                  int from, bool keys) { \
     return keys ? X##_next_keys(x, head, view, from) : X##_next_queries(x, head, view, from); \
@@ -49,11 +52,12 @@ struct run_writer {
     runs += open.tiles > 0;
     open.tiles = 0;
   }
-  // Tiles [row, pos) ... of one class; `valid` rows in the last.
-  __device__ void add(int32_t row, int32_t pos, int32_t n, bool full, int32_t valid) {
+  // Tiles [row, pos) ... of one class; `valid` rows in the last, and what the halves see of each.
+  __device__ void add(int32_t row, int32_t pos, int32_t n, bool full, int32_t valid, int32_t halves) {
     if (n == 0)
       return;
-    const bool joins = open.tiles && (open.valid == 0) == full && (full || open.valid == inner) &&
+    const bool joins = open.tiles && (open.valid == 0) == full &&
+                       (full || open.valid == (inner | halves)) &&
                        row == open.row + open.tiles * inner && pos == open.pos + open.tiles * inner;
     if (!joins) {
       flush();
@@ -61,16 +65,33 @@ struct run_writer {
       open.pos = pos;
     }
     open.tiles += n;
-    open.valid = full ? 0 : valid;
+    open.valid = full ? 0 : valid | halves;
     tiles += n;
     partial += full ? 0 : n;
   }
 };
 
+// What the two halves of the outer tile see of inner tile [at, at + valid), as bits of worklist_run.
+template<class Rep>
+__device__ int32_t halves_of(const Rep *rep, int head, const worklist_item &item, int32_t outer,
+                             int32_t at, int32_t valid, bool keys) {
+  int32_t bits = 0;
+  for (int h = 0; h < 2; h++) {
+    const int32_t begin = item.pos + h * (outer / 2), end = item.pos + (h ? item.rows : min(item.rows, outer / 2));
+    if (begin >= end)
+      continue;
+    const tile_view tile = keys ? tile_view{begin, end, at, at + valid, valid}
+                                : tile_view{at, at + valid, begin, end, valid};
+    const tile_class seen = class_of(rep, head, &tile);
+    bits |= (seen != TILE_EMPTY ? WORKLIST_SEEN << h : 0) | (seen == TILE_FULL ? WORKLIST_WHOLE << h : 0);
+  }
+  return bits;
+}
+
 template<class Rep>
 __global__ void walk_items(Rep rep, worklist_item *items, worklist_run *runs, int32_t count,
                            int32_t classes, const attn_segment *segments, int32_t segment_count,
-                           int32_t inner, bool keys) {
+                           int32_t inner, bool keys, int32_t halved) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count * classes)
     return;
@@ -89,10 +110,22 @@ __global__ void walk_items(Rep rep, worklist_item *items, worklist_run *runs, in
       const int32_t at = run.begin * inner, n = run.end - run.begin;
       const int32_t valid = min(inner, seg.len - (run.end - 1) * inner);
       const bool ragged = run.full && valid < inner;
-      w.add(seg.row + at, seg.pos + at, n - ragged, run.full, valid);
-      if (ragged)
-        w.add(seg.row + at + (n - 1) * inner, seg.pos + at + (n - 1) * inner, 1, false, valid);
       from = run.end;
+      if (halved && !run.full) { // tile by tile; what no half sees is left out
+        for (int32_t t = 0; t < n; t++) {
+          const int32_t some = t < n - 1 ? inner : valid;
+          const int32_t bits =
+              halves_of(&rep, head, item, halved, seg.pos + at + t * inner, some, keys);
+          w.add(seg.row + at + t * inner, seg.pos + at + t * inner, bits != 0, false, some, bits);
+        }
+        continue;
+      }
+      w.add(seg.row + at, seg.pos + at, n - ragged, run.full, valid, 0);
+      if (ragged) {
+        const int32_t last = (n - 1) * inner;
+        w.add(seg.row + at + last, seg.pos + at + last, 1, false, valid,
+              halved ? halves_of(&rep, head, item, halved, seg.pos + at + last, valid, keys) : 0);
+      }
     }
   }
   w.flush();
@@ -107,12 +140,13 @@ struct builder {
   worklist_item *device_items;
   const attn_segment *segments;
   int32_t count, classes, segment_count, inner;
+  int32_t halved; // the outer tile, where its halves are told apart; 0: they are not
   bool keys;
 
   template<class Rep> void launch_as(const rep_device *rep, worklist_run *runs) {
     const int n = count * classes;
     walk_items<Rep><<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes,
-                                      segments, segment_count, inner, keys);
+                                      segments, segment_count, inner, keys, halved);
   }
   int launch(const rep_device *rep, worklist_run *runs) {
     const char *name = rep->ops->name;
@@ -192,11 +226,12 @@ int build(struct worklist *list, builder &b, const rep_device *rep) {
 
 int worklist_build(struct worklist *list, const struct rep_device *rep,
                    const struct attn_problem *p, enum worklist_side side, int32_t outer,
-                   int32_t inner) {
+                   int32_t inner, bool halves) {
   memset(list, 0, sizeof *list);
   builder b = {};
   b.keys = side == WORKLIST_KEYS;
   b.inner = inner;
+  b.halved = halves ? outer : 0;
   b.classes = p->mask->heads > 1 ? p->mask->heads : 1;
   const std::vector<attn_segment> q = segments_of(p->q_seg, p->q_segs, p->rows_q),
                                   k = segments_of(p->k_seg, p->k_segs, p->rows_k);

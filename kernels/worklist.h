@@ -26,9 +26,12 @@ struct worklist_item {        // 32 bytes: two 16-byte loads
 struct worklist_run { // 16 bytes: one load
   int32_t row, pos;   // local row and mask position of its first tile
   int32_t tiles;
-  int32_t
-      valid; // full runs: 0. Else the rows of the last tile that exist (the tiles before are whole)
+  // Full runs: 0. Else bits 0 .. 15: the rows of the last tile that exist (the tiles before are
+  // whole); and in a list of halves, of the outer tile's half h: bit 16 + h whether it sees a part of
+  // each tile, bit 24 + h whether it sees all of it.
+  int32_t valid;
 };
+enum { WORKLIST_SEEN = 1 << 16, WORKLIST_WHOLE = 1 << 24 }; // of half 0; half 1: shifted by one
 
 // What a kernel reads. Plain data.
 struct worklist_view {
@@ -52,10 +55,11 @@ enum worklist_side {
 
 struct rep_device;
 
-// Outer tiles of `outer` rows, inner tiles of `inner` rows. 0, or -1 with attn_error() set. Blocks.
+// Outer tiles of `outer` rows, inner tiles of `inner` rows; `halves`: say of partial tiles what each
+// half of the outer tile sees. 0, or -1 with attn_error() set. Blocks.
 int worklist_build(struct worklist *list, const struct rep_device *rep,
                    const struct attn_problem *problem, enum worklist_side side, int32_t outer,
-                   int32_t inner);
+                   int32_t inner, bool halves);
 void worklist_free(struct worklist *list);
 
 #ifdef __cplusplus

@@ -39,12 +39,14 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
     if (!strcmp(known->name, rep))
       s->kernels = known;
   if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
-      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, MMA_FWD_QUERIES, MMA_FWD_KEYS))
+      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, MMA_FWD_QUERIES, MMA_FWD_KEYS,
+                     false))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
   if (!p->backward)
     return 0;
-  if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, MMA_BWD_KEYS, MMA_BWD_QUERIES))
+  if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, MMA_BWD_KEYS, MMA_BWD_QUERIES,
+                     false))
     return -1;
   plan->prep_bytes += s->queries.bytes;
   int device, sms;

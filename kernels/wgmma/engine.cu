@@ -38,7 +38,7 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
     if (!strcmp(known->name, rep))
       s->kernels = known;
   if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
-      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS))
+      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
