@@ -149,6 +149,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end) {
   *ms = (float)((double)(end->at.tv_sec - begin->at.tv_sec) * 1e3 +
                 (double)(end->at.tv_nsec - begin->at.tv_nsec) * 1e-6);
