@@ -6,22 +6,26 @@ E := $(B)/emu
 # Sources and headers, with launches and dynamic shared memory rewritten (emu.sed).
 EMU_TREE := $(wildcard $(foreach d,kernels kernels/rep kernels/ptx kernels/mma kernels/wgmma src cp, \
               $(d)/*.h $(d)/*.cuh $(d)/*.cu))
-EMU_SOURCES := $(filter %.cu,$(EMU_TREE))
+EMU_SOURCES := $(filter-out kernels/jit.cu,$(filter %.cu,$(EMU_TREE)))
 EMU_OBJECTS := $(EMU_SOURCES:%.cu=$(E)/%.o) \
                $(patsubst %.cpp,$(E)/%.o,$(wildcard kernels/emu/*.cpp))
-EMU_FLAGS   := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -Wall -Wno-unknown-pragmas -Wno-sign-compare -Wno-psabi \
-               -MMD -MP $(DEFS) -Ikernels/emu $(if $(CI),-Werror)
+EMU_FLAGS   := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -Wall -Wno-unknown-pragmas \
+               -Wno-sign-compare -Wno-psabi -MMD -MP $(DEFS) -Ikernels/emu $(if $(CI),-Werror)
+# What kernels compiled at run time are compiled with (jit.cpp).
+EMU_JIT     := $(CXX) -std=c++17 -O1 -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
+               -I$(CURDIR)/kernels/emu -include $(CURDIR)/kernels/emu/emu.h
 
 $(E)/tree/%: % kernels/emu/emu.sed
 	@mkdir -p $(@D)
 	@sed -E -f kernels/emu/emu.sed $< >$@
 
-$(EMU_SOURCES:%.cu=$(E)/%.o): $(E)/%.o: $(E)/tree/%.cu $(EMU_TREE:%=$(E)/tree/%)
+$(EMU_SOURCES:%.cu=$(E)/%.o): $(E)/%.o: $(E)/tree/%.cu kernels/emu/emu.mk | $(EMU_TREE:%=$(E)/tree/%)
 	$(call say,EMU,$*.cu)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(EMU_FLAGS) -include kernels/emu/emu.h -x c++ -c -o $@ $<
 
-$(E)/kernels/emu/%.o: kernels/emu/%.cpp $(wildcard kernels/emu/*.h)
+$(E)/kernels/emu/jit.o: EMU_FLAGS += -DEMU_COMPILE='"$(EMU_JIT)"' -DEMU_SED='"$(CURDIR)/kernels/emu/emu.sed"'
+$(E)/kernels/emu/%.o: kernels/emu/%.cpp kernels/emu/emu.mk
 	$(call say,EMU,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
