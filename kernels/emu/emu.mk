@@ -36,6 +36,11 @@ $(E)/gpu_test: $(B)/kernels/gpu_test.o $(EMU_HOST) $(EMU_OBJECTS)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $(filter-out $(B)/src/main.o,$^) -lcmocka $(EMU_LIBS)
 
+# The program itself: every sub-command, measuring on the emulated GPU.
+$(E)/longca: $(EMU_HOST) $(EMU_OBJECTS)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $^ $(EMU_LIBS)
+
 .PHONY: test-emulated
 test-emulated: $(E)/gpu_test ## the GPU kernels on an emulated GPU, against the reference (ALL=1: every case, for hours)
 	$(Q)$(if $(ALL),,LONGCA_TEST_QUICK=1) TEST_LIMIT_S=1200 src/test.sh $(E)/gpu_test
