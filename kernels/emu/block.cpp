@@ -1,9 +1,9 @@
 // block.cpp -- blocks of the emulated GPU: threads as fibres, meetings of lanes, barriers (PTX ISA 8.0,
 // sections 9.7.12.1, 9.7.12.15, 9.7.19.5).
 //
-// Fibres run one at a time, each until it has to wait. Warps take turns from a random first one, so that
-// orders differ from turn to turn. If nobody can go on, the block is stuck: the message says who waits for
-// what. Dynamic shared memory holds NaN at the start and a pattern behind its end that must be there at the
+// Fibres run one at a time, each until it has to wait. Warps take turns from a random first one, and at
+// barriers a fibre now and then sits out many turns, so that warps drift as far apart as their barriers
+// let them. If nobody can go on, the block is stuck: the message says who waits for what. Dynamic shared memory holds NaN at the start and a pattern behind its end that must be there at the
 // end; it begins 128 bytes after a multiple of 1024, for code that aligns by hand.
 #include "block.h"
 
@@ -130,7 +130,8 @@ void run_block(const config &c, uint3 at, const std::function<void()> &body, uin
       if (b.draw() % 4 == 0)
         progress |= b.transfer_one();
     }
-    if (!progress && !b.transfer_one())
+    b.turn++;
+    if (!progress && !b.transfer_one() && !b.stalled)
       stuck(b);
   }
   while (b.transfer_one()) {
@@ -203,6 +204,16 @@ void wait_until(bool (*test)(void *), void *state, const char *what, uint64_t de
   to_scheduler();
 }
 
+// Now and then this thread is slow.
+static void stall() {
+  if (running->draw() % 64)
+    return;
+  const int until = running->turn + (1 << running->draw() % 8);
+  running->stalled++;
+  wait_for([=] { return running->turn >= until; }, "its turn", 0);
+  running->stalled--;
+}
+
 void meet(unsigned mask, const char *what, void *argument,
           void (*act)(void **arguments, unsigned mask)) {
   fibre *f = running->self;
@@ -261,6 +272,7 @@ unsigned ballot(unsigned mask, bool predicate) {
 bool barrier(int id, int threads, bool wait, bool mine) {
   if (id < 0 || id >= 16 || threads % WARP || threads <= 0)
     fault("barrier %d of %d threads", id, threads);
+  stall();
   named_barrier &b = running->barriers[id];
   if (b.arrived && b.threads != threads)
     fault("barrier %d is waited for by %d and by %d threads", id, b.threads, threads);
@@ -279,6 +291,7 @@ bool barrier(int id, int threads, bool wait, bool mine) {
 }
 
 void meet_block() {
+  stall();
   const int threads = ((int)running->fibres.size() + WARP - 1) / WARP * WARP;
   named_barrier &b = running->barriers[0];
   const int round = b.round, last = (int)running->fibres.size();
@@ -316,6 +329,7 @@ void mbarrier_arrive(uint64_t *bar, uint32_t expect_bytes) {
   m->bytes += expect_bytes;
   m->missing--;
   complete(m);
+  stall();
 }
 
 void mbarrier_deliver(uint64_t *bar, uint32_t bytes) {
@@ -331,6 +345,7 @@ bool mbarrier_done(const uint64_t *bar, uint32_t parity) {
 void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   if (!mbarrier_done(bar, parity))
     wait_for([=] { return mbarrier_done(bar, parity); }, "the mbarrier at", shared_address(bar));
+  stall();
 }
 
 // setmaxnreg: a block's own registers; taking waits until enough were given.

@@ -57,6 +57,7 @@ struct block {
   std::vector<warp> warps;
   named_barrier barriers[16];
   int live, registers_free;
+  int turn, stalled; // rounds of the scheduler; fibres that sit some out
   fibre *self;
   jmp_buf scheduler;
   std::deque<std::function<void()>> transfers; // of the copy engine, in any order

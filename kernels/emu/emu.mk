@@ -32,7 +32,7 @@ $(E)/kernels/emu/%.o: kernels/emu/%.cpp kernels/emu/emu.mk
 
 EMU_HOST := $(filter-out $(GPU_OBJECTS) %/memory_device.o %.cu.o,$(OBJECTS))
 EMU_LIBS := $(filter-out -lcublas -lcudart_static,$(LDLIBS))
-$(E)/gpu_test: $(B)/kernels/gpu_test.o $(EMU_HOST) $(EMU_OBJECTS)
+$(E)/%_test: $(B)/kernels/%_test.o $(EMU_HOST) $(EMU_OBJECTS)
 	$(call say,LINK,$@)
 	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $(filter-out $(B)/src/main.o,$^) -lcmocka $(EMU_LIBS)
 
@@ -42,8 +42,8 @@ $(E)/longca: $(EMU_HOST) $(EMU_OBJECTS)
 	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $^ $(EMU_LIBS)
 
 .PHONY: test-emulated
-test-emulated: $(E)/gpu_test ## the GPU kernels on an emulated GPU, against the reference (ALL=1: every case, for hours)
-	$(Q)$(if $(ALL),,LONGCA_TEST_QUICK=1) TEST_LIMIT_S=1200 src/test.sh $(E)/gpu_test
+test-emulated: $(E)/gpu_test $(E)/prep_test ## the GPU kernels on an emulated GPU, against the reference (ALL=1: every case, for hours)
+	$(Q)$(if $(ALL),,LONGCA_TEST_QUICK=1) TEST_LIMIT_S=1200 src/test.sh $(filter %_test,$^)
 
 -include $(EMU_OBJECTS:.o=.d)
 endif
