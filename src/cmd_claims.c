@@ -133,8 +133,10 @@ int cmd_claims(int argc, char **argv) {
   for (int i = optind; i < argc && !status; i++) {
     struct row *rows = NULL;
     size_t m = 0;
-    if (select_read(argv + i, 1, &rows, &m, err, sizeof err)) {
+    if (select_read(argv + i, 1, &rows, &m, err, sizeof err) ||
+        select_is_emulated(rows, m, err, sizeof err)) {
       status = bad(err);
+      free(rows);
       break;
     }
     int tally[3] = {0, 0, 0};

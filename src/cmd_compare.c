@@ -123,8 +123,10 @@ int cmd_compare(int argc, char **argv) {
   struct row *a = NULL, *b = NULL;
   size_t na = 0, nb = 0;
   if (select_read(argv + optind, 1, &a, &na, err, sizeof err) ||
-      select_read(argv + optind + 1, 1, &b, &nb, err, sizeof err)) {
+      select_read(argv + optind + 1, 1, &b, &nb, err, sizeof err) ||
+      select_is_emulated(a, na, err, sizeof err) || select_is_emulated(b, nb, err, sizeof err)) {
     free(a);
+    free(b);
     return bad(err);
   }
   struct table t = table_new(10);

@@ -77,7 +77,8 @@ int cmd_select(int argc, char **argv) {
   if (select_load(argv + optind, argc - optind, &where, wishes, n_wishes, &rows, &n, err,
                   sizeof err))
     return bad(err);
-  const int status = blocks_print(rows, n, &r);
+  const int status =
+      select_is_emulated(rows, n, err, sizeof err) ? bad(err) : blocks_print(rows, n, &r);
   free(rows);
   return status;
 }

@@ -179,6 +179,8 @@ int cmd_show(int argc, char **argv) {
     fputs("longca show: no row matches; `longca run` measures what is missing\n", stderr);
     status = 1;
   }
+  if (!status && down.n && select_is_emulated(rows, n, err, sizeof err))
+    status = bad(err);
   if (!status)
     status = down.n ? spread_print(rows, n, &down, &across, &q, (enum table_format)format, caption)
                     : show_list(rows, n, columns, (enum table_format)format, caption);

@@ -17,8 +17,13 @@
 
 namespace {
 
+#ifdef LONGCA_EMULATED // no cache, and a launch there returns when it has ended: spinning would last for ever
+constexpr size_t FLUSH_BYTES = 1 << 20;
+constexpr long long SPIN_LIMIT_NS = 0;
+#else
 constexpr size_t FLUSH_BYTES = 256u << 20; // several times any L2 of today
 constexpr long long SPIN_LIMIT_NS = 200 * 1000 * 1000;
+#endif
 constexpr int SMS_MAX = 512;
 constexpr double THROTTLED = 0.75; // nvbench's limit, of the highest clock
 
@@ -146,6 +151,12 @@ int device_open(int index) {
       check(cudaDeviceGetPCIBusId(pci, sizeof pci, index), "cudaDeviceGetPCIBusId"))
     return -1;
   dev.flag = (volatile int *)mapped;
+  // A kernel is loaded when it is first launched, which waits for those that run: for the spin's limit.
+  dev.flag[0] = 1;
+  spin<<<1, 1>>>(dev.flag_device, SPIN_LIMIT_NS);
+  take_stamp<<<1, 32>>>(dev.stamps);
+  if (check(cudaDeviceSynchronize(), "a first launch") || check(cudaGetLastError(), "a first launch"))
+    return -1;
   dev.sm_mhz_max = khz * 1e-3;
   dev.index = index;
   nvml_open(pci);
@@ -177,6 +188,9 @@ int device_info(struct device_info *info) {
   info->mem_bytes = (int64_t)prop.totalGlobalMem;
   info->l2_bytes = prop.l2CacheSize;
   info->sm_mhz_max = dev.sm_mhz_max;
+#ifdef LONGCA_EMULATED
+  info->emulated = true;
+#endif
   info->peak_tflop_s_bf16 = flop_per_clock(info->arch) * info->sms * dev.sm_mhz_max * 1e-6;
   return check(cudaDriverGetVersion(&info->driver), "cudaDriverGetVersion") ||
                  check(cudaRuntimeGetVersion(&info->runtime), "cudaRuntimeGetVersion")

@@ -23,6 +23,7 @@ struct device_info {
   double sm_mhz_max;
   double peak_tflop_s_bf16; // dense tensor-core rate at sm_mhz_max; NaN where we do not know it
   int driver, runtime;      // CUDA versions * 1000: 13000
+  bool emulated;            // kernels/emu: right, but without times
 };
 
 struct device_sample {

@@ -152,11 +152,17 @@ int env_gpu_count(void) { return gpu()->count; }
 
 const char *env_machine(enum attn_place place, char *buf, size_t size) {
   const char *set = getenv("LONGCA_MACHINE");
+  char name[256];
+  if (place == ATTN_DEVICE && gpu()->count > 0 && gpu()->info.emulated) {
+    // Whatever it is to be called, its rows are to be told from measurements: row_is_emulated().
+    snprintf(name, sizeof name, "emulated-%.200s", set && *set ? set : "gpu");
+    slug(name, buf, size);
+    return buf;
+  }
   if (set && *set) {
     slug(set, buf, size);
     return buf;
   }
-  char name[256];
   if (place == ATTN_DEVICE && gpu()->count > 0) {
     slug(gpu()->info.name, buf, size);
     return buf;

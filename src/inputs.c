@@ -15,15 +15,48 @@ static const char *fail_place(const struct place *place, char reason[ROW_REASON]
   return place->error_is_oom() ? "oom" : "crash";
 }
 
+// The host's side of device tensors is kept for the next ones: fresh pages for a gigabyte of outputs take
+// longer than most kernels. Room for O, LSE, dQ, dK, dV.
+enum { SPARES = 5 };
+static struct {
+  void *host;
+  size_t bytes;
+} spares[SPARES];
+
+static void *take_host(const struct place *place, enum attn_dtype dtype, int64_t n) {
+  for (int i = 0; !place->shares_host && i < SPARES; i++)
+    if (spares[i].host && spares[i].bytes == (size_t)n * tensor_elem_bytes(dtype)) {
+      void *host = spares[i].host;
+      spares[i].host = NULL;
+      return host;
+    }
+  return tensor_alloc(dtype, n);
+}
+
+static void give_host(const struct place *place, void *host, size_t bytes) {
+  static int next;
+  int at = place->shares_host ? -1 : next++ % SPARES;
+  for (int i = 0; at >= 0 && i < SPARES; i++)
+    if (!spares[i].host)
+      at = i;
+  if (at >= 0 && host) {
+    free(spares[at].host);
+    spares[at].host = host;
+    spares[at].bytes = bytes;
+  } else {
+    free(host);
+  }
+}
+
 const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype,
                         int64_t n, char reason[ROW_REASON]) {
-  *b = (struct buffer){.host = tensor_alloc(dtype, n), .n = n, .dtype = dtype};
+  *b = (struct buffer){.host = take_host(place, dtype, n), .n = n, .dtype = dtype};
   if (!b->host) {
     snprintf(reason, ROW_REASON, "out of host memory: %zu bytes for a tensor", buffer_bytes(b));
     return "oom";
   }
   b->placed = place->shares_host ? b->host : place->alloc(buffer_bytes(b));
-  if (!b->placed || (!place->shares_host && place->upload(b->placed, b->host, buffer_bytes(b))))
+  if (!b->placed || (!place->shares_host && place->poison(b->placed, buffer_bytes(b))))
     return fail_place(place, reason);
   return NULL;
 }
@@ -31,7 +64,7 @@ const char *buffer_make(struct buffer *b, const struct place *place, enum attn_d
 void buffer_release(struct buffer *b, const struct place *place) {
   if (b->placed != b->host)
     place->release(b->placed);
-  free(b->host);
+  give_host(place, b->host, buffer_bytes(b));
   *b = (struct buffer){0};
 }
 
@@ -63,26 +96,34 @@ const char *inputs_mask(const struct point *p, const struct mask **mask, char re
 }
 
 static struct buffer kept_tensors[INPUTS];
+static char kept_key[POINT_KEY];
 
-size_t inputs_held(void) {
+static int inputs_of(const struct point *p) { return p->pass == ATTN_BWD ? INPUTS : INPUT_D_O; }
+
+static const char *tensors_key(const struct point *p, char key[POINT_KEY]) {
+  snprintf(key, POINT_KEY, "%d %d %d %d %d %d %llu %d", p->place, p->dtype, p->heads_q, p->heads_kv,
+           p->dim, p->seqlen, (unsigned long long)p->seed, p->draw);
+  return key;
+}
+
+size_t inputs_held(const struct point *p) {
+  char key[POINT_KEY];
+  const bool same = !strcmp(tensors_key(p, key), kept_key);
   size_t bytes = 0;
-  for (int i = 0; i < INPUTS; i++)
+  for (int i = 0; i < (same ? inputs_of(p) : INPUTS); i++)
     bytes += buffer_bytes(&kept_tensors[i]);
   return bytes;
 }
 
 const char *inputs_tensors(const struct point *p, const struct place *place,
                            struct buffer tensor[INPUTS], char reason[ROW_REASON]) {
-  static char kept_key[POINT_KEY];
   char key[POINT_KEY];
-  snprintf(key, sizeof key, "%d %d %d %d %d %d %llu %d", p->place, p->dtype, p->heads_q,
-           p->heads_kv, p->dim, p->seqlen, (unsigned long long)p->seed, p->draw);
-  if (strcmp(key, kept_key) != 0)
+  if (strcmp(tensors_key(p, key), kept_key) != 0)
     for (int i = 0; i < INPUTS; i++)
       buffer_release(&kept_tensors[i], place);
   memcpy(kept_key, key, sizeof key);
   const int64_t rows[INPUTS] = {p->heads_q, p->heads_kv, p->heads_kv, p->heads_q};
-  for (int i = 0; i < (p->pass == ATTN_BWD ? INPUTS : INPUT_D_O); i++) {
+  for (int i = 0; i < inputs_of(p); i++) {
     struct buffer *b = &kept_tensors[i];
     if (!b->placed) {
       const char *status = buffer_make(b, place, p->dtype, rows[i] * p->seqlen * p->dim, reason);

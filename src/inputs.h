@@ -12,8 +12,9 @@ struct buffer {
   enum attn_dtype dtype;
 };
 size_t buffer_bytes(const struct buffer *b);
-// n elements, poisoned with NaN on both sides. NULL, or the status "oom" or "crash" with a reason.
-// Release it even then.
+// n elements, poisoned with NaN in the place. On a device the host's side is for download() alone: it may
+// hold what an earlier tensor left. NULL, or the status "oom" or "crash" with a reason. Release it even
+// then.
 const char *buffer_make(struct buffer *b, const struct place *place, enum attn_dtype dtype,
                         int64_t n, char reason[ROW_REASON]);
 void buffer_release(struct buffer *b, const struct place *place);
@@ -28,7 +29,7 @@ enum { INPUT_Q, INPUT_K, INPUT_V, INPUT_D_O, INPUTS };
 const char *inputs_mask(const struct point *p, const struct mask **mask, char reason[ROW_REASON]);
 const char *inputs_tensors(const struct point *p, const struct place *place,
                            struct buffer tensor[INPUTS], char reason[ROW_REASON]);
-// Bytes of the tensors that are kept now.
-size_t inputs_held(void);
+// Bytes of the tensors kept now that inputs_tensors(p) would hand out again or release.
+size_t inputs_held(const struct point *p);
 
 #endif

@@ -150,7 +150,7 @@ static int time_calls(struct measurement *m) {
   if (!time_us)
     return fail(row, "oom", "out of host memory for the samples");
   double *const sm_mhz = time_us + most, *const power_w = sm_mhz + most;
-  int n = 0, bad = 0;
+  int n = 0, bad = 0, exposed = 0;
   bool throttled = false;
   double spent_us = 0;
   attn_error_set(false, "%s", ""); // so that it tells the kernel's failures from the place's
@@ -169,6 +169,7 @@ static int time_calls(struct measurement *m) {
     sm_mhz[n] = s.sm_mhz;
     power_w[n++] = s.power_w;
     throttled = throttled || s.throttled;
+    exposed += s.exposed;
     if (n >= p->samples_min && (spent_us > p->seconds * 1e6 || precise(time_us, n)))
       break;
   }
@@ -187,7 +188,11 @@ static int time_calls(struct measurement *m) {
   row->sm_mhz_median = rounded(stats_median(sm_mhz, (size_t)n), 5);
   row->sm_mhz_min = rounded(stats_quantile(sm_mhz, (size_t)n, 0), 5);
   row->power_w = rounded(stats_median(power_w, (size_t)n), 5);
-  row->throttled = m->place->shares_host ? NAN : throttled;
+  if (!m->place->shares_host) {
+    row->throttled = throttled;
+    row->exposed = exposed;
+  }
+  row->cold = !m->place->shares_host;
   free(time_us);
   return 0;
 }
@@ -252,7 +257,7 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
     why_not = "this kernel has no such pass";
   if (why_not)
     return fail(row, "unsupported", why_not);
-  m->place->peak_begin(inputs_held());
+  m->place->peak_begin(inputs_held(p));
   if (make_tensors(m))
     return 1;
   if (attn_prepare(&m->plan, kernel, &m->problem))
@@ -265,9 +270,12 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   row->prep_us = rounded(m->plan.prep_us, 6);
   row->compile_us = rounded(m->plan.compile_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;
-  row->account_bytes = (double)(m->plan.prep_bytes + m->plan.workspace_bytes);
+  row->workspace_bytes = (double)m->plan.workspace_bytes;
+  row->input_bytes = row->output_bytes = 0;
   for (int i = 0; i < TENSORS; i++)
-    row->account_bytes += (double)buffer_bytes(&m->t[i]);
+    *(i < INPUTS ? &row->input_bytes : &row->output_bytes) += (double)buffer_bytes(&m->t[i]);
+  row->account_bytes =
+      row->input_bytes + row->output_bytes + row->prep_bytes + row->workspace_bytes;
   if (rate(m))
     return -1;
   snprintf(row->status, sizeof row->status, "ok");

@@ -106,6 +106,8 @@ static void *alloc_device(size_t bytes) {
   return device_alloc(&ptr, bytes) ? NULL : ptr;
 }
 
+static int poison_device(void *placed, size_t bytes) { return device_fill(placed, 0xff, bytes); }
+
 static double used_bytes(void) {
   const int64_t used = device_mem_used();
   return used < 0 ? NAN : (double)used;
@@ -122,6 +124,7 @@ static const struct place device = {.open = open_device,
                                     .arch = device_arch,
                                     .alloc = alloc_device,
                                     .release = device_free,
+                                    .poison = poison_device,
                                     .upload = device_upload,
                                     .download = device_download,
                                     .sync = device_sync,

@@ -6,11 +6,12 @@
 #include "device.h"
 
 struct place {
-  bool shares_host;  // its memory is the host's; alloc, upload and download are not called
+  bool shares_host;  // its memory is the host's; nothing is copied there
   int (*open)(void); // once a process; later calls do nothing. 0, or -1
   int (*arch)(void); // compute capability * 10; 0 on the host
   void *(*alloc)(size_t bytes);
   void (*release)(void *ptr);
+  int (*poison)(void *placed, size_t bytes); // with NaN
   int (*upload)(void *placed, const void *host, size_t bytes);
   int (*download)(void *host, const void *placed, size_t bytes);
   int (*sync)(void);

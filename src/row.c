@@ -21,6 +21,10 @@ void row_clear(struct row *row) {
   row->schema = ROW_SCHEMA;
 }
 
+bool row_is_emulated(const struct row *row) {
+  return !strncmp(row->machine, "emulated-", strlen("emulated-"));
+}
+
 static double number_at(const struct row *row, const struct row_column *column) {
   double x;
   memcpy(&x, (const char *)row + column->offset, sizeof x);

@@ -26,8 +26,10 @@ enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
   N(area) N(flop) N(flop_nominal) N(tflop_s) N(peak_pct)                                               \
   /* preparation (representation, plan, JIT; of that the JIT) and memory, apart from kernel time */    \
   N(prep_us) N(compile_us) N(prep_bytes) N(peak_mem_bytes) N(account_bytes)                            \
+  N(input_bytes) N(output_bytes) N(workspace_bytes)                                                    \
   N(comm_bytes) N(comm_us) N(overlap_pct)                                                              \
-  N(sm_mhz_median) N(sm_mhz_min) N(power_w) N(throttled)                                               \
+  /* cold: L2 flushed before each sample; exposed: samples that hold launch cost */                    \
+  N(sm_mhz_median) N(sm_mhz_min) N(power_w) N(throttled) N(cold) N(exposed)                            \
   /* the check on the same inputs, before the timing */                                                \
   N(err_max) N(err_cos) N(wrong) T(log)
 // clang-format on
@@ -49,6 +51,8 @@ extern const struct row_column row_columns[]; // ends with name NULL
 
 // All text empty, all numbers NaN, schema set.
 void row_clear(struct row *row);
+// Whether an emulated GPU made it (kernels/emu): a proof that things work, and no measurement.
+bool row_is_emulated(const struct row *row);
 // Value of a column as text, into buf (numbers: shortest that reads back; NaN: "nan").
 const char *row_text(const struct row *row, const struct row_column *column, char *buf,
                      size_t size);

@@ -207,6 +207,18 @@ int select_read(char *const *paths, int n_paths, struct row **rows, size_t *n, c
   return 0;
 }
 
+bool select_is_emulated(const struct row *rows, size_t n, char *err, size_t err_size) {
+  for (size_t i = 0; i < n; i++)
+    if (row_is_emulated(&rows[i])) {
+      snprintf(err, err_size,
+               "rows of %.60s are no measurements: an emulated GPU shows that things work; "
+               "`longca show FILE` lists them",
+               rows[i].machine);
+      return true;
+    }
+  return false;
+}
+
 bool select_is_single(const struct row *row) { return !*row->cp || !strcmp(row->cp, "none"); }
 
 int select_load(char *const *paths, int n_paths, const struct filter *where, char *const *wishes,

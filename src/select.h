@@ -38,6 +38,9 @@ bool select_is_single(const struct row *row);
 int select_read(char *const *paths, int n_paths, struct row **rows, size_t *n, char *err,
                 size_t err_size);
 
+// Whether any row is an emulated GPU's, from which no figure, table or verdict may come; then err says so.
+bool select_is_emulated(const struct row *rows, size_t n, char *err, size_t err_size);
+
 // The rows of several files that match, after the wishes, in that order: what the commands work on.
 // Rows with a schedule are left out unless the filter asks for `cp`.
 int select_load(char *const *paths, int n_paths, const struct filter *where, char *const *wishes,

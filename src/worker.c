@@ -247,6 +247,9 @@ enum worker_end worker_run(struct worker *w, worker_measure measure, const struc
     snprintf(row->reason, sizeof row->reason, "cannot start a worker: %s", strerror(errno));
     return WORKER_HARNESS;
   }
+  // Its log is this point's alone: the file's place is shared with the worker, which waits.
+  if (ftruncate(w->log, 0) || lseek(w->log, 0, SEEK_SET)) {
+  } // it is memory
   const double kills = oom_kills();
   const enum answer answer =
       write_all(w->fd, p, sizeof *p) ? await(w, &reply, p->limit_s, stop) : GONE;
