@@ -44,9 +44,10 @@ struct bwd_params {
 };
 
 struct bwd_step {
-  int32_t pos, valid; // mask position of the tile; its real queries, 0 when no mask is needed
-  int32_t tile;       // of dq_acc, heads included
-  int32_t pad;
+  int32_t pos;     // mask position of the tile
+  int32_t tile;    // of dq_acc, heads included
+  int32_t part[2]; // of each half of the keys: -1, it is not seen; 0, all of it is; else the mask is
+                   // asked, for so many real queries
 };
 
 template <int D> struct bwd_smem {
@@ -73,6 +74,14 @@ static __device__ __forceinline__ void product_over_dim(float (&acc)[N / 2], ptx
                             b.at(b_bytes + c / 4 * N * 128 + c % 4 * 32), c > 0);
 }
 
+// part[half] of a step: `of_run` is the run's word in the list, `valid` the tile's queries, `keys` the CTA's.
+static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, int half) {
+  if (keys <= 64 * half || (of_run && !(of_run & WORKLIST_SEEN << half)))
+    return -1;
+  const bool whole = !of_run || (of_run & WORKLIST_WHOLE << half && valid == BWD_QUERIES);
+  return whole && keys >= 64 * (half + 1) ? 0 : valid;
+}
+
 template <int D>
 static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first) {
   const int head_kv = first / p.group;
@@ -87,8 +96,9 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
         const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
         const int at = head * p.rows_pad + row;
         ptx::mbarrier_wait(&sm.q_empty[s], parity);
-        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES,
-                                  run.w && t < run.z - 1 ? BWD_QUERIES : run.w, at / BWD_QUERIES, 0};
+        const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
+        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
+                                  {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
         ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
         ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
         ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
@@ -98,6 +108,19 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
         ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
       }
     }
+}
+
+// dQ [queries, 64 columns] = dS K of `Keys` keys from the one on at which both operands begin.
+template <int Keys>
+static __device__ __forceinline__ void bwd_dq_product(float (&dq)[32], uint64_t ds, uint64_t k) {
+  ptx::wgmma_pin(dq);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int c = 0; c < Keys / 16; c++)
+    ptx::wgmma_op<64, 1>::ss(dq, ds + (c / 4 * BWD_QUERIES * 128 + c % 4 * 32) / 16, k + c * 2048 / 16, c > 0);
+  ptx::wgmma_commit();
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_pin(dq);
 }
 
 // Half of the columns at a time: 32 accumulators leave the other warpgroups the registers they need.
@@ -110,18 +133,17 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
   for (int i = 0; i < steps; i++) {
     const int b = i % 2;
     ptx::mbarrier_wait(&sm.ds_full[b], i / 2 % 2);
-    float *const out = p.dq_acc + static_cast<int64_t>(sm.step[i % BWD_STEPS].tile) * BWD_QUERIES * D;
+    const bwd_step &step = sm.step[i % BWD_STEPS];
+    const bool both = __all_sync(~0u, (step.part[0] | step.part[1]) >= 0);
+    const int first = __any_sync(~0u, step.part[0] < 0) ? 64 : 0; // key of the half that is multiplied
+    float *const out = p.dq_acc + static_cast<int64_t>(step.tile) * BWD_QUERIES * D;
 #pragma unroll
     for (int h = 0; h < halves; h++) {
-      ptx::wgmma_pin(dq);
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int c = 0; c < BWD_KEYS / 16; c++)
-        ptx::wgmma_op<64, 1>::ss(dq, ds.at(b * sizeof sm.ds[0] + c / 4 * BWD_QUERIES * 128 + c % 4 * 32),
-                                 k.at(h * BWD_KEYS * 128 + c * 2048), c > 0);
-      ptx::wgmma_commit();
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_pin(dq);
+      const uint64_t ds_at = ds.at(b * sizeof sm.ds[0] + first * 128), k_at = k.at((h * BWD_KEYS + first) * 128);
+      if (both)
+        bwd_dq_product<BWD_KEYS>(dq, ds_at, k_at);
+      else
+        bwd_dq_product<BWD_KEYS / 2>(dq, ds_at, k_at);
       if (h == halves - 1 && t % 32 == 0)
         ptx::mbarrier_arrive(&sm.ds_empty[b]);
       if (t == 0)
@@ -173,10 +195,19 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     float sc[NS], dp[NS];
     uint32_t pb[NS / 2], dsb[NS / 2];
     ptx::mbarrier_wait(&sm.q_full[s], parity);
+    const bwd_step &step = sm.step[i % BWD_STEPS];
+    const int part = step.part[g];
+    if (__all_sync(~0u, part < 0)) { // only hands over
+      if (lane == 0) {
+        ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
+        ptx::mbarrier_arrive(&sm.do_empty[s]);
+        ptx::mbarrier_arrive(&sm.q_empty[s]);
+      }
+      continue;
+    }
     uint32_t seen = ~0u; // asked before S, when registers are free
-    const bwd_step step = sm.step[i % BWD_STEPS];
-    if (step.valid || sm.item.rows < BWD_KEYS)
-      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, step.valid);
+    if (part)
+      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, part);
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();

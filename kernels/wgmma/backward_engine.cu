@@ -63,7 +63,7 @@ const char *wgmma_backward_supports(const struct attn_problem *p) {
 
 int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
-  if (worklist_build(&s->queries, rep, p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, false))
+  if (worklist_build(&s->queries, rep, p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true))
     return -1;
   plan->prep_bytes += s->queries.bytes;
   int device, sms;

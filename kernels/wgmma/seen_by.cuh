@@ -68,18 +68,14 @@ static __device__ __forceinline__ row_bits seen_by(const varblock &x, int head, 
 }
 
 // What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ... (facts
-// [128] are theirs): a bit an accumulator element, the first key's in the low half. valid = 0: the tile
-// is full, and only keys that do not exist are hidden.
+// [128] are theirs): a bit an accumulator element, the first key's in the low half.
 template <class Rep>
 static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, const int4 *facts, int head,
                                                         int key_pos, int key0, int keys, int pos, int valid) {
   const int last = keys - 1;
-  row_bits bits = {~0u, ~0u};
-  if (valid) {
-    const key_pair k = {key_pos + min(key0, last), key_pos + min(key0 + 8, last), facts[key0],
-                        facts[key0 + 8]};
-    bits = seen_by<64>(rep, head, k, pos, valid);
-  }
+  const key_pair k = {key_pos + min(key0, last), key_pos + min(key0 + 8, last), facts[key0],
+                      facts[key0 + 8]};
+  const row_bits bits = seen_by<64>(rep, head, k, pos, valid);
   return (key0 < keys ? bits.top & 0xffff : 0) |
          (key0 + 8 < keys ? bits.bottom << 16 : 0);
 }
