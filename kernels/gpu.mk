@@ -46,8 +46,8 @@ gpu-spills: $(GPU_OBJECTS)
 	@awk '$$1 ~ /^sm_/ && $$4 > 0 {print "spills: " $$0; bad = 1} END {exit bad}' $(GPU_OBJECTS:.o=.ptxas)
 
 .PHONY: test-gpu
-test-gpu: $(B)/kernels/gpu_test ## every device kernel against the double reference, on this GPU
-	$(Q)src/test.sh $(B)/kernels/gpu_test
+test-gpu: $(B)/kernels/gpu_test $(B)/kernels/prep_test ## every device kernel against the double reference, on this GPU
+	$(Q)src/test.sh $^
 
 -include $(GPU_OBJECTS:.o=.d)
 endif

@@ -1,10 +1,11 @@
 // worklist.cu -- builds the work list on the device (worklist.h).
 //
-// The host cuts the outer side's segments into items. Two passes of one kernel, a thread an item,
-// walk the representation over every inner segment: the first counts runs and tiles, the second
-// writes the runs. Between them the host sorts the items of each class, longest first, and gives
-// out the places. Runs that meet and are of one class are joined; the ragged last tile of a full
-// run becomes a partial run of its own, so that an engine looks at `valid` in partial runs only.
+// A warp takes an outer tile and its lanes an inner tile each, 32 at a time: the representation's
+// own walk, over that tile alone, says its class. Neighbours of one class are one run; the ragged
+// last tile of a full run becomes a partial run of its own, so that an engine looks at `valid` in
+// partial runs only. There are two passes: the first counts, and each item finds its place from the
+// counts of its class, longest first; the second writes. The host reads the totals between them,
+// to allocate what is needed and no more.
 #include <string.h>
 
 #include <algorithm>
@@ -22,151 +23,174 @@
 
 namespace {
 
-// next_keys or next_queries of each representation, and the class of one tile, by overload.
-#define WALKS(X) \
-  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile_view *t) { \
-    return X##_class(x, head, t->q_begin, t->q_end, t->k_begin, t->k_end); \
-  } \
-  __device__ __forceinline__ tile_run next_inner(const X *x, int head, const tile_view *view, \
-                                                 int from, bool keys) { \
-    return keys ? X##_next_keys(x, head, view, from) : X##_next_queries(x, head, view, from); \
-  }
-WALKS(dense)
-WALKS(band)
-WALKS(columns)
-WALKS(blockmap)
-WALKS(blocklist)
-WALKS(varblock)
-#undef WALKS
-
-// Collects runs; with `out` NULL it only counts.
-struct run_writer {
-  worklist_run *out;
-  int32_t runs, tiles, partial;
-  worklist_run open; // not written yet; tiles == 0: none
-  int32_t inner;
-
-  __device__ void flush() {
-    if (open.tiles && out)
-      out[runs] = open;
-    runs += open.tiles > 0;
-    open.tiles = 0;
-  }
-  // Tiles [row, pos) ... of one class; `valid` rows in the last, and what the halves see of each.
-  __device__ void add(int32_t row, int32_t pos, int32_t n, bool full, int32_t valid, int32_t halves) {
-    if (n == 0)
-      return;
-    const bool joins = open.tiles && (open.valid == 0) == full &&
-                       (full || open.valid == (inner | halves)) &&
-                       row == open.row + open.tiles * inner && pos == open.pos + open.tiles * inner;
-    if (!joins) {
-      flush();
-      open.row = row;
-      open.pos = pos;
-    }
-    open.tiles += n;
-    open.valid = full ? 0 : valid | halves;
-    tiles += n;
-    partial += full ? 0 : n;
-  }
+// A tile of positions, outer by inner.
+struct tile {
+  int32_t outer_begin, outer_end, inner_begin, inner_end;
 };
 
-// What the two halves of the outer tile see of inner tile [at, at + valid), as bits of worklist_run.
-template<class Rep>
-__device__ int32_t halves_of(const Rep *rep, int head, const worklist_item &item, int32_t outer,
-                             int32_t at, int32_t valid, bool keys) {
-  int32_t bits = 0;
-  for (int h = 0; h < 2; h++) {
-    const int32_t begin = item.pos + h * (outer / 2), end = item.pos + (h ? item.rows : min(item.rows, outer / 2));
-    if (begin >= end)
-      continue;
-    const tile_view tile = keys ? tile_view{begin, end, at, at + valid, valid}
-                                : tile_view{at, at + valid, begin, end, valid};
-    const tile_class seen = class_of(rep, head, &tile);
-    bits |= (seen != TILE_EMPTY ? WORKLIST_SEEN << h : 0) | (seen == TILE_FULL ? WORKLIST_WHOLE << h : 0);
+// The class of one tile by the walk that suits the side, by overload.
+#define CLASS_OF(X) \
+  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile &t, bool keys) { \
+    const tile_view view = \
+        keys ? tile_view{t.outer_begin, t.outer_end, t.inner_begin, t.inner_end, \
+                         t.inner_end - t.inner_begin} \
+             : tile_view{t.inner_begin, t.inner_end, t.outer_begin, t.outer_end, \
+                         t.inner_end - t.inner_begin}; \
+    const tile_run run = keys ? X##_next_keys(x, head, &view, 0) : X##_next_queries(x, head, &view, 0); \
+    return run.begin >= run.end ? TILE_EMPTY : run.full ? TILE_FULL : TILE_PARTIAL; \
   }
-  return bits;
-}
+CLASS_OF(dense)
+CLASS_OF(band)
+CLASS_OF(columns)
+CLASS_OF(blockmap)
+CLASS_OF(blocklist)
+CLASS_OF(varblock)
+#undef CLASS_OF
+
+struct list_shape {
+  const worklist_item *cuts;    // [count] a class's items in the order of rows: row, pos, rows
+  const attn_segment *segments; // [segment_count] of the inner side
+  int32_t count, classes, segment_count, outer, inner;
+  bool keys, halves;
+};
+
+// What a run says of a tile: `valid` of a run of this tile alone, or UNSEEN.
+enum { UNSEEN = -1, WHOLE = 0, HALVES = ~0xffff };
 
 template<class Rep>
-__global__ void walk_items(Rep rep, worklist_item *items, worklist_run *runs, int32_t count,
-                           int32_t classes, const attn_segment *segments, int32_t segment_count,
-                           int32_t inner, bool keys, int32_t halved) {
+__device__ int32_t code_of(const Rep *rep, int head, const list_shape &s, const worklist_item &item,
+                           int32_t at, int32_t valid) {
+  tile t = {item.pos, item.pos + item.rows, at, at + valid};
+  const tile_class whole = class_of(rep, head, t, s.keys);
+  if (whole == TILE_EMPTY)
+    return UNSEEN;
+  if (whole == TILE_FULL && valid == s.inner)
+    return WHOLE;
+  if (!s.halves)
+    return valid;
+  int32_t bits = 0;
+  for (int h = 0; h < 2; h++) {
+    t.outer_begin = item.pos + h * (s.outer / 2);
+    t.outer_end = item.pos + (h ? item.rows : min(item.rows, s.outer / 2));
+    if (t.outer_begin >= t.outer_end)
+      continue;
+    const tile_class half = class_of(rep, head, t, s.keys);
+    bits |= (half != TILE_EMPTY ? WORKLIST_SEEN << h : 0) | (half == TILE_FULL ? WORKLIST_WHOLE << h : 0);
+  }
+  return bits ? valid | bits : UNSEEN; // a block map may list what no half sees
+}
+
+// One warp an item. First pass (runs NULL): its counts to items, run_end as the number of runs, and
+// the sums to totals [classes + 2]: runs of each class, tiles, partial tiles. Second: its runs.
+template<class Rep>
+__global__ void walk_items(Rep rep, list_shape s, worklist_item *items, unsigned long long *totals,
+                           worklist_run *runs) {
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  if (i >= s.count * s.classes)
+    return;
+  worklist_item item = runs ? items[i] : s.cuts[i % s.count];
+  const int head = runs ? item.reserved : i / s.count; // its class
+  worklist_run *out = runs ? runs + item.run_begin : nullptr;
+  worklist_run open = {0, 0, 0, 0}; // the run of the tile before this round's; tiles == 0: none
+  int32_t count = 0, tiles = 0, partial = 0;
+  for (int j = 0; j < s.segment_count && item.pos >= 0; j++) { // pos -1: padding, sees nothing
+    const attn_segment seg = s.segments[j];
+    const int32_t n = rep_tiles(0, seg.len, s.inner);
+    for (int32_t base = 0; base < n; base += 32) {
+      const int32_t at = (base + lane) * s.inner, row = seg.row + at, pos = seg.pos + at;
+      const int32_t code =
+          base + lane < n ? code_of(&rep, head, s, item, pos, min(s.inner, seg.len - at)) : UNSEEN;
+      int32_t before = __shfl_up_sync(~0u, code, 1);
+      if (lane == 0)
+        before = open.tiles && row == open.row + open.tiles * s.inner &&
+                         pos == open.pos + open.tiles * s.inner
+                     ? open.valid
+                     : UNSEEN;
+      // A partial tile goes on where the one before is whole and its halves see the same.
+      const bool joins = before == (code == WHOLE ? WHOLE : s.inner | (code & HALVES));
+      const unsigned seen = __ballot_sync(~0u, code != UNSEEN),
+                     starts = __ballot_sync(~0u, code != UNSEEN && !joins),
+                     masked = __ballot_sync(~0u, code > 0);
+      // The run up to this lane: from the last start, or the open one.
+      const unsigned started = starts & ~0u >> (31 - lane);
+      const int32_t first = started ? 31 - __clz(started) : 0, length = lane - first + 1;
+      worklist_run run = {row - (lane - first) * s.inner, pos - (lane - first) * s.inner, length, code};
+      if (!started)
+        run = {open.row, open.pos, open.tiles + length, code};
+      const bool goes_on = lane < 31 && (seen & ~starts) >> (lane + 1) & 1;
+      if (out && code != UNSEEN && !goes_on)
+        out[count + __popc(started) - 1] = run;
+      __syncwarp(); // the next round may write the same run again, longer
+      const int last = min(31, n - 1 - base);
+      open.row = __shfl_sync(~0u, run.row, last);
+      open.pos = __shfl_sync(~0u, run.pos, last);
+      open.tiles = seen >> last & 1 ? __shfl_sync(~0u, run.tiles, last) : 0;
+      open.valid = __shfl_sync(~0u, run.valid, last);
+      count += __popc(starts);
+      tiles += __popc(seen);
+      partial += __popc(masked);
+    }
+  }
+  if (runs || lane)
+    return;
+  item.run_end = count;
+  item.tiles = tiles;
+  item.partial = partial;
+  item.reserved = head;
+  items[i] = item;
+  atomicAdd(&totals[head], (unsigned long long)count);
+  atomicAdd(&totals[s.classes], (unsigned long long)tiles);
+  atomicAdd(&totals[s.classes + 1], (unsigned long long)partial);
+}
+
+// Each item to its place in its class, the longest first, equals in the order of rows; and its runs
+// behind those of the items before. n^2 comparisons: a few thousand items a class are a few
+// microseconds, and nothing waits for anything.
+__global__ void place_items(const worklist_item *counted, const unsigned long long *totals,
+                            int32_t count, int32_t classes, worklist_item *items) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count * classes)
     return;
-  worklist_item item = items[i];
-  const int head = item.reserved; // class, while building
-  run_writer w = {runs ? runs + item.run_begin : nullptr, 0, 0, 0, {0, 0, 0, 0}, inner};
-  for (int s = 0; s < segment_count && item.pos >= 0; s++) { // pos -1: padding, sees nothing
-    const attn_segment seg = segments[s];
-    const int32_t end = seg.pos + seg.len;
-    const tile_view view = keys ? tile_view{item.pos, item.pos + item.rows, seg.pos, end, inner}
-                                : tile_view{seg.pos, end, item.pos, item.pos + item.rows, inner};
-    for (int32_t from = 0;;) {
-      const tile_run run = next_inner(&rep, head, &view, from, keys);
-      if (run.begin >= run.end)
-        break;
-      const int32_t at = run.begin * inner, n = run.end - run.begin;
-      const int32_t valid = min(inner, seg.len - (run.end - 1) * inner);
-      const bool ragged = run.full && valid < inner;
-      from = run.end;
-      if (halved && !run.full) { // tile by tile; what no half sees is left out
-        for (int32_t t = 0; t < n; t++) {
-          const int32_t some = t < n - 1 ? inner : valid;
-          const int32_t bits =
-              halves_of(&rep, head, item, halved, seg.pos + at + t * inner, some, keys);
-          w.add(seg.row + at + t * inner, seg.pos + at + t * inner, bits != 0, false, some, bits);
-        }
-        continue;
-      }
-      w.add(seg.row + at, seg.pos + at, n - ragged, run.full, valid, 0);
-      if (ragged) {
-        const int32_t last = (n - 1) * inner;
-        w.add(seg.row + at + last, seg.pos + at + last, 1, false, valid,
-              halved ? halves_of(&rep, head, item, halved, seg.pos + at + last, valid, keys) : 0);
-      }
-    }
+  const int head = i / count;
+  const worklist_item *peers = counted + (int64_t)head * count;
+  worklist_item item = counted[i];
+  int32_t place = 0, begin = 0;
+  for (int c = 0; c < head; c++)
+    begin += (int32_t)totals[c];
+#pragma unroll 4
+  for (int j = 0; j < count; j++) {
+    const bool before = peers[j].tiles > item.tiles || (peers[j].tiles == item.tiles && j < i % count);
+    place += before;
+    begin += before ? peers[j].run_end : 0;
   }
-  w.flush();
-  items[i].run_end = item.run_begin + w.runs;
-  items[i].tiles = w.tiles;
-  items[i].partial = w.partial;
+  item.run_begin = begin;
+  item.run_end += begin;
+  items[(int64_t)head * count + place] = item;
 }
 
-struct builder {
-  gpu_memory memory; // while building
-  std::vector<worklist_item> items;
-  worklist_item *device_items;
-  const attn_segment *segments;
-  int32_t count, classes, segment_count, inner;
-  int32_t halved; // the outer tile, where its halves are told apart; 0: they are not
-  bool keys;
-
-  template<class Rep> void launch_as(const rep_device *rep, worklist_run *runs) {
-    const int n = count * classes;
-    walk_items<Rep><<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_items, runs, count, classes,
-                                      segments, segment_count, inner, keys, halved);
-  }
-  int launch(const rep_device *rep, worklist_run *runs) {
-    const char *name = rep->ops->name;
-    if (!strcmp(name, "dense"))
-      launch_as<dense>(rep, runs);
-    else if (!strcmp(name, "band"))
-      launch_as<band>(rep, runs);
-    else if (!strcmp(name, "columns"))
-      launch_as<columns>(rep, runs);
-    else if (!strcmp(name, "blockmap"))
-      launch_as<blockmap>(rep, runs);
-    else if (!strcmp(name, "blocklist"))
-      launch_as<blocklist>(rep, runs);
-    else
-      launch_as<varblock>(rep, runs);
-    GPU_LAUNCHED("building the work list");
-    GPU_TRY(cudaDeviceSynchronize());
-    return 0;
-  }
-};
+template<class Rep>
+void launch_as(const rep_device *rep, const list_shape &s, worklist_item *items,
+               unsigned long long *totals, worklist_run *runs) {
+  walk_items<Rep><<<(s.count * s.classes + 3) / 4, 128>>>(*(const Rep *)rep->copy, s, items, totals, runs);
+}
+int launch(const rep_device *rep, const list_shape &s, worklist_item *items,
+           unsigned long long *totals, worklist_run *runs) {
+  const char *name = rep->ops->name;
+  if (!strcmp(name, "dense"))
+    launch_as<dense>(rep, s, items, totals, runs);
+  else if (!strcmp(name, "band"))
+    launch_as<band>(rep, s, items, totals, runs);
+  else if (!strcmp(name, "columns"))
+    launch_as<columns>(rep, s, items, totals, runs);
+  else if (!strcmp(name, "blockmap"))
+    launch_as<blockmap>(rep, s, items, totals, runs);
+  else if (!strcmp(name, "blocklist"))
+    launch_as<blocklist>(rep, s, items, totals, runs);
+  else
+    launch_as<varblock>(rep, s, items, totals, runs);
+  GPU_LAUNCHED("building the work list");
+  return 0;
+}
 
 std::vector<attn_segment> segments_of(const attn_segment *list, int32_t count, int32_t rows) {
   if (list)
@@ -174,32 +198,58 @@ std::vector<attn_segment> segments_of(const attn_segment *list, int32_t count, i
   return {attn_segment{0, 0, rows}};
 }
 
-void cut(std::vector<worklist_item> &items, int32_t row, int32_t pos, int32_t rows, int32_t outer,
-         int head) {
+void cut(std::vector<worklist_item> &items, int32_t row, int32_t pos, int32_t rows, int32_t outer) {
   for (int32_t i = 0; i < rows; i += outer)
-    items.push_back({row + i, pos < 0 ? -1 : pos + i, std::min(outer, rows - i), 0, 0, 0, 0, head});
+    items.push_back({row + i, pos < 0 ? -1 : pos + i, std::min(outer, rows - i), 0, 0, 0, 0, 0});
 }
 
-int build(struct worklist *list, builder &b, const rep_device *rep) {
-  const int64_t n = (int64_t)b.items.size();
-  int64_t account = 0;
-  if (b.memory.copy(&b.device_items, b.items.data(), n, &account) || b.launch(rep, nullptr))
-    return -1;
-  GPU_TRY(cudaMemcpy(b.items.data(), b.device_items, n * sizeof(worklist_item),
-                     cudaMemcpyDeviceToHost));
-  int64_t runs = 0;
-  for (int32_t c = 0; c < b.classes; c++)
-    std::stable_sort(
-        b.items.begin() + (int64_t)c * b.count, b.items.begin() + (int64_t)(c + 1) * b.count,
-        [](const worklist_item &x, const worklist_item &y) { return x.tiles > y.tiles; });
-  for (worklist_item &item : b.items) {
-    const int32_t size = item.run_end - item.run_begin;
-    item.run_begin = (int32_t)runs;
-    item.run_end = (int32_t)(runs + size);
-    runs += size;
-    list->tiles += item.tiles;
-    list->partial += item.partial;
+// The items of a class, in the order of rows; rows in no segment are items that see nothing.
+std::vector<worklist_item> cuts_of(const std::vector<attn_segment> &segments, int32_t rows, int32_t outer) {
+  std::vector<worklist_item> items;
+  int32_t done = 0;
+  for (const attn_segment &s : segments) {
+    cut(items, done, -1, s.row - done, outer);
+    cut(items, s.row, s.pos, s.len, outer);
+    done = s.row + s.len;
   }
+  cut(items, done, -1, rows - done, outer);
+  return items;
+}
+
+} // namespace
+
+int worklist_build(struct worklist *list, const struct rep_device *rep,
+                   const struct attn_problem *p, enum worklist_side side, int32_t outer,
+                   int32_t inner, bool halves) {
+  memset(list, 0, sizeof *list);
+  const bool keys = side == WORKLIST_KEYS;
+  const std::vector<attn_segment> q = segments_of(p->q_seg, p->q_segs, p->rows_q),
+                                  k = segments_of(p->k_seg, p->k_segs, p->rows_k);
+  const std::vector<worklist_item> cuts = cuts_of(keys ? q : k, keys ? p->rows_q : p->rows_k, outer);
+  const std::vector<attn_segment> &inside = keys ? k : q;
+  const int32_t classes = p->mask->heads > 1 ? p->mask->heads : 1;
+  const int64_t count = (int64_t)cuts.size(), n = count * classes;
+  list_shape s = {nullptr, nullptr, (int32_t)count, classes, (int32_t)inside.size(),
+                  outer,   inner,   keys,           halves};
+
+  gpu_memory building;
+  int64_t account = 0; // of `building`: not kept
+  worklist_item *counted;
+  unsigned long long *totals;
+  std::vector<unsigned long long> sums(classes + 2);
+  if (building.copy((worklist_item **)&s.cuts, cuts.data(), count, &account) ||
+      building.copy((attn_segment **)&s.segments, inside.data(), s.segment_count, &account) ||
+      building.copy(&totals, sums.data(), classes + 2, &account) ||
+      building.get(&counted, n, &account))
+    return -1;
+  if (n && launch(rep, s, counted, totals, nullptr))
+    return -1;
+  GPU_TRY(cudaMemcpy(sums.data(), totals, sums.size() * sizeof *totals, cudaMemcpyDeviceToHost));
+  int64_t runs = 0;
+  for (int c = 0; c < classes; c++)
+    runs += (int64_t)sums[c];
+  list->tiles = (int64_t)sums[classes];
+  list->partial = (int64_t)sums[classes + 1];
   if (runs > INT32_MAX) {
     attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds",
                    (long long)runs);
@@ -211,49 +261,20 @@ int build(struct worklist *list, builder &b, const rep_device *rep) {
   list->bytes = items_bytes + runs_bytes + 2 * sizeof(int32_t);
   if (gpu_check(cudaMalloc(&memory, list->bytes), "allocating the work list"))
     return -1;
-  list->view.items = (worklist_item *)memory;
+  worklist_item *items = (worklist_item *)memory;
+  list->view.items = items;
   list->view.runs = (worklist_run *)(memory + items_bytes);
   list->view.counter = (int32_t *)(memory + items_bytes + runs_bytes);
-  list->view.count = b.count;
-  list->view.classes = b.classes;
-  GPU_TRY(cudaMemcpy(memory, b.items.data(), items_bytes, cudaMemcpyHostToDevice));
+  list->view.count = s.count;
+  list->view.classes = classes;
   GPU_TRY(cudaMemset(list->view.counter, 0, 2 * sizeof(int32_t)));
-  b.device_items = (worklist_item *)memory;
-  return b.launch(rep, (worklist_run *)list->view.runs);
-}
-
-} // namespace
-
-int worklist_build(struct worklist *list, const struct rep_device *rep,
-                   const struct attn_problem *p, enum worklist_side side, int32_t outer,
-                   int32_t inner, bool halves) {
-  memset(list, 0, sizeof *list);
-  builder b = {};
-  b.keys = side == WORKLIST_KEYS;
-  b.inner = inner;
-  b.halved = halves ? outer : 0;
-  b.classes = p->mask->heads > 1 ? p->mask->heads : 1;
-  const std::vector<attn_segment> q = segments_of(p->q_seg, p->q_segs, p->rows_q),
-                                  k = segments_of(p->k_seg, p->k_segs, p->rows_k);
-  const std::vector<attn_segment> &outside = b.keys ? q : k, &inside = b.keys ? k : q;
-  const int32_t rows = b.keys ? p->rows_q : p->rows_k;
-  for (int32_t c = 0; c < b.classes; c++) {
-    int32_t done = 0;
-    for (const attn_segment &s : outside) {
-      cut(b.items, done, -1, s.row - done, outer, c); // rows in no segment
-      cut(b.items, s.row, s.pos, s.len, outer, c);
-      done = s.row + s.len;
-    }
-    cut(b.items, done, -1, rows - done, outer, c);
+  if (n) {
+    place_items<<<(unsigned)((n + 127) / 128), 128>>>(counted, totals, s.count, classes, items);
+    if (launch(rep, s, items, totals, (worklist_run *)list->view.runs))
+      return -1;
   }
-  b.count = (int32_t)(b.items.size() / b.classes);
-  int64_t account = 0;
-  attn_segment *segments;
-  if (b.memory.copy(&segments, inside.data(), (int64_t)inside.size(), &account))
-    return -1;
-  b.segments = segments;
-  b.segment_count = (int32_t)inside.size();
-  return build(list, b, rep);
+  GPU_TRY(cudaDeviceSynchronize());
+  return 0;
 }
 
 void worklist_free(struct worklist *list) {
