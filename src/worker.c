@@ -259,7 +259,9 @@ enum worker_end worker_run(struct worker *w, worker_measure measure, const struc
         !reply.harness && (!strcmp(row->status, "ok") || !strcmp(row->status, "unsupported"));
     if (!fine)
       read_log(w, row, log_path);
-    if (!fine || p->place == ATTN_HOST)
+    // A GPU that lacked memory is whole, and its worker holds the inputs of the points that follow.
+    const bool lives = fine || (!reply.harness && !strcmp(row->status, "oom"));
+    if (!lives || p->place == ATTN_HOST)
       worker_end(w);
     return reply.harness ? WORKER_HARNESS : WORKER_ROW;
   }

@@ -32,9 +32,14 @@ $(E)/kernels/emu/%.o: kernels/emu/%.cpp kernels/emu/emu.mk
 
 EMU_HOST := $(filter-out $(GPU_OBJECTS) %/memory_device.o %.cu.o,$(OBJECTS))
 EMU_LIBS := $(filter-out -lcublas -lcudart_static,$(LDLIBS))
+EMU_LINK  = $(CXX) -fopenmp -rdynamic -o $@ $(filter-out $(B)/src/main.o,$^) -lcmocka $(EMU_LIBS)
 $(E)/%_test: $(B)/kernels/%_test.o $(EMU_HOST) $(EMU_OBJECTS)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $(filter-out $(B)/src/main.o,$^) -lcmocka $(EMU_LIBS)
+	$(Q)$(EMU_LINK)
+
+$(E)/%_test: $(B)/src/%_test.o $(EMU_HOST) $(EMU_OBJECTS)
+	$(call say,LINK,$@)
+	$(Q)$(EMU_LINK)
 
 # The program itself: every sub-command, measuring on the emulated GPU.
 $(E)/longca: $(EMU_HOST) $(EMU_OBJECTS)

@@ -3,12 +3,17 @@
 // Device memory is the host's. Everything happens in the order of the calls, so streams and events have
 // nothing to wait for; an event holds the time at which it was recorded. The device calls itself emulated, and its
 // times are those of an emulation: rows from it say so and are good for nothing but tests.
+//
+// What a program does when a GPU fails can be tested too: LONGCA_EMU_FAULT=illegal:N has the Nth
+// cudaDeviceSynchronize of a process, and each call after it, report an illegal address, as a kernel's bad
+// access does; hang:N never comes back from it.
 #include <cublas_v2.h>
 #include <cuda.h>
 #include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <map>
 #include <mutex>
@@ -27,15 +32,33 @@ std::map<void *, size_t> blocks;
 size_t used;
 cudaError_t last = cudaSuccess;
 
+cudaError_t broken = cudaSuccess; // what no call clears
+
 cudaError_t result(cudaError_t status) {
+  if (broken != cudaSuccess)
+    return broken;
   if (status != cudaSuccess)
     last = status;
   return status;
 }
 
+void meet_fault() {
+  static const char *const text = getenv("LONGCA_EMU_FAULT");
+  static long calls;
+  const char *at = text ? strchr(text, ':') : nullptr;
+  if (!at || ++calls != strtol(at + 1, nullptr, 10))
+    return;
+  if (!strncmp(text, "hang:", 5))
+    for (;;)
+      pause();
+  broken = cudaErrorIllegalAddress;
+}
+
 cudaError_t take(void **ptr, size_t bytes) {
   std::lock_guard<std::mutex> hold(lock);
   *ptr = nullptr;
+  if (broken != cudaSuccess)
+    return broken;
   if (used + bytes > MEMORY || !(*ptr = aligned_alloc(512, (bytes + 511) / 512 * 512 + 512)))
     return result(cudaErrorMemoryAllocation);
   memset(*ptr, 0xff, bytes); // what nobody wrote is NaN
@@ -72,8 +95,9 @@ cudaError_t cudaFree(void *ptr) {
 }
 cudaError_t cudaFreeHost(void *ptr) { return cudaFree(ptr); }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
-  memcpy(to, from, bytes);
-  return cudaSuccess;
+  if (broken == cudaSuccess)
+    memcpy(to, from, bytes);
+  return broken;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
   memcpy(to, from, bytes);
@@ -87,7 +111,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 }
 cudaError_t cudaMemset(void *to, int byte, size_t bytes) {
   memset(to, byte, bytes);
-  return cudaSuccess;
+  return broken;
 }
 cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t) {
   return cudaMemset(to, byte, bytes);
@@ -96,7 +120,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
   std::lock_guard<std::mutex> hold(lock);
   *total_bytes = MEMORY;
   *free_bytes = MEMORY - used;
-  return cudaSuccess;
+  return broken;
 }
 
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared,
@@ -109,14 +133,19 @@ cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
   return value <= emu::SHARED_MAX ? cudaSuccess : result(cudaErrorInvalidValue);
 }
 cudaError_t cudaGetLastError(void) {
-  const cudaError_t status = last;
+  const cudaError_t status = result(last);
   last = cudaSuccess;
   return status;
 }
 const char *cudaGetErrorString(cudaError_t status) {
-  return status == cudaErrorMemoryAllocation ? "out of memory" : "emulated GPU: invalid value";
+  return status == cudaErrorMemoryAllocation ? "out of memory"
+         : status == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
+                                             : "emulated GPU: invalid value";
 }
-cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize(void) {
+  meet_fault();
+  return broken;
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   *stream = reinterpret_cast<cudaStream_t>(malloc(1));
