@@ -5,6 +5,7 @@
 
 #include "../gpu.cuh"
 #include "backward_engine.h"
+#include "gather.h"
 #include "tensor_map.h"
 
 #define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
@@ -18,7 +19,8 @@ struct state {
   const wgmma_rep *kernels;
   const void *forward; // of wgmma_use, or NULL
   rep_device rep;
-  worklist keys; // of forward
+  worklist keys; // of forward,
+  gather pieces; // or these
   wgmma_backward_state backward;
 };
 } // namespace
@@ -30,6 +32,26 @@ const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
   return why ? why : rep_find(rep)->supports(p->mask);
 }
 
+// Whether gathering takes fewer steps of 64 x 128 pairs than whole tiles, of which many are partial where
+// blocks are small or lie anywhere. Blocks of whole tiles need not ask. Builds the list that is taken.
+static int prepare_forward(state *s, const attn_problem *p) {
+  const bool lists = !strcmp(s->kernels->name, "blocklist") || !strcmp(s->kernels->name, "varblock");
+  const bool uniform = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE;
+  if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
+    if (gather_build(&s->pieces, &s->rep, p))
+      return -1;
+    if (uniform && p->mask->block % GATHER_KEYS == 0)
+      return 0;
+  }
+  if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
+    return -1;
+  if (s->pieces.bytes && s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads)
+    worklist_free(&s->keys);
+  else
+    gather_free(&s->pieces);
+  return 0;
+}
+
 int wgmma_prepare(struct attn_plan *plan, const char *rep) {
   const struct attn_problem *p = &plan->problem;
   state *s = new state();
@@ -37,10 +59,9 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
   for (const wgmma_rep *known : reps)
     if (!strcmp(known->name, rep))
       s->kernels = known;
-  if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
-      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
+  if (rep_device_open(&s->rep, rep_find(rep), p->mask) || prepare_forward(s, p))
     return -1;
-  plan->prep_bytes = s->rep.bytes + s->keys.bytes;
+  plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->pieces.bytes;
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
 }
 
@@ -50,6 +71,8 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
     attn_error_set(false, "the scale must be positive");
     return -1;
   }
+  if (s->pieces.bytes)
+    return gather_forward(&s->pieces, &plan->problem, a);
   return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view, s->forward);
 }
 
@@ -73,6 +96,7 @@ void wgmma_release(struct attn_plan *plan) {
   if (!s)
     return;
   worklist_free(&s->keys);
+  gather_free(&s->pieces);
   rep_device_close(&s->rep);
   delete s;
 }

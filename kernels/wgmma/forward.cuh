@@ -21,15 +21,17 @@ namespace wgmma {
 template <int Dim, class Mask>
 __global__ void __launch_bounds__(FWD_THREADS, 1)
     fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
+  typedef fwd_smem<Dim, Mask> smem;
   extern __shared__ uint8_t fwd_raw[];
-  fwd_smem<Dim> &s = *reinterpret_cast<fwd_smem<Dim> *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) &
-                                                        ~uintptr_t(1023));
+  smem &s = *reinterpret_cast<smem *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) & ~uintptr_t(1023));
   if (threadIdx.x == 0) {
-    for (int i = 0; i < FWD_STAGES; i++) {
+    for (int i = 0; i < 2; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
+      ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Gathers ? 4 : 4 * FWD_WARPGROUPS); // a warp each
+    }
+    for (int i = 0; i < smem::Stages; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
       ptx::mbarrier_init(&s.v_full[i], 1);
-      ptx::mbarrier_init(&s.q_empty[i], 4 * FWD_WARPGROUPS); // a warp each
       ptx::mbarrier_init(&s.k_empty[i], 4 * FWD_WARPGROUPS);
       ptx::mbarrier_init(&s.v_empty[i], 4 * FWD_WARPGROUPS);
     }
@@ -40,7 +42,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
   if (role == 0) {
     ptx::registers_give<FWD_REGS_PRODUCER>();
     if (threadIdx.x == 0) {
-      fwd_producer<Dim> producer{p, s};
+      fwd_producer<Dim, Mask> producer{p, s};
       producer.run();
     }
   } else {
@@ -50,7 +52,10 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
   }
 }
 
-template <int Dim> constexpr size_t fwd_smem_bytes() { return sizeof(fwd_smem<Dim>) + 1024; }
+template <int Dim, class Mask> constexpr size_t fwd_smem_bytes() {
+  static_assert(sizeof(fwd_smem<Dim, Mask>) + 1024 <= 227 << 10, "shared memory of a multiprocessor");
+  return sizeof(fwd_smem<Dim, Mask>) + 1024;
+}
 
 } // namespace wgmma
 #endif

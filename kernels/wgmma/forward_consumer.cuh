@@ -2,6 +2,7 @@
 //
 // Step n: ask the mask what is seen, issue S = Q K^T of n and O += P V of n - 1, give the tensor core to the
 // other warpgroup, then softmax of n (forward_softmax.cuh), which the products of n - 1 run beside.
+// Gathering (forward_gather.cuh), "n - 1" is the step before of this warpgroup.
 #ifndef LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 #define LONGCA_WGMMA_FORWARD_CONSUMER_CUH
 
@@ -14,27 +15,58 @@ namespace wgmma {
 
 template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   typedef fwd_softmax<Dim> softmax;
+  typedef fwd_smem<Dim, Mask> smem;
+  static constexpr bool Gathers = fwd_shape<Mask>::Gathers;
+  static constexpr int Stages = smem::Stages;
   using softmax::p, softmax::sc, softmax::o, softmax::pr;
   using softmax::max0, softmax::max1, softmax::sum0, softmax::sum1;
   using softmax::find_base, softmax::pack, softmax::rescale;
   const Mask &mask; // a representation, or what else has a visible()
-  fwd_smem<Dim> &s;
+  smem &s;
   int wg;            // 0 or 1
   int n = 0, qn = 0; // step and query tile that are being worked on
+  // Gathering, n is stage + 4 parity, and so is the step before of this warpgroup, + 8 where its stage is
+  // not shared: a register each, which the main loop has, where counts and their remainders would spill.
+  int before_n = 0;
 
-  __device__ __forceinline__ fwd_consumer(const fwd_params &p, const Mask &mask, fwd_smem<Dim> &s, int wg)
+  __device__ __forceinline__ fwd_consumer(const fwd_params &p, const Mask &mask, smem &s, int wg)
       : softmax{p}, mask(mask), s(s), wg(wg) {}
 
-  __device__ __forceinline__ void release(uint64_t *bar) { // one arrival a warp
-    if (threadIdx.x % 32 == 0)
+  __device__ __forceinline__ void release(uint64_t *bar, uint32_t shares = 1) { // so many arrivals a warp
+    if (threadIdx.x % 32 < shares)
       ptx::mbarrier_arrive(bar);
   }
 
+  // Where step n lies, and query tile qn.
+  static __device__ __forceinline__ int stage(int n) { return Gathers ? n & 3 : n % Stages; }
+  static __device__ __forceinline__ uint32_t parity(int n) {
+    return Gathers ? n >> 2 & 1 : n / Stages & 1;
+  }
+  static __device__ __forceinline__ int after(int n) {
+    return !Gathers ? n + 1 : (n & 3) < Stages - 1 ? n + 1 : ~n & 4;
+  }
+  __device__ __forceinline__ int q_stage() const { return Gathers ? 0 : qn % 2; }
+  __device__ __forceinline__ int q_barrier() const { return Gathers ? wg : qn % 2; }
+  __device__ __forceinline__ uint32_t q_parity() const { return Gathers ? qn & 1 : qn / 2 & 1; }
+  __device__ __forceinline__ int before() const { return Gathers ? before_n : n - 1; }
+
   // After Q K^T of step n: its K tile is free, and after a query tile's last one so is Q.
   __device__ __forceinline__ void release_k(int flags) {
-    release(&s.k_empty[n % FWD_STAGES]);
+    release(&s.k_empty[stage(n)]);
     if (flags & STEP_LAST)
-      release(&s.q_empty[qn % FWD_STAGES]);
+      release(&s.q_empty[q_barrier()]);
+  }
+  // After P V of the step before.
+  __device__ __forceinline__ void release_v() {
+    release(&s.v_empty[stage(before())], Gathers ? 1 + (before() >> 3) : 1);
+  }
+
+  // On to the step after one of these flags.
+  __device__ __forceinline__ void advance(int flags) {
+    if constexpr (Gathers) {
+      before_n = n | (flags & (STEP_ONLY | STEP_ONLY << 1) ? 8 : 0);
+    }
+    n = after(n);
   }
 
   // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
@@ -42,7 +74,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(2 - wg, 256); }
 
   __device__ __forceinline__ void issue_qk() { // of step n
-    const ptx::wgmma_desc q(s.q[qn % FWD_STAGES][0] + wg * 64 * 64, 0), k(s.k[n % FWD_STAGES][0], 0);
+    const ptx::wgmma_desc q(s.q[q_stage()][0] + wg * 64 * 64, 0), k(s.k[stage(n)][0], 0);
     ptx::wgmma_pin(sc);
     ptx::wgmma_fence();
 #pragma unroll
@@ -53,8 +85,8 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   }
 
   __device__ __forceinline__ void issue_pv(int step, bool keep) { // keep: add to what O is
-    ptx::mbarrier_wait(&s.v_full[step % FWD_STAGES], parity(step));
-    const ptx::wgmma_desc v(s.v[step % FWD_STAGES][0], FWD_KEYS * 128);
+    ptx::mbarrier_wait(&s.v_full[stage(step)], parity(step));
+    const ptx::wgmma_desc v(s.v[stage(step)][0], FWD_KEYS * 128);
     ptx::wgmma_pin(o);
     ptx::wgmma_pin(pr);
     ptx::wgmma_fence();
@@ -68,7 +100,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   // across the main loop, it would spill there.
   __device__ __forceinline__ int row_now() const {
     const int thread = ptx::thread_now();
-    return wg * 64 + thread % 128 / 32 * 16 + thread % 32 / 4;
+    return (Gathers ? 0 : wg * 64) + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 
   __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
@@ -81,22 +113,39 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   __device__ __forceinline__ row_bits seen_in(const fwd_tile &tile, const fwd_step &step) {
     if (!(step.flags & STEP_PARTIAL))
       return {~0u, ~0u};
-    if (!step.valid)
-      return {0, 0};
-    const int r = row_now(), last = tile.rows - 1;
-    return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last), tile.pos + min(r + 8, last),
-                             step.pos, step.valid);
+    if constexpr (Gathers) { // two pieces of 64 keys, of which so many are seen
+      const uint32_t bits = bits_below(step.valid & 0xff) | bits_below(step.valid >> 8) << 16;
+      return {bits, bits};
+    } else {
+      if (!step.valid)
+        return {0, 0};
+      const int r = row_now(), last = tile.rows - 1;
+      return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last),
+                               tile.pos + min(r + 8, last), step.pos, step.valid);
+    }
   }
 
   // Description of step n, of query tile qn, once it is there.
   __device__ __forceinline__ fwd_step step_of() {
-    ptx::mbarrier_wait(&s.k_full[n % FWD_STAGES], parity(n));
-    const int4 v = ptx::load_shared(&s.step[n % FWD_STAGES]);
-    return {v.x, v.y, v.z, v.w};
+    for (;; n = after(n)) {
+      ptx::mbarrier_wait(&s.k_full[stage(n)], parity(n));
+      const int4 v = ptx::load_shared(&s.step[stage(n)]);
+      fwd_step step = {v.x, v.y, v.z, v.w};
+      if constexpr (Gathers) {
+        if (step.flags & (wg ? STEP_ONLY : STEP_ONLY << 1)) { // the other warpgroup's
+          __syncwarp(); // all have read it
+          release(&s.k_empty[stage(n)]);
+          continue;
+        }
+        step.valid = wg ? static_cast<uint32_t>(v.y) >> 16 : v.y & 0xffff;
+        step.flags |= step.valid != (GATHER_KEYS | GATHER_KEYS << 8) ? STEP_PARTIAL : 0;
+      }
+      return step;
+    }
   }
   __device__ __forceinline__ fwd_tile tile_of() {
-    ptx::mbarrier_wait(&s.q_full[qn % FWD_STAGES], parity(qn));
-    const int4 v = ptx::load_shared(&s.tile[qn % FWD_STAGES]);
+    ptx::mbarrier_wait(&s.q_full[q_barrier()], q_parity());
+    const int4 v = ptx::load_shared(&s.tile[q_barrier()]);
     return {v.x, v.y, v.z, v.w};
   }
 
@@ -129,7 +178,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
       fwd_tile tile = tile_of();
       begin(tile, step);
       bool unset = any_unset(), keep = false; // keep: whether the next P V adds to O
-      for (n++; step = step_of(), !(step.flags & STEP_STOP); n++) {
+      for (advance(step.flags); step = step_of(), !(step.flags & STEP_STOP); advance(step.flags)) {
         const bool first = step.flags & STEP_FIRST;
         const fwd_tile done = tile;
         if (first) {
@@ -139,7 +188,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
         const row_bits seen = seen_in(tile, step);
         turn_wait();
         issue_qk();
-        issue_pv(n - 1, keep);
+        issue_pv(before(), keep);
         turn_give();
         ptx::wgmma_wait<1>();
         ptx::wgmma_pin(sc);
@@ -159,10 +208,10 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
         // The assembler schedules within basic blocks, and would sink these exponentials below the wait
         // that they hide; a wait for what is known to be there, a loop, ends the block.
         ptx::wgmma_pin(sc);
-        ptx::mbarrier_wait(&s.v_full[(n - 1) % FWD_STAGES], parity(n - 1));
+        ptx::mbarrier_wait(&s.v_full[stage(before())], parity(before()));
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(o);
-        release(&s.v_empty[(n - 1) % FWD_STAGES]);
+        release_v();
         this->template exponentials<Half, softmax::NS>(add0, add1);
         pack();
         bool redo = false;
@@ -189,7 +238,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
           rescale();
         keep = !first;
       }
-      issue_pv(n - 1, keep);
+      issue_pv(before(), keep);
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);
       write_tile(tile, max0, max1, sum0, sum1);

@@ -7,9 +7,9 @@
 
 namespace wgmma {
 
-template <int Dim> struct fwd_producer {
+template <int Dim, class Mask> struct fwd_producer {
   const fwd_params &p;
-  fwd_smem<Dim> &s;
+  fwd_smem<Dim, Mask> &s;
   uint32_t qn = 0, kn = 0, vn = 0; // query tiles, K tiles, V tiles so far
 
   __device__ int fetch() { return atomicAdd(p.list.counter, 1); } // next work index
@@ -20,8 +20,8 @@ template <int Dim> struct fwd_producer {
   }
 
   __device__ uint32_t empty_stage(uint64_t *empty, uint32_t n) {
-    ptx::mbarrier_wait(empty + n % FWD_STAGES, parity(n) ^ 1);
-    return n % FWD_STAGES;
+    ptx::mbarrier_wait(empty + n % s.Stages, s.parity(n) ^ 1);
+    return n % s.Stages;
   }
 
   __device__ void load_v(int row, int head) {
@@ -33,14 +33,11 @@ template <int Dim> struct fwd_producer {
     const int total = p.list.count * p.heads;
     int v_row = -1, v_head = 0; // the V tile that trails the K tiles by one step
     for (int work = fetch(); work < total;) {
-      const int ahead = fetch();
-      // Heads by section; within one, items by length, and of each item all heads.
-      const int section = work / (p.list.count * p.heads_section),
-                at = work - section * p.list.count * p.heads_section;
-      const int heads_here = min(p.heads_section, p.heads - section * p.heads_section);
-      const int rank = at / heads_here, head = section * p.heads_section + at - rank * heads_here;
-      const int head_kv = head / p.group, cls = p.list.classes == 1 ? 0 : head_kv;
-      const int4 *words = reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + rank);
+      const int ahead = fetch(); // its latency passes under this tile
+      const fwd_work at(work, p.list.count, p.heads, p.heads_section);
+      const int head = at.head, head_kv = head / p.group, cls = p.list.classes == 1 ? 0 : head_kv;
+      const int4 *words =
+          reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + at.rank);
       const int4 where = __ldg(words), runs = __ldg(words + 1); // {row, pos, rows, begin} {end, ...}
 
       const uint32_t q_stage = empty_stage(s.q_empty, qn++);
@@ -75,11 +72,7 @@ template <int Dim> struct fwd_producer {
     const uint32_t stage = empty_stage(s.k_empty, kn);
     s.step[stage] = {0, 0, STEP_STOP, 0};
     ptx::mbarrier_arrive(&s.k_full[stage]);
-    // The last CTA leaves the counter as it found it.
-    if (atomicAdd(p.list.counter + 1, 1) == gridDim.x - 1) {
-      p.list.counter[0] = 0;
-      p.list.counter[1] = 0;
-    }
+    work_done(p.list.counter);
   }
 };
 

@@ -6,12 +6,13 @@
 #include "../ptx/sync.cuh"
 #include "../ptx/tma.cuh"
 #include "../worklist.h"
+#include "gather.h"
 
 namespace wgmma {
 
 // Two consumer warpgroups of 64 query rows, and tiles of 128 keys. Item n of a stream (query tiles; steps)
-// lies at stage n % FWD_STAGES, in phase n / FWD_STAGES of that stage's barriers.
-constexpr int FWD_WARPGROUPS = 2, FWD_ROWS = 64 * FWD_WARPGROUPS, FWD_KEYS = 128, FWD_STAGES = 2;
+// lies at stage n % stages, in phase n / stages of that stage's barriers.
+constexpr int FWD_WARPGROUPS = 2, FWD_ROWS = 64 * FWD_WARPGROUPS, FWD_KEYS = 128;
 constexpr int FWD_THREADS = 128 * (FWD_WARPGROUPS + 1), FWD_REGS_PRODUCER = 40, FWD_REGS_CONSUMER = 232;
 // What the producer gives must cover what the consumers take, or setmaxnreg waits for ever: a launch
 // holds 65536 / FWD_THREADS registers a thread, in steps of 8.
@@ -19,8 +20,22 @@ static_assert(FWD_REGS_PRODUCER + FWD_WARPGROUPS * FWD_REGS_CONSUMER <=
                   65536 / FWD_THREADS / 8 * 8 * (FWD_WARPGROUPS + 1),
               "registers that the launch does not have");
 
+// In place of a mask: steps come from a gather list, and what is seen of them stands beside them.
+struct gathered {};
+
+// Stages of Q and of K and V. Gathering, a warpgroup may have stages of its own, so that a third one of K
+// and V is what can be on its way while both work; Q has one, each warpgroup's half with its own barriers.
+template <class Mask> struct fwd_shape {
+  static constexpr bool Gathers = false;
+  static constexpr int StagesQ = 2, Stages = 2;
+};
+template <> struct fwd_shape<gathered> {
+  static constexpr bool Gathers = true;
+  static constexpr int StagesQ = 1, Stages = 3;
+};
+
 struct fwd_params {
-  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}
+  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, rows, 1, heads * dim / 64}
   worklist_view list;
   void *o;      // [rows, heads, dim] bf16
   float *o_acc; // the same shape in fp32, instead of o; or NULL
@@ -29,30 +44,69 @@ struct fwd_params {
   int rows, heads, group;
   int heads_section; // heads that run side by side, so that their K and V stay in L2
   float scale, scale_log2;
+  gather_view gather; // instead of list
 };
 
-enum fwd_flags { STEP_FIRST = 1, STEP_LAST = 2, STEP_PARTIAL = 4, STEP_STOP = 8 }; // of a query tile
+enum fwd_flags {
+  STEP_FIRST = 1, // of a query tile
+  STEP_LAST = 2,
+  STEP_PARTIAL = 4,
+  STEP_STOP = 8,
+  STEP_ONLY = 16, // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
+};
 
-struct fwd_step {
-  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist
+struct fwd_step { // 16 bytes
+  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist; gathering: gather_stage.valid
 };
 struct fwd_tile {
   int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist
 };
 
-template <int Dim> struct fwd_smem {
+template <int Dim, class Mask> struct fwd_smem {
   static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
-  alignas(1024) uint16_t q[FWD_STAGES][Dim / 64][FWD_ROWS * 64]; // chunks of 64 columns
-  alignas(1024) uint16_t k[FWD_STAGES][Dim / 64][FWD_KEYS * 64];
-  alignas(1024) uint16_t v[FWD_STAGES][Dim / 64][FWD_KEYS * 64];
-  alignas(16) fwd_step step[FWD_STAGES];
-  alignas(16) fwd_tile tile[FWD_STAGES];
-  uint64_t q_full[FWD_STAGES], q_empty[FWD_STAGES];
-  uint64_t k_full[FWD_STAGES], k_empty[FWD_STAGES], v_full[FWD_STAGES], v_empty[FWD_STAGES];
+  static constexpr int StagesQ = fwd_shape<Mask>::StagesQ, Stages = fwd_shape<Mask>::Stages;
+  alignas(1024) uint16_t q[StagesQ][Dim / 64][FWD_ROWS * 64]; // chunks of 64 columns
+  alignas(1024) uint16_t k[Stages][Dim / 64][FWD_KEYS * 64];
+  alignas(1024) uint16_t v[Stages][Dim / 64][FWD_KEYS * 64];
+  alignas(16) fwd_step step[Stages];
+  alignas(16) fwd_tile tile[2]; // by stage of Q; gathering: by warpgroup, and so are Q's barriers
+  uint64_t q_full[2], q_empty[2];
+  uint64_t k_full[Stages], k_empty[Stages], v_full[Stages], v_empty[Stages];
+
+  // Parity that a wait for item n to be full needs; to be empty again for item n needs the other.
+  static __device__ __forceinline__ uint32_t parity(int n) { return n / Stages & 1; }
 };
 
-// Parity that a wait for item n to be full needs; to be empty again for item n needs the other.
-static __device__ __forceinline__ uint32_t parity(int n) { return n / FWD_STAGES & 1; }
+// Gathering, where an item of K or V lies: stage + 4 parity, as a count's remainder by 3 costs registers that
+// are not there.
+struct fwd_place {
+  uint32_t n = 0;
+  __device__ __forceinline__ uint32_t stage() const { return n & 3; }
+  __device__ __forceinline__ uint32_t parity() const { return n >> 2 & 1; }
+  __device__ __forceinline__ void next() {
+    n = stage() < fwd_shape<gathered>::Stages - 1 ? n + 1 : ~n & 4;
+  }
+};
+
+// Work index -> the tile's rank, longest first, and its head (or its first, or how many heads before it).
+// All heads of a section take turns at one rank before the next.
+struct fwd_work {
+  int rank, head;
+  __device__ __forceinline__ fwd_work(int work, int count, int heads, int heads_section) {
+    const int section = work / (count * heads_section), at = work - section * count * heads_section;
+    const int heads_here = min(heads_section, heads - section * heads_section);
+    rank = at / heads_here;
+    head = section * heads_section + at - rank * heads_here;
+  }
+};
+
+// The last CTA leaves the counter as it found it.
+static __device__ __forceinline__ void work_done(int32_t *counter) {
+  if (atomicAdd(counter + 1, 1) == gridDim.x - 1) {
+    counter[0] = 0;
+    counter[1] = 0;
+  }
+}
 
 } // namespace wgmma
 #endif

@@ -25,6 +25,33 @@ static inline int heads_section(const attn_problem *p) {
   return (int)std::min(kv * group, (int64_t)p->heads_q);
 }
 
+// What both kinds of list have in common; the tensor maps and the list remain.
+static inline fwd_params forward_params(const attn_problem *p, const attn_args *a) {
+  fwd_params f = {};
+  f.o = a->o;
+  f.o_acc = a->o_acc;
+  f.lse = a->lse;
+  f.resume = a->o_acc && a->resume;
+  f.rows = p->rows_q;
+  f.heads = p->heads_q;
+  f.group = p->heads_q / p->heads_kv;
+  f.heads_section = heads_section(p);
+  f.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
+  f.scale_log2 = f.scale * 1.4426950408889634f;
+  return f;
+}
+
+// A persistent CTA a multiprocessor, or a CTA a tile where that is fewer.
+static inline int launch(const void *kernel, void **args, int64_t tiles, int smem, void *stream) {
+  int device, sms;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
+  const int grid = (int)std::min((int64_t)sms, tiles);
+  return gpu_check(cudaLaunchKernel(kernel, grid, FWD_THREADS, args, smem, (cudaStream_t)stream),
+                   "wgmma forward");
+}
+
 template <class Rep, int Dim> const void *own_forward() {
   return GPU_ENTRY(fwd_kernel<Dim, Rep>);
 }
@@ -34,32 +61,14 @@ int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, c
                    const void *kernel) {
   if (!kernel)
     kernel = own_forward<Rep, Dim>();
-  constexpr int smem = fwd_smem_bytes<Dim>();
-  const int group = p->heads_q / p->heads_kv;
-  fwd_params f = {};
+  fwd_params f = forward_params(p, a);
   if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, FWD_ROWS) ||
       tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
       tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
     return -1;
   f.list = *list;
-  f.o = a->o;
-  f.o_acc = a->o_acc;
-  f.lse = a->lse;
-  f.resume = a->o_acc && a->resume;
-  f.rows = p->rows_q;
-  f.heads = p->heads_q;
-  f.group = group;
-  f.heads_section = heads_section(p);
-  f.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
-  f.scale_log2 = f.scale * 1.4426950408889634f;
-  int device, sms;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  const int grid = (int)std::min((int64_t)sms, (int64_t)list->count * p->heads_q);
   void *args[] = {&f, (void *)rep};
-  return gpu_check(cudaLaunchKernel(kernel, grid, FWD_THREADS, args, smem, (cudaStream_t)a->stream),
-                   "wgmma forward");
+  return launch(kernel, args, (int64_t)list->count * p->heads_q, fwd_smem_bytes<Dim, Rep>(), a->stream);
 }
 
 } // namespace wgmma
