@@ -97,15 +97,13 @@ static void expect_honest(const struct row *r) {
 
 static void every_kernel_gets_honest_rows(void **state) {
   need_gpu(false);
-  const char *common = "--set seqlen=129 --set heads=2:1 --only mask=%s%s%s";
+  // Two masks in one run, so that forward points come after backward ones and their tensors.
+  static const char *const masks[] = {"causal_document,uniform_block_sparse --set block=64",
+                                      "uniform_block_sparse --set block=128"};
   char arguments[160];
-  for (int i = 0; i < 3; i++) {
-    snprintf(arguments, sizeof arguments, common,
-             i ? "uniform_block_sparse --set block=" : "causal_document",
-             !i       ? ""
-             : i == 1 ? "64"
-                      : "128",
-             emulated() ? " --only kernel!=cudnn" : "");
+  for (int i = 0; i < 2; i++) {
+    snprintf(arguments, sizeof arguments, "--set seqlen=129 --set heads=2:1 --only mask=%s%s",
+             masks[i], emulated() ? " --only kernel!=cudnn" : "");
     assert_int_equal(run("all", arguments), 0);
   }
   for (size_t i = 0; i < n_rows; i++)
