@@ -31,6 +31,8 @@ static const char help[] =
     "  --dry-run         count the points, estimate the minutes, measure nothing\n"
     "  --list            with --dry-run: name every point\n"
     "  --limit-s N       time limit of a point (default: the profile's limit_s)\n"
+    "  --minutes N       begin no comparison (kernels on one mask, shape, pass) after N minutes\n"
+    "  --together        kernels of a comparison in one run: all again where one has no row\n"
     "  --retry           measure again the points whose row is not ok\n"
     "  --machine M       folder of the rows (default: longca env --machine; or LONGCA_MACHINE)\n"
     "  --data DIR        default: data/fresh\n"
@@ -46,8 +48,8 @@ struct request {
   const char *exps[MAX_EXPS], *sets[MAX_SET], *profile, *machine, *data;
   int n_exps, n_sets, n_only;
   struct cond only[MAX_ONLY];
-  bool dry_run, list, retry, quiet;
-  double limit_s;
+  bool dry_run, list, retry, together, quiet;
+  double limit_s, minutes;
 };
 
 static int bad(const char *sentence) {
@@ -60,8 +62,8 @@ static int parse(struct request *r, int argc, char **argv) {
   char err[1024];
   for (int i = 1; i < argc; i++) {
     const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    static const char *const with_value[] = {"--profile", "--only",    "--set",
-                                             "--limit-s", "--machine", "--data"};
+    static const char *const with_value[] = {"--profile", "--only",    "--set", "--limit-s",
+                                             "--minutes", "--machine", "--data"};
     bool takes = false;
     for (size_t k = 0; k < sizeof with_value / sizeof *with_value; k++)
       takes = takes || !strcmp(arg, with_value[k]);
@@ -77,6 +79,8 @@ static int parse(struct request *r, int argc, char **argv) {
       r->dry_run = true;
     } else if (!strcmp(arg, "--list")) {
       r->list = true;
+    } else if (!strcmp(arg, "--together")) {
+      r->together = true;
     } else if (!strcmp(arg, "--retry")) {
       r->retry = true;
     } else if (!strcmp(arg, "--quiet")) {
@@ -90,6 +94,9 @@ static int parse(struct request *r, int argc, char **argv) {
     } else if (!strcmp(arg, "--limit-s")) {
       if (!cond_number(value, &r->limit_s) || !(r->limit_s > 0))
         return bad("--limit-s needs a number of seconds above 0");
+    } else if (!strcmp(arg, "--minutes")) {
+      if (!cond_number(value, &r->minutes) || !(r->minutes > 0))
+        return bad("--minutes needs a number above 0");
     } else if (!strcmp(arg, "--only")) {
       if (r->n_only == MAX_ONLY)
         return bad("too many --only");
@@ -181,6 +188,8 @@ static int report(const struct runner_summary *sum, const struct runner_options 
     for (int s = 0; s < RUNNER_STATUSES; s++)
       if (s == RUNNER_OK || sum->by_status[s])
         printf(" %zu %s", sum->by_status[s], runner_status_name((enum runner_status)s));
+    if (sum->left)
+      printf(", %zu left for want of time", sum->left);
     printf("; rows in %s\n", o->path);
   }
   return sum->by_status[RUNNER_WRONG] || sum->by_status[RUNNER_CRASH] ? 1 : 0;
@@ -232,9 +241,11 @@ int cmd_run(int argc, char **argv) {
                                    .only = r.only,
                                    .onlys = r.n_only,
                                    .retry = r.retry,
+                                   .together = r.together,
                                    .dry_run = r.dry_run,
                                    .quiet = r.quiet,
                                    .limit_s = r.limit_s,
+                                   .stop_s = 60 * r.minutes,
                                    .measure = measure_point};
   if (place == ATTN_DEVICE && !r.dry_run && env_gpu_count() < 1) {
     fprintf(

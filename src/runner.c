@@ -3,6 +3,9 @@
 // A point is done when its file has a row of the same key (point_key: profile and independent
 // variables, not the experiment), so what one figure measured another never repeats. A row that was
 // only left out by one experiment does not stand in the way of another that measures it.
+//
+// A GPU that is limited by power is another machine an hour later, so with `together` the kernels of a
+// comparison come from one run. Old rows go when their comparison begins anew, not before.
 #define _GNU_SOURCE
 #include "runner.h"
 
@@ -49,6 +52,19 @@ static bool add_key(void **keys, const char *key) {
   return copy && tsearch(copy, keys, by_text);
 }
 
+// What the kernels of a comparison share of their keys.
+static const char *comparison_key(const struct row *row, char key[POINT_KEY]) {
+  struct row other = *row;
+  other.kernel[0] = 0;
+  return point_key(&other, key);
+}
+
+static const char *comparison_of(const struct point *p, char key[POINT_KEY]) {
+  struct row row;
+  point_to_row(p, &row);
+  return comparison_key(&row, key);
+}
+
 // Whether a row answers for its point.
 static bool settles(const struct row *row, const struct runner_options *o) {
   if (!strncmp(row->reason, LEFT_OUT, strlen(LEFT_OUT)))
@@ -83,12 +99,36 @@ static int drop_stale(struct store *s, struct row *rows, size_t n, void *const *
   return kept == n ? 0 : store_replace(s, rows, kept, err, err_size);
 }
 
+// The same for the comparison that begins at point i of the plan.
+static int drop_comparison(struct store *s, const struct plan *plan, size_t i, char *err,
+                           size_t err_size) {
+  char first[POINT_KEY], key[POINT_KEY];
+  struct row *rows, row;
+  size_t n;
+  void *todo = NULL;
+  bool memory = true;
+  comparison_of(plan->points[i], first);
+  for (; memory && i < plan->n && !strcmp(comparison_of(plan->points[i], key), first); i++) {
+    point_to_row(plan->points[i], &row);
+    memory = add_key(&todo, point_key(&row, key));
+  }
+  if (!memory)
+    snprintf(err, err_size, "out of memory");
+  int status = memory ? store_read(s->path, &rows, &n, err, err_size) : -1;
+  if (!status) {
+    status = drop_stale(s, rows, n, &todo, err, err_size);
+    free(rows);
+  }
+  tdestroy(todo, free);
+  return status;
+}
+
 static int make_plan(struct plan *plan, const struct point *points, size_t n, struct store *s,
                      const struct runner_options *o, struct runner_summary *sum, char *err,
                      size_t err_size) {
   struct row *rows = NULL, row;
   size_t n_rows = 0;
-  void *done = NULL, *left_out = NULL, *asked = NULL, *todo = NULL;
+  void *done = NULL, *left_out = NULL, *asked = NULL, *todo = NULL, *open = NULL;
   char key[POINT_KEY];
   int status = -1;
   plan->points = calloc(n + 1, sizeof *plan->points);
@@ -105,6 +145,11 @@ static int make_plan(struct plan *plan, const struct point *points, size_t n, st
       memory = add_key(&left_out, key);
   }
   estimate_learn(rows, n_rows);
+  for (size_t i = 0; i < n && memory && o->together; i++) {
+    point_to_row(&points[i], &row);
+    if (wanted(&row, o) && !*points[i].left_out && !has_key(&done, point_key(&row, key)))
+      memory = add_key(&open, comparison_key(&row, key));
+  }
   for (size_t i = 0; i < n && memory; i++) {
     point_to_row(&points[i], &row);
     point_key(&row, key);
@@ -112,7 +157,9 @@ static int make_plan(struct plan *plan, const struct point *points, size_t n, st
       continue;
     memory = add_key(&asked, key);
     sum->points++;
-    if (has_key(&done, key) || (*points[i].left_out && has_key(&left_out, key))) {
+    char series[POINT_KEY];
+    const bool there = has_key(&done, key) || (*points[i].left_out && has_key(&left_out, key));
+    if (there && !has_key(&open, comparison_key(&row, series))) {
       sum->there++;
       continue;
     }
@@ -124,12 +171,13 @@ static int make_plan(struct plan *plan, const struct point *points, size_t n, st
   if (!memory)
     snprintf(err, err_size, "out of memory");
   else
-    status = s ? drop_stale(s, rows, n_rows, &todo, err, err_size) : 0;
+    status = s && !o->together ? drop_stale(s, rows, n_rows, &todo, err, err_size) : 0;
 out:
   tdestroy(done, free);
   tdestroy(left_out, free);
   tdestroy(asked, free);
   tdestroy(todo, free);
+  tdestroy(open, free);
   free(rows);
   return status;
 }
@@ -185,9 +233,19 @@ static int measure_all(const struct plan *plan, const struct runner_options *o, 
   struct worker w = {0};
   struct progress progress;
   int status = 0;
+  char before[POINT_KEY] = "", key[POINT_KEY];
   progress_begin(&progress, plan->n, sum->expected_s, o->quiet);
   for (size_t i = 0; i < plan->n && !status; i++) {
     struct row row;
+    if (strcmp(comparison_of(plan->points[i], key), before) != 0) {
+      if (o->stop_s > 0 && timer_now_us() - progress.begin_us > o->stop_s * 1e6) {
+        sum->left = plan->n - i;
+        break;
+      }
+      memcpy(before, key, sizeof before);
+      if (o->together && (status = drop_comparison(s, plan, i, err, err_size)))
+        break;
+    }
     const enum worker_end end = stop ? WORKER_STOPPED : run_point(&w, plan->points[i], &row, o, s);
     if (end == WORKER_STOPPED) {
       snprintf(err, err_size,

@@ -224,6 +224,54 @@ static void only_selects(void **state) {
   free(read_rows(4));
 }
 
+static int slow_and_late(const struct point *p, struct row *row) {
+  usleep(20000);
+  fine(p, row);
+  row->time_us = 500;
+  return 0;
+}
+
+// Comparisons of two kernels. Two of them lack a row, and there is time for one: that one has both its rows
+// anew, the other keeps what it has.
+static void comparisons_come_from_one_run(void **state) {
+  for (int i = 0; i < N; i++) {
+    points[i].draw = i / 2;
+    snprintf(points[i].kernel, sizeof points[i].kernel, i % 2 ? "flex" : "fa2");
+  }
+  struct runner_options o = {
+      .path = path, .machine = "m", .commit = "c", .measure = slow, .quiet = true, .stop_s = 0.001};
+  assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
+  assert_true(sum.measured == 2 && sum.left == N - 2); // begun is ended
+  o.stop_s = 0;
+  assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
+  assert_true(sum.measured == N - 2 && sum.left == 0);
+  struct row *rows = read_rows(N);
+  struct store s;
+  assert_int_equal(store_open(&s, path, err, sizeof err), 0);
+  rows[3] = rows[0]; // rows 3 and 4 go: a kernel of comparison 1, one of comparison 2
+  rows[4] = rows[1];
+  assert_int_equal(store_replace(&s, rows + 2, N - 2, err, sizeof err), 0);
+  store_close(&s);
+  free(rows);
+  o.together = true;
+  o.stop_s = 0.001;
+  o.measure = slow_and_late;
+  assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
+  assert_true(sum.points == N && sum.there == 4 && sum.measured == 2 && sum.left == 2);
+  rows = read_rows(N - 1);
+  for (int i = 0; i < N - 1; i++)
+    assert_true((rows[i].time_us == 500) == (rows[i].draw == 1));
+  free(rows);
+  o.stop_s = 0;
+  assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
+  rows = read_rows(N);
+  for (int i = 0; i < N; i++)
+    assert_true((rows[i].time_us == 500) == (rows[i].draw == 1 || rows[i].draw == 2));
+  free(rows);
+  assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
+  assert_int_equal(sum.measured, 0);
+}
+
 static void failures_cost_one_row(void **state) {
   static const struct {
     const char *status, *reason;
@@ -486,6 +534,7 @@ int main(void) {
       TEST(every_point_once_and_never_again),
       TEST(dry_run_writes_nothing),
       TEST(only_selects),
+      TEST(comparisons_come_from_one_run),
       TEST(failures_cost_one_row),
       TEST(killed_for_lack_of_memory_is_oom),
       TEST(retry_measures_again_what_failed),

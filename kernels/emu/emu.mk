@@ -47,7 +47,7 @@ $(E)/longca: $(EMU_HOST) $(EMU_OBJECTS)
 	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $^ $(EMU_LIBS)
 
 .PHONY: test-emulated
-test-emulated: $(E)/gpu_test $(E)/prep_test ## the GPU kernels on an emulated GPU, against the reference (ALL=1: every case, for hours)
+test-emulated: $(E)/gpu_test $(E)/prep_test $(E)/device_test ## the GPU kernels, and longca run, on an emulated GPU (ALL=1: every case, for hours)
 	$(Q)$(if $(ALL),,LONGCA_TEST_QUICK=1) TEST_LIMIT_S=1200 src/test.sh $(filter %_test,$^)
 
 -include $(EMU_OBJECTS:.o=.d)
