@@ -1,32 +1,37 @@
 // backward.cuh -- attention backward on mma.sync (sm_80 and later), over any mask representation.
 //
-// A CTA of 8 warps owns 128 keys of one KV head and walks the queries that see them, 64 at a time,
-// for every query head of the group: dK and dV are summed in registers, in fp32, and rounded once.
-// Per step
+// A CTA owns KEYS keys of one KV head and walks the queries that see them, 64 at a time, for every
+// query head of the group: dK and dV are summed in registers, in fp32, and rounded once. Per step
 //   S = Q K^T   dP = dO V^T   P = 2^(S c - lse)   dS = P (dP - D)   dV += P^T dO   dK += dS^T Q
-//   dQ += dS K by fp32 reductions to memory.
-// P and dS pass through shared memory, for the warps' layouts differ: S, dP and dQ are cut 2 x 4
-// into 32 queries x 32 keys (or dims), dV and dK 4 x 2 into 32 keys x DIM / 2. Too few key tiles
-// for the chip: the group's heads are split over CTAs, which add into fp32 buffers.
+//   dQ += dS K by fp32 reductions into a workspace (dq.cuh).
+// P and dS pass through shared memory, for the warps' layouts differ: S, dP and dQ are cut
+// 2 x KEYS / 32 into 32 queries x 32 keys (or a part of the dims), dV and dK KEYS / 32 x 2 into
+// 32 keys x DIM / 2. Too little to share out: the group's heads are split over CTAs, which add into
+// fp32 buffers.
+//
+// KEYS 128: 8 warps, one CTA a multiprocessor. KEYS 64, for lists of such blocks: 4 warps of the same
+// work, two CTAs, which must do with half the memory: dQ is staged where Q and dO lay.
 #ifndef LONGCA_MMA_BACKWARD_CUH
 #define LONGCA_MMA_BACKWARD_CUH
 
 #include "../ptx/bulk.cuh"
+#include "dq.cuh"
 #include "engine.h"
 #include "tile.cuh"
 
 namespace mma {
 
-constexpr int BWD_KEYS = MMA_BWD_KEYS, BWD_QUERIES = MMA_BWD_QUERIES, BWD_THREADS = 256;
+constexpr int BWD_QUERIES = MMA_BWD_QUERIES;
 
 template<class Rep> struct backward_args {
   const bf16 *q, *k, *v, *d_o; // as in forward_args
   const float *lse_log2;       // [heads_q, rows_q] lse * log2(e); +inf where no key is visible
   const float *delta;          // [heads_q, rows_q] D = rowsum(dO * O)
-  float *dq_acc;               // [rows_q, heads_q, DIM], added to
+  float *dq;                   // [heads_q, rows_q, DIM] in the order of dq.cuh, added to
   bf16 *dk, *dv;               // [rows_k, heads_kv, DIM], or NULL:
   float *dk_acc, *dv_acc;      // the same in fp32, added to
   int32_t rows_q, heads_q, heads_kv, splits;
+  bool across; // blockIdx.x counts heads and .y items: the longest items of all heads come first
   float scale, scale_log2;
   worklist_view list;
   Rep rep;
@@ -36,16 +41,18 @@ struct head_tile : inner { // limit 0: the end
   int32_t head;
 };
 
-// BULK, on sm_90: dQ leaves through shared memory and the copy engine's reductions, a row at a time
-// (smaller pieces are slower). Reductions from registers stall the warps that issue them for a
-// fifth of the time.
-template<int DIM, bool BULK> struct backward_smem {
-  static constexpr int DQ_PITCH = DIM + 8; // floats; 8 rows by 8 bytes a thread then miss no bank
-  bf16 k[BWD_KEYS * DIM], v[BWD_KEYS * DIM];
-  bf16 q[2][BWD_QUERIES * DIM], d_o[2][BWD_QUERIES * DIM];
-  bf16 p[BWD_QUERIES * BWD_KEYS], ds[BWD_QUERIES * BWD_KEYS];
-  float dq[BULK ? BWD_QUERIES * DQ_PITCH : 4];
-  float lse[2][BWD_QUERIES], delta[2][BWD_QUERIES];
+// BULK, on sm_90: dQ leaves through shared memory, a tile by one reduction of the copy engine. Those
+// from registers stall the warps that issue them for a fifth of the time.
+template<int DIM, int KEYS, bool BULK> struct backward_smem {
+  static constexpr bool STAGE_DQ = BULK && KEYS > 64; // has a place of its own
+  struct stage {
+    bf16 q[BWD_QUERIES * DIM], d_o[BWD_QUERIES * DIM];
+  };
+  bf16 k[KEYS * DIM], v[KEYS * DIM];
+  stage in[2];
+  bf16 p[BWD_QUERIES * KEYS], ds[BWD_QUERIES * KEYS];
+  float dq[STAGE_DQ ? BWD_QUERIES * DIM : 4];
+  float lse[KEYS > 64 ? 2 : 1][BWD_QUERIES], delta[KEYS > 64 ? 2 : 1][BWD_QUERIES];
   head_tile tile[3]; // of the steps before, now and next: step % 3
   worklist_item item;
 };
@@ -61,15 +68,20 @@ __device__ __forceinline__ void reduce_pairs(float *row_g, float *row_g8, bool t
                       (odd ? x[2] : a) * scale, (odd ? x[3] : b) * scale);
 }
 
-template<class Rep, int DIM>
-__global__ void __launch_bounds__(BWD_THREADS, 1)
+template<class Rep, int DIM, int KEYS>
+__global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
     backward(const __grid_constant__ backward_args<Rep> p) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ >= 900 || defined(LONGCA_EMULATED)
   constexpr bool BULK = true;
 #else
   constexpr bool BULK = false;
 #endif
-  using Smem = backward_smem<DIM, BULK>;
+  using Smem = backward_smem<DIM, KEYS, BULK>;
+  constexpr int THREADS = 2 * KEYS;
+  static_assert(!BULK || 128 / KEYS * (sizeof(Smem) + 1024) <= 228 << 10, "too much shared memory");
+  constexpr bool EARLY = KEYS > 64; // the next tile is asked for at the top of a step; else when
+                                    // the dQ before has left its stage
+  constexpr int DQ_DIMS = DIM / (KEYS / 32); // columns of dQ a warp
   extern __shared__ __align__(128) char smem_raw[];
   Smem &smem = *reinterpret_cast<Smem *>(smem_raw);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -77,31 +89,32 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
             warp_k = warp / 2 * 32;        // corner of S, dP, dQ; rows of dK and dV
   const int warp_d = warp % 2 * (DIM / 2); // columns of dK and dV
   const int group = p.heads_q / p.heads_kv, heads_each = group / p.splits;
-  const int head_kv = blockIdx.y / p.splits, head_mask = p.list.classes > 1 ? head_kv : 0;
+  const int place = p.across ? blockIdx.y : blockIdx.x, part = p.across ? blockIdx.x : blockIdx.y;
+  const int head_kv = part / p.splits, head_mask = p.list.classes > 1 ? head_kv : 0;
   const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
   const worklist_item &item = smem.item;
   if (threadIdx.x == 0) {
-    smem.item = p.list.items[(int64_t)head_mask * p.list.count + blockIdx.x];
+    smem.item = p.list.items[(int64_t)head_mask * p.list.count + place];
     smem.item.reserved = head_kv * DIM; // read again at the end: no register keeps it in the loop
   }
   __syncthreads();
 
   // The tiles to fetch: every tile of the item, for one head of the group after the other.
   walk<BWD_QUERIES> tiles(p.list, item);
-  int head = head_kv * group + blockIdx.y % p.splits * heads_each, heads_left = heads_each;
+  int head = head_kv * group + part % p.splits * heads_each, heads_left = heads_each;
   auto fetch = [&](int step) {
     const int s = step % 2;
     if (tiles.more()) {
       const inner next = tiles.tile();
       const int64_t from = (int64_t)next.row * pitch_q + head * DIM;
-      load<DIM, BWD_QUERIES, BWD_THREADS>(ptx::smem_addr(smem.q[s]), p.q + from, pitch_q,
-                                          next.limit);
-      load<DIM, BWD_QUERIES, BWD_THREADS>(ptx::smem_addr(smem.d_o[s]), p.d_o + from, pitch_q,
-                                          next.limit);
+      load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(smem.in[s].q), p.q + from, pitch_q,
+                                      next.limit);
+      load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(smem.in[s].d_o), p.d_o + from, pitch_q,
+                                      next.limit);
       if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit do no harm: so are Q and dO
-        const int row = threadIdx.x % BWD_QUERIES;
+        const int row = threadIdx.x % BWD_QUERIES, at = EARLY ? s : 0;
         const bool second = threadIdx.x >= BWD_QUERIES;
-        ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[s][row] : &smem.lse[s][row]),
+        ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[at][row] : &smem.lse[at][row]),
                           (second ? p.delta : p.lse_log2) + (int64_t)head * p.rows_q + next.row +
                               row,
                           row < next.limit);
@@ -119,18 +132,9 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   const bf16 *keys = p.k + (int64_t)item.row * pitch_k + item.reserved;
   const bf16 *values = p.v + (int64_t)item.row * pitch_k + item.reserved;
   const uint32_t sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v);
-  load<DIM, BWD_KEYS, BWD_THREADS>(sk, keys, pitch_k, item.rows);
-  load<DIM, BWD_KEYS, BWD_THREADS>(sv, values, pitch_k, item.rows);
+  load<DIM, KEYS, THREADS>(sk, keys, pitch_k, item.rows);
+  load<DIM, KEYS, THREADS>(sv, values, pitch_k, item.rows);
   fetch(0);
-
-  // Row `lane` of this warp's eighth of the staged dQ of a tile, added to memory.
-  auto add_dq = [&](const head_tile &tile) {
-    const int row = warp * (BWD_QUERIES / 8) + lane;
-    if (lane < BWD_QUERIES / 8 && row < tile.limit)
-      ptx::bulk_add_f32(p.dq_acc + (int64_t)(tile.row + row) * pitch_q + tile.head * DIM,
-                        smem.dq + row * Smem::DQ_PITCH, DIM * sizeof(float));
-    ptx::bulk_commit();
-  };
 
   float dk[2][DIM / 16][4] = {}, dv[2][DIM / 16][4] = {};
   for (int step = 0;; step++) {
@@ -139,25 +143,33 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
     // This tile is there, dQ is staged, every warp is done with the other stage, P and dS.
     __syncthreads();
     if constexpr (BULK) {
-      if (step > 0)
-        add_dq(smem.tile[(step + 2) % 3]);
+      if (threadIdx.x == 0 && step > 0) { // one piece of memory: the rows of a tile follow each other
+        const head_tile &before = smem.tile[(step + 2) % 3];
+        ptx::bulk_add_f32(p.dq + ((int64_t)before.head * p.rows_q + before.row) * DIM,
+                          Smem::STAGE_DQ ? smem.dq : (const float *)&smem.in[stage ^ 1],
+                          before.limit * DIM * sizeof(float));
+        ptx::bulk_commit();
+      }
     }
-    fetch(step + 1);
+    if (EARLY)
+      fetch(step + 1);
     const head_tile tile = smem.tile[step % 3];
     if (tile.limit == 0)
       break;
-    const uint32_t tq = ptx::smem_addr(smem.q[stage]), tdo = ptx::smem_addr(smem.d_o[stage]);
 
     // S = Q K^T and dP = dO V^T
     float s[2][4][4] = {}, dp[2][4][4] = {};
-    auto product = [&](float(&out)[2][4][4], uint32_t x, uint32_t y) {
+    const uint32_t tq = ptx::smem_addr(smem.in[stage].q);
+    constexpr uint32_t TO_DO = BWD_QUERIES * DIM * 2, TO_V = KEYS * DIM * 2, TO_DS = BWD_QUERIES * KEYS * 2;
+    auto product = [&](float(&out)[2][4][4], uint32_t to_x, uint32_t to_y) {
+      const fragments<DIM> x(tq, warp_q, 0, true), y(sk, warp_k, 0, false);
 #pragma unroll
       for (int d = 0; d < DIM; d += 16) {
         uint32_t a[2][4], b[2][4];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          load_a<DIM>(a[i], x, warp_q + 16 * i, d);
-          load_b<DIM>(b[i], y, warp_k + 16 * i, d);
+          x.load(a[i], 16 * i, d, to_x);
+          y.load(b[i], 16 * i, d, to_y);
         }
 #pragma unroll
         for (int m = 0; m < 2; m++)
@@ -166,17 +178,18 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
             ptx::mma_bf16(out[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
       }
     };
-    product(s, tq, sk);
-    if (!tile.full || item.rows < BWD_KEYS)
+    product(s, 0, 0);
+    if (!tile.full || item.rows < KEYS)
       hide(s, p.rep, head_mask, warp_q + lane / 4, tile.limit, tile.pos, item.pos + warp_k,
            item.pos + item.rows);
-    product(dp, tdo, sv);
+    product(dp, TO_DO, TO_V);
 
     // P and dS; row i of this thread is warp_q + 8 i + lane / 4
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int row = warp_q + i * 8 + lane / 4;
-      const float lse = smem.lse[stage][row], delta = smem.delta[stage][row];
+      const int at_row = EARLY ? stage : 0;
+      const float lse = smem.lse[at_row][row], delta = smem.delta[at_row][row];
       float prob[4][2];
 #pragma unroll
       for (int n = 0; n < 4; n++)
@@ -186,29 +199,35 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
 #pragma unroll
       for (int n = 0; n < 4; n++) {
         const float *x = &dp[i / 2][n][i % 2 * 2];
-        const uint32_t to = at<BWD_KEYS>(0, row, (warp_k + n * 8) / 8) + lane % 4 * 4;
+        const uint32_t to = at<KEYS>(0, row, (warp_k + n * 8) / 8) + lane % 4 * 4;
         *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.p) + to) =
             ptx::pack_bf16(prob[n][0], prob[n][1]);
         *reinterpret_cast<uint32_t *>(reinterpret_cast<char *>(smem.ds) + to) =
             ptx::pack_bf16(prob[n][0] * (x[0] - delta), prob[n][1] * (x[1] - delta));
       }
     }
-    if constexpr (BULK)
-      ptx::bulk_wait_read<0>();
+    if constexpr (BULK) {
+      if (threadIdx.x == 0)
+        ptx::bulk_wait_read<0>();
+    }
     __syncthreads(); // P and dS are there; the dQ before has left
-    const uint32_t sp = ptx::smem_addr(smem.p), sds = ptx::smem_addr(smem.ds);
+    if (!EARLY)
+      fetch(step + 1);
+    const uint32_t sp = ptx::smem_addr(smem.p);
 
     // dV += P^T dO, dK += dS^T Q
-    auto transposed = [&](float(&out)[2][DIM / 16][4], uint32_t x, uint32_t y) {
+    auto transposed = [&](float(&out)[2][DIM / 16][4], uint32_t to_x, uint32_t to_y) {
+      const fragments<KEYS> x(sp, 0, warp_k, false);
+      const fragments<DIM> y(tq, 0, warp_d, true);
 #pragma unroll
       for (int q = 0; q < BWD_QUERIES; q += 16) {
         uint32_t a[2][4];
-        load_a_trans<BWD_KEYS>(a[0], x, q, warp_k);
-        load_a_trans<BWD_KEYS>(a[1], x, q, warp_k + 16);
+        x.load_trans(a[0], q, 0, to_x);
+        x.load_trans(a[1], q, 16, to_x);
 #pragma unroll
         for (int n = 0; n < DIM / 16; n += 2) {
           uint32_t b[4];
-          load_b_trans<DIM>(b, y, q, warp_d + n * 8);
+          y.load_trans(b, q, n * 8, to_y);
 #pragma unroll
           for (int m = 0; m < 2; m++) {
             ptx::mma_bf16(out[m][n], a[m], b[0], b[1]);
@@ -217,21 +236,23 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
         }
       }
     };
-    transposed(dv, sp, tdo);
-    transposed(dk, sds, tq);
+    transposed(dv, 0, TO_DO);
+    transposed(dk, TO_DS, 0);
 
-    // dQ = dS K: 32 queries x DIM / 4 a warp
-    float dq[2][DIM / 32][4] = {};
-    const int col = warp / 2 * (DIM / 4);
+    // dQ = dS K: 32 queries x DQ_DIMS a warp
+    float dq[2][DQ_DIMS / 8][4] = {};
+    const int col = warp / 2 * DQ_DIMS;
+    const fragments<KEYS> x(sp, warp_q, 0, true);
+    const fragments<DIM> y(sk, 0, col, true);
 #pragma unroll
-    for (int k = 0; k < BWD_KEYS; k += 16) {
+    for (int k = 0; k < KEYS; k += 16) {
       uint32_t a[2][4];
-      load_a<BWD_KEYS>(a[0], sds, warp_q, k);
-      load_a<BWD_KEYS>(a[1], sds, warp_q + 16, k);
+      x.load(a[0], 0, k, TO_DS);
+      x.load(a[1], 16, k, TO_DS);
 #pragma unroll
-      for (int n = 0; n < DIM / 32; n += 2) {
+      for (int n = 0; n < DQ_DIMS / 8; n += 2) {
         uint32_t b[4];
-        load_b_trans<DIM>(b, sk, k, col + n * 8);
+        y.load_trans(b, k, n * 8);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
           ptx::mma_bf16(dq[m][n], a[m], b[0], b[1]);
@@ -239,23 +260,26 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
         }
       }
     }
+    if constexpr (BULK && !Smem::STAGE_DQ)
+      __syncthreads(); // every warp is done with Q and dO, where dQ comes now
+    const head_tile &here = smem.tile[step % 3]; // again: registers are short
 #pragma unroll
-    for (int m = 0; m < 2; m++) {
-      const int row = warp_q + 16 * m + lane / 4;
+    for (int n = 0; n < DQ_DIMS / 8; n++) {
+      const int to = (warp_q + lane / 4) * DIM +
+                     dq_chunk(here.row + lane / 4, col / 8 + n) * 8; // the same 8 rows further
 #pragma unroll
-      for (int n = 0; n < DIM / 32; n++) {
+      for (int m = 0; m < 2; m++) {
+        const float(&x)[4] = dq[m][n];
         if constexpr (BULK) {
-          float *to = smem.dq + row * Smem::DQ_PITCH + col + n * 8 + lane % 4 * 2;
-          *reinterpret_cast<float2 *>(to) =
-              make_float2(dq[m][n][0] * p.scale, dq[m][n][1] * p.scale);
-          *reinterpret_cast<float2 *>(to + 8 * Smem::DQ_PITCH) =
-              make_float2(dq[m][n][2] * p.scale, dq[m][n][3] * p.scale);
+          float *at_row = (Smem::STAGE_DQ ? smem.dq : reinterpret_cast<float *>(&smem.in[stage])) +
+                          to + lane % 4 * 2 + m * 16 * DIM;
+          *reinterpret_cast<float2 *>(at_row) = make_float2(x[0], x[1]);
+          *reinterpret_cast<float2 *>(at_row + 8 * DIM) = make_float2(x[2], x[3]);
         } else {
-          const head_tile &here = smem.tile[step % 3]; // again: registers are short
-          float *to = p.dq_acc + (int64_t)(here.row + row) * pitch_q + here.head * DIM + col +
-                      n * 8 + lane % 4 / 2 * 4;
-          reduce_pairs(to, to + 8 * pitch_q, row < here.limit, row + 8 < here.limit, dq[m][n],
-                       p.scale);
+          const int row = warp_q + 16 * m + lane / 4;
+          float *at_row = p.dq + ((int64_t)here.head * p.rows_q + here.row) * DIM + to +
+                          lane % 4 / 2 * 4 + m * 16 * DIM;
+          reduce_pairs(at_row, at_row + 8 * DIM, row < here.limit, row + 8 < here.limit, x, 1);
         }
       }
     }
@@ -264,7 +288,8 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   }
 
   if constexpr (BULK) {
-    ptx::bulk_wait_read<0>(); // shared memory must outlive its readers
+    if (threadIdx.x == 0)
+      ptx::bulk_wait_read<0>(); // shared memory must outlive its readers
   }
 
   // dK and dV: rows warp_k + 16 m + lane / 4 (+ 8)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../around_backward.cuh"
+#include "dq.cuh"
 
 #define REPS(R) R(band) R(dense) R(columns) R(blocklist)
 #define DECLARE(X) extern const mma_rep mma_rep_##X;
@@ -17,6 +18,7 @@ struct state {
   gpu_memory memory;
   const mma_rep *kernels;
   rep_device rep;
+  mma_tiles tiles;
   worklist keys, queries; // of forward, of backward
   mma_backward_buffers buffers;
 };
@@ -38,14 +40,17 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   for (const mma_rep *known : reps)
     if (!strcmp(known->name, rep))
       s->kernels = known;
+  const int group = p->heads_q / p->heads_kv;
+  s->tiles = {128, 1, 128};
+  if (!strcmp(rep, "blocklist") && p->mask->block % 128) // a tile of 128 would straddle lists
+    s->tiles = {64, group % 2 ? 1 : 2, 64};
   if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
-      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, MMA_FWD_QUERIES, MMA_FWD_KEYS,
-                     false))
+      worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, s->tiles.queries, MMA_FWD_KEYS, false))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
   if (!p->backward)
     return 0;
-  if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, MMA_BWD_KEYS, MMA_BWD_QUERIES,
+  if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, s->tiles.keys, MMA_BWD_QUERIES,
                      false))
     return -1;
   plan->prep_bytes += s->queries.bytes;
@@ -53,8 +58,7 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
   // One CTA for a whole group where that gives each multiprocessor two items; else share the group.
-  const int64_t items = (int64_t)s->queries.view.count * p->heads_kv,
-                group = p->heads_q / p->heads_kv;
+  const int64_t items = (int64_t)s->queries.view.count * p->heads_kv;
   s->buffers.splits = 1;
   while (items * s->buffers.splits < 2 * sms && s->buffers.splits < group)
     do
@@ -64,7 +68,7 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   const int64_t keys = s->buffers.splits > 1 ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
   return s->memory.get(&s->buffers.lse_log2, rows, &plan->workspace_bytes) ||
                  s->memory.get(&s->buffers.delta, rows, &plan->workspace_bytes) ||
-                 s->memory.get(&s->buffers.dq_acc, rows * p->dim, &plan->workspace_bytes) ||
+                 s->memory.get(&s->buffers.dq, rows * p->dim, &plan->workspace_bytes) ||
                  s->memory.get(&s->buffers.dk_acc, keys, &plan->workspace_bytes) ||
                  s->memory.get(&s->buffers.dv_acc, keys, &plan->workspace_bytes)
              ? -1
@@ -77,7 +81,7 @@ int mma_forward(struct attn_plan *plan, const struct attn_args *a) {
     attn_error_set(false, "the scale must be positive");
     return -1;
   }
-  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view);
+  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view, &s->tiles);
 }
 
 int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
@@ -87,26 +91,26 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
   const int64_t pairs = (int64_t)p->rows_q * p->heads_q,
                 keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
   mma_backward_buffers b = s->buffers;
+  GPU_TRY(cudaMemsetAsync(b.dq, 0, pairs * p->dim * sizeof(float), stream));
   if (a->accumulate) { // straight into the caller's sums
-    b.dq_acc = a->dq_acc;
     b.dk_acc = a->dk_acc;
     b.dv_acc = a->dv_acc;
-  } else {
-    GPU_TRY(cudaMemsetAsync(b.dq_acc, 0, pairs * p->dim * sizeof(float), stream));
-    if (b.dk_acc) {
-      GPU_TRY(cudaMemsetAsync(b.dk_acc, 0, keys * sizeof(float), stream));
-      GPU_TRY(cudaMemsetAsync(b.dv_acc, 0, keys * sizeof(float), stream));
-    }
+  } else if (b.dk_acc) {
+    GPU_TRY(cudaMemsetAsync(b.dk_acc, 0, keys * sizeof(float), stream));
+    GPU_TRY(cudaMemsetAsync(b.dv_acc, 0, keys * sizeof(float), stream));
   }
   if (before_backward(p, a, b.lse_log2, b.delta, p->rows_q))
     return -1;
-  if (s->kernels->backward(p, a, s->rep.copy, &s->queries.view, &b))
+  if (s->kernels->backward(p, a, s->rep.copy, &s->queries.view, &s->tiles, &b))
     return -1;
-  if (a->accumulate)
-    return 0;
-  if (round_to_bf16(b.dq_acc, a->dq, pairs * p->dim, stream))
-    return -1;
-  return b.dk_acc && (round_to_bf16(b.dk_acc, a->dk, keys, stream) ||
+  const auto finish = p->dim == 64 ? mma::finish_dq<64> : mma::finish_dq<128>;
+  const int64_t chunks = pairs * p->dim / 8;
+  finish<<<(unsigned)((chunks + 255) / 256), 256, 0, stream>>>(
+      (const float4 *)b.dq, (uint4 *)a->dq, a->accumulate ? (float4 *)a->dq_acc : nullptr,
+      mma_scale(p, a), p->rows_q, p->heads_q);
+  GPU_LAUNCHED("rounding dQ");
+  return !a->accumulate && b.dk_acc &&
+                 (round_to_bf16(b.dk_acc, a->dk, keys, stream) ||
                       round_to_bf16(b.dv_acc, a->dv, keys, stream))
              ? -1
              : 0;

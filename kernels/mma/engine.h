@@ -7,6 +7,8 @@
 #ifndef LONGCA_MMA_ENGINE_H
 #define LONGCA_MMA_ENGINE_H
 
+#include <math.h>
+
 #include "../attn.h"
 #include "../rep_device.h"
 #include "../worklist.h"
@@ -23,19 +25,28 @@ void mma_release(struct attn_plan *plan);
 
 struct mma_backward_buffers {
   float *lse_log2, *delta; // [heads_q, rows_q]
-  float *dq_acc;           // [rows_q, heads_q, dim]
+  float *dq;               // sums of dQ, in the order of dq.cuh
   float *dk_acc, *dv_acc;  // [rows_k, heads_kv, dim]; NULL: bf16 results at once
   int splits;              // CTAs that share a group's query heads
+  bool across;             // heads side by side: the longest items of all come first
+};
+static inline float mma_scale(const struct attn_problem *p, const struct attn_args *a) {
+  return a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
+}
+// What a CTA owns: forward, `queries` of each of `heads` query heads; backward, `keys` of a KV head.
+struct mma_tiles {
+  int32_t queries, heads, keys;
 };
 struct mma_rep {
   const char *name;
   int (*forward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                 const struct worklist_view *list);
+                 const struct worklist_view *list, const struct mma_tiles *tiles);
   int (*backward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                  const struct worklist_view *list, const struct mma_backward_buffers *buffers);
+                  const struct worklist_view *list, const struct mma_tiles *tiles,
+                  const struct mma_backward_buffers *buffers);
 };
 
-// Outer and inner tiles of the two passes.
-enum { MMA_FWD_QUERIES = 128, MMA_FWD_KEYS = 64, MMA_BWD_KEYS = 128, MMA_BWD_QUERIES = 64 };
+// Inner tiles of the two passes.
+enum { MMA_FWD_KEYS = 64, MMA_BWD_QUERIES = 64 };
 
 #endif

@@ -6,6 +6,11 @@
 // running maximum follows only when it would grow by more than 2^8, so O is hardly ever rescaled: P
 // reaches at most 2^8, which fp32 sums and bf16's exponent take without loss. Mask code runs on
 // partial tiles alone. Two CTAs a multiprocessor overlap one's softmax with the other's products.
+//
+// Lists of blocks of 64 want items of 64 queries, or every other pair would be hidden. With HEADS 2
+// a CTA takes the same 64 of two heads of a group, and shares each K and V tile as before. With
+// WARPS 2 it is half a CTA, four a multiprocessor; one stage then has to do: V comes during S and
+// softmax, the next K during P V, and the other three CTAs cover what is late.
 #ifndef LONGCA_MMA_FORWARD_CUH
 #define LONGCA_MMA_FORWARD_CUH
 
@@ -14,7 +19,7 @@
 
 namespace mma {
 
-constexpr int FWD_QUERIES = MMA_FWD_QUERIES, FWD_KEYS = MMA_FWD_KEYS, FWD_THREADS = 128;
+constexpr int FWD_KEYS = MMA_FWD_KEYS;
 constexpr float LAZY = 8; // log2 units that a row may outgrow its reference maximum by
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
@@ -29,20 +34,25 @@ template<class Rep> struct forward_args {
   Rep rep;
 };
 
-template<int DIM> struct forward_smem {
-  bf16 q[FWD_QUERIES * DIM], k[2][FWD_KEYS * DIM], v[2][FWD_KEYS * DIM];
+template<int DIM, int WARPS> struct forward_smem {
+  static constexpr int STAGES = WARPS == 4 ? 2 : 1;
+  bf16 q[WARPS * 32 * DIM], k[STAGES][FWD_KEYS * DIM], v[STAGES][FWD_KEYS * DIM];
 };
 
-template<class Rep, int DIM>
-__global__ void __launch_bounds__(FWD_THREADS, 2)
+template<class Rep, int DIM, int WARPS, int HEADS>
+__global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
     forward(const __grid_constant__ forward_args<Rep> p) {
+  using Smem = forward_smem<DIM, WARPS>;
+  static_assert(8 / WARPS * (sizeof(Smem) + 128 + 1024) <= 228 << 10, "too much shared memory");
+  constexpr int THREADS = WARPS * 32, ROWS = WARPS * 32 / HEADS; // queries of a head
   extern __shared__ __align__(128) char smem_raw[];
-  forward_smem<DIM> &smem = *reinterpret_cast<forward_smem<DIM> *>(smem_raw);
+  Smem &smem = *reinterpret_cast<Smem *>(smem_raw);
   const uint32_t sq = ptx::smem_addr(smem.q), sk = ptx::smem_addr(smem.k),
                  sv = ptx::smem_addr(smem.v);
-  constexpr uint32_t STAGE = FWD_KEYS * DIM * 2;
+  constexpr uint32_t STAGE = (Smem::STAGES - 1) * FWD_KEYS * DIM * 2; // to the other one
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int head = blockIdx.y, head_kv = head / (p.heads_q / p.heads_kv);
+  const int warp_head = HEADS > 1 ? warp * 32 / ROWS : 0, warp_row = warp * 32 - warp_head * ROWS;
+  const int head = blockIdx.y * HEADS, head_kv = head / (p.heads_q / p.heads_kv);
   const int head_mask = p.list.classes > 1 ? head_kv : 0;
   __shared__ worklist_item item; // in shared memory: the main loop has no register to spare
   if (threadIdx.x == 0) {
@@ -53,19 +63,24 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
 
   const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
   walk<FWD_KEYS> tiles(p.list, item);
-  auto fetch = [&](uint32_t to) {
+  auto fetch = [&](uint32_t to, bool keys, bool values) {
     const inner tile = tiles.tile();
     const int64_t from = (int64_t)tile.row * pitch_k + item.reserved;
-    load<DIM, FWD_KEYS, FWD_THREADS>(sk + to, p.k + from, pitch_k, tile.limit);
-    load<DIM, FWD_KEYS, FWD_THREADS>(sv + to, p.v + from, pitch_k, tile.limit);
+    if (keys)
+      load<DIM, FWD_KEYS, THREADS>(sk + to, p.k + from, pitch_k, tile.limit);
+    if (values)
+      load<DIM, FWD_KEYS, THREADS>(sv + to, p.v + from, pitch_k, tile.limit);
   };
-  load<DIM, FWD_QUERIES, FWD_THREADS>(sq, p.q + (int64_t)item.row * pitch_q + head * DIM, pitch_q,
-                                      item.rows);
+#pragma unroll
+  for (int h = 0; h < HEADS; h++)
+    load<DIM, ROWS, THREADS>(sq + h * ROWS * DIM * 2,
+                             p.q + (int64_t)item.row * pitch_q + (head + h) * DIM, pitch_q,
+                             item.rows);
   if (tiles.more())
-    fetch(0);
+    fetch(0, true, Smem::STAGES == 2);
   ptx::copy_async_commit();
 
-  // Row i of this thread: 32 * warp + 16 * (i / 2) + 8 * (i % 2) + lane / 4.
+  // Row i of this thread: warp_row + 16 * (i / 2) + 8 * (i % 2) + lane / 4.
   float o[2][DIM / 8][4] = {};
   float top[4], sum[4] = {}; // reference maximum (scaled, log2), this thread's part of the row sum
   for (float &x : top)
@@ -74,11 +89,14 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
   uint32_t stage = 0;
   while (tiles.more()) {
     const inner tile = tiles.tile();
-    tiles.advance();
+    if (Smem::STAGES == 2)
+      tiles.advance();
     ptx::copy_async_wait<0>();
-    __syncthreads(); // this tile has landed, and every warp is done with the other stage
-    if (tiles.more())
-      fetch(STAGE - stage);
+    __syncthreads(); // this tile has landed (one stage: its K), every warp is done with the V before
+    if (Smem::STAGES == 1)
+      fetch(0, false, true), tiles.advance();
+    else if (tiles.more())
+      fetch(STAGE - stage, true, true);
     ptx::copy_async_commit();
 
     // S = Q K^T
@@ -101,7 +119,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
     }
 
     if (!tile.full)
-      hide(s, p.rep, head_mask, warp * 32 + lane / 4, item.rows, item.pos, tile.pos,
+      hide(s, p.rep, head_mask, warp_row + lane / 4, item.rows, item.pos, tile.pos,
            tile.pos + tile.limit);
 
     // Online softmax
@@ -144,6 +162,14 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
         }
     }
 
+    if (Smem::STAGES == 1) {
+      ptx::copy_async_wait<0>();
+      __syncthreads(); // V has landed, and every warp is done with K
+      if (tiles.more())
+        fetch(0, true, false);
+      ptx::copy_async_commit();
+    }
+
     // O += P V
 #pragma unroll
     for (int n = 0; n < FWD_KEYS / 8; n += 2) {
@@ -180,9 +206,9 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
     total += __shfl_xor_sync(~0u, total, 2);
     float norm = total > 0 ? 1 / total : 0;
     float lse = total > 0 ? (top[i] + ptx::lg2(total)) * LN2 : -INFINITY;
-    const int row = warp * 32 + i * 8 + lane / 4;
+    const int row = warp_row + i * 8 + lane / 4;
     const bool there = row < item.rows;
-    float *lse_at = p.lse + (int64_t)head * p.rows_q + item.row + row;
+    float *lse_at = p.lse + (int64_t)(head + warp_head) * p.rows_q + item.row + row;
     float before = 0;
     if (p.resume && there) {
       const float old = *lse_at, all = fmaxf(old, lse);
@@ -196,7 +222,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
     __syncwarp(); // the quad has read lse before one of it writes
     if (there && lane % 4 == 0)
       *lse_at = lse;
-    const int64_t out = (int64_t)(item.row + row) * pitch_q + head * DIM + lane % 4 * 2;
+    const int64_t out =
+        (int64_t)(item.row + row) * pitch_q + (head + warp_head) * DIM + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < DIM / 8; n++) {
       float x = o[i / 2][n][i % 2 * 2] * norm, y = o[i / 2][n][i % 2 * 2 + 1] * norm;
@@ -208,7 +235,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
           *to = make_float2(x, y);
         }
       } else // a warp's rows of Q are its own to overwrite
-        *reinterpret_cast<uint32_t *>(smem_raw + (at<DIM>(0, row, n) + lane % 4 * 4)) =
+        *reinterpret_cast<uint32_t *>(
+            smem_raw + (at<DIM>(0, warp * 32 + i * 8 + lane / 4, n) + lane % 4 * 4)) =
             ptx::pack_bf16(x, y);
     }
   }
@@ -218,11 +246,11 @@ __global__ void __launch_bounds__(FWD_THREADS, 2)
   constexpr int CHUNKS = DIM / 8;
 #pragma unroll
   for (int i = lane; i < 32 * CHUNKS; i += 32) {
-    const int row = warp * 32 + i / CHUNKS, chunk = i % CHUNKS;
+    const int row = warp_row + i / CHUNKS, chunk = i % CHUNKS;
     if (row < item.rows)
-      *reinterpret_cast<uint4 *>(p.o + (int64_t)(item.row + row) * pitch_q + head * DIM +
-                                 chunk * 8) =
-          *reinterpret_cast<uint4 *>(smem_raw + at<DIM>(0, row, chunk));
+      *reinterpret_cast<uint4 *>(p.o + (int64_t)(item.row + row) * pitch_q +
+                                 (head + warp_head) * DIM + chunk * 8) =
+          *reinterpret_cast<uint4 *>(smem_raw + at<DIM>(0, warp * 32 + i / CHUNKS, chunk));
   }
 }
 

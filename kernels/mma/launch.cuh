@@ -2,20 +2,17 @@
 #ifndef LONGCA_MMA_LAUNCH_CUH
 #define LONGCA_MMA_LAUNCH_CUH
 
-#include <math.h>
-
 #include "backward.cuh"
 #include "engine.h"
 #include "forward.cuh"
 
 namespace mma {
 
-static inline float scale_of(const attn_problem *p, const attn_args *a) {
-  return a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
-}
+// Whether tiles of 64 are compiled for this representation: lists of such blocks profit.
+template<class Rep> constexpr bool small_tiles = false;
 
-template<class Rep, int DIM>
-int launch_forward(const attn_problem *p, const attn_args *a, const void *rep,
+template<class Rep, int DIM, int WARPS, int HEADS>
+int launch_forward_as(const attn_problem *p, const attn_args *a, const void *rep,
                    const worklist_view *list) {
   forward_args<Rep> f = {(const bf16 *)a->q,
                          (const bf16 *)a->k,
@@ -27,42 +24,63 @@ int launch_forward(const attn_problem *p, const attn_args *a, const void *rep,
                          p->rows_q,
                          p->heads_q,
                          p->heads_kv,
-                         scale_of(p, a) * LOG2E,
+                         mma_scale(p, a) * LOG2E,
                          *list,
                          *(const Rep *)rep};
-  const auto kernel = forward<Rep, DIM>;
-  const int smem = sizeof(forward_smem<DIM>);
+  const auto kernel = forward<Rep, DIM, WARPS, HEADS>;
+  const int smem = sizeof(forward_smem<DIM, WARPS>);
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  kernel<<<dim3(list->count, p->heads_q), FWD_THREADS, smem, (cudaStream_t)a->stream>>>(f);
+  kernel<<<dim3(list->count, p->heads_q / HEADS), WARPS * 32, smem, (cudaStream_t)a->stream>>>(f);
   GPU_LAUNCHED("mma forward");
   return 0;
 }
 
 template<class Rep, int DIM>
-int launch_backward(const attn_problem *p, const attn_args *a, const void *rep,
-                    const worklist_view *list, const mma_backward_buffers *b) {
-  const float scale = scale_of(p, a);
+int launch_forward(const attn_problem *p, const attn_args *a, const void *rep,
+                   const worklist_view *list, const mma_tiles *tiles) {
+  if constexpr (small_tiles<Rep>)
+    if (tiles->queries == 64)
+      return tiles->heads == 2 ? launch_forward_as<Rep, DIM, 4, 2>(p, a, rep, list)
+                               : launch_forward_as<Rep, DIM, 2, 1>(p, a, rep, list);
+  return launch_forward_as<Rep, DIM, 4, 1>(p, a, rep, list);
+}
+
+template<class Rep, int DIM, int KEYS>
+int launch_backward_as(const attn_problem *p, const attn_args *a, const void *rep,
+                       const worklist_view *list, const mma_backward_buffers *b) {
+  const float scale = mma_scale(p, a);
   backward_args<Rep> f = {(const bf16 *)a->q, (const bf16 *)a->k,
                           (const bf16 *)a->v, (const bf16 *)a->d_o,
                           b->lse_log2,        b->delta,
-                          b->dq_acc,          (bf16 *)a->dk,
+                          b->dq,              (bf16 *)a->dk,
                           (bf16 *)a->dv,      b->dk_acc,
                           b->dv_acc,          p->rows_q,
                           p->heads_q,         p->heads_kv,
-                          b->splits,          scale,
-                          scale * LOG2E,      *list,
-                          *(const Rep *)rep};
-  const auto kernel = backward<Rep, DIM>;
+                          b->splits,          b->across,
+                          scale,              scale * LOG2E,
+                          *list,              *(const Rep *)rep};
+  const auto kernel = backward<Rep, DIM, KEYS>;
   int device, major; // the kernel was compiled for the highest architecture that this device takes
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  const int smem =
-      major == 9 ? sizeof(backward_smem<DIM, true>) : sizeof(backward_smem<DIM, false>);
+  const int smem = major == 9 ? sizeof(backward_smem<DIM, KEYS, true>)
+                              : sizeof(backward_smem<DIM, KEYS, false>);
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  kernel<<<dim3(list->count, p->heads_kv * b->splits), BWD_THREADS, smem,
+  const unsigned items = list->count, parts = p->heads_kv * b->splits;
+  kernel<<<b->across ? dim3(parts, items) : dim3(items, parts), 2 * KEYS, smem,
            (cudaStream_t)a->stream>>>(f);
   GPU_LAUNCHED("mma backward");
   return 0;
+}
+
+template<class Rep, int DIM>
+int launch_backward(const attn_problem *p, const attn_args *a, const void *rep,
+                    const worklist_view *list, const mma_tiles *tiles,
+                    const mma_backward_buffers *b) {
+  if constexpr (small_tiles<Rep>)
+    if (tiles->keys == 64)
+      return launch_backward_as<Rep, DIM, 64>(p, a, rep, list, b);
+  return launch_backward_as<Rep, DIM, 128>(p, a, rep, list, b);
 }
 
 } // namespace mma
@@ -71,14 +89,15 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep,
 // MMA_ALLOWS.
 #define MMA_REP(X) \
   static int X##_forward(const attn_problem *p, const attn_args *a, const void *rep, \
-                         const worklist_view *list) { \
-    return p->dim == 64 ? mma::launch_forward<X, 64>(p, a, rep, list) \
-                        : mma::launch_forward<X, 128>(p, a, rep, list); \
+                         const worklist_view *list, const mma_tiles *tiles) { \
+    return p->dim == 64 ? mma::launch_forward<X, 64>(p, a, rep, list, tiles) \
+                        : mma::launch_forward<X, 128>(p, a, rep, list, tiles); \
   } \
   static int X##_backward(const attn_problem *p, const attn_args *a, const void *rep, \
-                          const worklist_view *list, const mma_backward_buffers *buffers) { \
-    return p->dim == 64 ? mma::launch_backward<X, 64>(p, a, rep, list, buffers) \
-                        : mma::launch_backward<X, 128>(p, a, rep, list, buffers); \
+                          const worklist_view *list, const mma_tiles *tiles, \
+                          const mma_backward_buffers *buffers) { \
+    return p->dim == 64 ? mma::launch_backward<X, 64>(p, a, rep, list, tiles, buffers) \
+                        : mma::launch_backward<X, 128>(p, a, rep, list, tiles, buffers); \
   } \
   extern const mma_rep mma_rep_##X; \
   const mma_rep mma_rep_##X = {#X, X##_forward, X##_backward};

@@ -24,14 +24,13 @@ template<int DIM, int ROWS, int THREADS>
 __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pitch, int limit) {
   constexpr int CHUNKS = DIM / 8, STEP = THREADS / CHUNKS;
   const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-  static_assert(ROWS % STEP == 0 && STEP % 8 == 0,
-                "a thread keeps its swizzled chunk from row to row");
+  static_assert(ROWS % STEP == 0 && (STEP % 8 == 0 || STEP == 4),
+                "a thread keeps its swizzled chunk from row to row, but for one bit");
   src += row * pitch + chunk * 8; // fits: at most 128 rows
   uint32_t dst = at<DIM>(tile, row, chunk);
 #pragma unroll
-  for (int r = 0; r < ROWS; r += STEP) {
-    ptx::copy_async_16(dst + r * DIM * 2, src + r * pitch, row + r < limit);
-  }
+  for (int r = 0; r < ROWS; r += STEP)
+    ptx::copy_async_16((dst ^ (r & 4) << 4) + r * DIM * 2, src + r * pitch, row + r < limit);
 }
 
 // A fragment [16 rows, 16 columns] of a row-major tile; of its transpose where the tile is [k][m].
@@ -57,6 +56,32 @@ __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, in
   const int lane = threadIdx.x % 32;
   ptx::ldmatrix_trans(b, at<DIM>(tile, k + lane % 16, n / 8 + lane / 16));
 }
+
+// Where a thread reads fragments of a tile, from a corner on, as a function of constants only: a
+// further column is one exclusive or, and further rows (multiples of 8) and tiles behind this one are
+// offsets within the instruction. The columns asked for lie in an aligned power of two of them.
+template<int DIM> struct fragments {
+  uint32_t tile, first; // `first` within the tile: its rows begin at multiples of their length
+
+  // `along`: the 16 rows that lanes 0 to 15 name are the fragment's rows (A, or B's transpose); else
+  // lanes 8 to 15 name the next 8 columns of rows 0 to 7 (B, or A's transpose).
+  __device__ __forceinline__ fragments(uint32_t tile, int row, int col, bool along) : tile(tile) {
+    const int lane = threadIdx.x % 32;
+    first = along ? at<DIM>(0, row + lane % 16, col / 8 + lane / 16)
+                  : at<DIM>(0, row + lane % 8 + lane / 16 * 8, col / 8 + lane / 8 % 2);
+  }
+  __device__ __forceinline__ uint32_t there(int row, int col, uint32_t beyond) const {
+    return tile + (first ^ col * 2) + row * DIM * 2 + beyond;
+  }
+  __device__ __forceinline__ void load(uint32_t (&x)[4], int row, int col,
+                                       uint32_t beyond = 0) const {
+    ptx::ldmatrix(x, there(row, col, beyond));
+  }
+  __device__ __forceinline__ void load_trans(uint32_t (&x)[4], int row, int col,
+                                             uint32_t beyond = 0) const {
+    ptx::ldmatrix_trans(x, there(row, col, beyond));
+  }
+};
 
 // One inner tile: rows [row, row + limit) at positions pos, ...; `full` needs no mask.
 struct inner {
