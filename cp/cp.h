@@ -116,6 +116,7 @@ int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, co
 struct cp_grid {
   int heads, context, windows; // heads * context ranks; windows divides context
   bool context_first;          // neighbouring ranks share a ring (true) or the heads of one (false)
+  int align; // pieces of documents begin at multiples of that many rows, if the kernel needs it; 0: at any
 };
 int cp_grid_rank(const struct cp_grid *g, int head, int context);
 int cp_grid_head(const struct cp_grid *g, int rank);
@@ -152,8 +153,8 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 // What may be asked of a schedule beside its name; 0: its default.
 struct cp_wish {
   int heads, context, windows;
-  int64_t
-      keep_bytes; // kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB
+  // Kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB.
+  int64_t keep_bytes;
 };
 
 struct cp_kv {
@@ -229,7 +230,7 @@ void cp_plan_release(struct cp_plan *plan);
 // args: the rank's shards in comm->memory. q, o, d_o, dq [shard.rows, heads_q, dim]; k, v, dk, dv
 // [shard.rows, heads_kv, dim]; lse [plan.heads_q, shard.context_rows]: it stays with the heads that
 // the rank computed. o_acc and accumulate are not for here. Backward follows a forward on the same
-// inputs. Padded rows of outputs are 0 or undefined; nothing reads them.
+// inputs. Padded rows of inputs are finite, of outputs 0 or undefined.
 int cp_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_backward(struct cp_plan *plan, const struct attn_args *args);
 

@@ -29,7 +29,19 @@ OBJECTS += $(CP_CUDA)
 -include $(CP_CUDA:.o=.d)
 endif
 
-# The NCCL transport without a GPU (nccl_test.c): real sources on a CUDA and an NCCL that are fakes. The
+ifeq ($(WITH_CUDA),1)
+# The schedules with GPU kernels on the emulated GPU (kernels/emu).
+$(B)/emu/cp_gpu_test: $(B)/cp/gpu_test.o $(B)/emu/gpu_test
+	$(call say,LINK,$@)
+	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $< $(filter-out $(B)/src/main.o,$(EMU_HOST) $(EMU_OBJECTS)) \
+	  -lcmocka $(EMU_LIBS)
+
+.PHONY: test-cp-emulated
+test-cp-emulated: $(B)/emu/cp_gpu_test ## the schedules with GPU kernels, on an emulated GPU
+	$(Q)LONGCA_TEST_QUICK=1 TEST_LIMIT_S=2400 src/test.sh $<
+endif
+
+# The NCCL transport without a GPU (nccl_test.c, nccl_fault_test.c): real sources on a CUDA and an NCCL that are fakes. The
 # objects that name GPU kernels are compiled once more, without them.
 ifneq ($(filter cp/nccl.c,$(CP_USED)),)
 FAKES := $(addprefix $(B)/cp/fake/,kernels/registry.o cp/loopback.o cp/registry.o cp/memory_device.o \
@@ -47,7 +59,7 @@ $(B)/cp/fake/cp/memory_device.o: cp/memory_device.cu cp/fake_cuda.h $(B)/compile
 	  $(CXX) -std=c++17 $(CFLAGS) -Wall $(EXTRA_CFLAGS) -isystem $(CUDA_HOME)/include -Icp \
 	  -include cp/fake_cuda.h -x c++ -c -o $@ -
 
-$(B)/cp/nccl_test: $(B)/cp/nccl_test.o $(FAKES) $(B)/liblongca.a
+$(B)/cp/nccl_test $(B)/cp/nccl_fault_test: %: %.o $(FAKES) $(B)/liblongca.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ -lcmocka \
 	  $(filter-out -lcudart_static -lnccl -lcublas -lcudnn,$(LDLIBS))

@@ -2,7 +2,8 @@
 //
 // Every rank fills its shard from the whole inputs, runs forward and backward, and puts its outputs at
 // their positions into whole tensors, which are compared with the double reference. Padded rows of the inputs
-// are NaN, so whoever reads them is found out. Header only: cp_test.c and mpi_test.c include it.
+// are NaN, so whoever reads them is found out; but large numbers for kernels of a GPU, which multiply
+// them by 0. Header only.
 #ifndef LONGCA_CP_TEST_CASE_H
 #define LONGCA_CP_TEST_CASE_H
 
@@ -104,7 +105,13 @@ static inline void outputs_free(struct outputs *o) {
   free(o->o), free(o->lse), free(o->dq), free(o->dk), free(o->dv);
 }
 
-// Rows of a whole tensor into a shard; padding keeps its NaN.
+// What padding holds before it is written.
+static inline void pad(void *shard, enum attn_dtype dtype, int64_t n, const struct cp_comm *comm) {
+  for (int64_t i = 0; i < n && comm->memory->place == ATTN_DEVICE && dtype == ATTN_BF16; i++)
+    ((uint16_t *)shard)[i] = bf16_from_float(10000);
+}
+
+// Rows of a whole tensor into a shard.
 static inline void to_shard(const void *whole, void *shard, enum attn_dtype dtype,
                             const int32_t *pos, int32_t rows, int32_t heads) {
   const size_t row = (size_t)heads * DIM * tensor_elem_bytes(dtype);
@@ -162,6 +169,7 @@ static inline int run_body(struct cp_comm *comm, void *context) {
   for (int i = 0; i < TENSORS; i++) {
     host[i] = tensor_alloc(ATTN_FP32, (bytes_of[i] + 3) / 4);
     t[i] = comm->memory->alloc(bytes_of[i]);
+    pad(host[i], w->dtype, bytes_of[i] / size, comm);
     if (i <= D_O)
       to_shard(inputs[i], host[i], w->dtype, pos, rows,
                i == K || i == V ? w->heads_kv : w->heads_q);

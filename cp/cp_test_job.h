@@ -26,6 +26,13 @@ static inline double merged_error(struct run *run, int rank, const char **tensor
   return rank ? 0 : worst_error(run, tensor);
 }
 
+static inline void need_mpirun(void) {
+  if (system("command -v mpirun >/dev/null 2>&1") == 0)
+    return;
+  print_message("there is no mpirun (openmpi-bin)\n");
+  skip();
+}
+
 // Runs this program as `ranks` processes, "program rank WHAT RANKS"; its exit code, and what it printed.
 static inline int run_as_job(const char *self, const char *settings, const char *what, int ranks,
                              char *text, size_t size) {

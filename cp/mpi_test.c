@@ -97,13 +97,6 @@ static int be_rank(const char *what, int ranks) {
 
 static const char *self;
 
-static void need_mpirun(void) {
-  if (system("command -v mpirun >/dev/null 2>&1") == 0)
-    return;
-  print_message("there is no mpirun (openmpi-bin)\n");
-  skip();
-}
-
 static void run_schedules(int ranks) {
   char text[4096];
   need_mpirun();

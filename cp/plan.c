@@ -6,6 +6,7 @@
 #include "../src/timer.h"
 #include "cp.h"
 
+enum { CP_ALIGN = 64 }; // rows of a query tile of wgmma's backward
 static _Thread_local char sentence[256];
 
 const char *cp_heads_why_not(const struct attn_problem *p, int heads) {
@@ -68,6 +69,22 @@ const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const str
   return set_windows(grid, wish);
 }
 
+// What the kernel says to the segments of the ranks: cp_why_not knows the whole alone.
+static const char *layout_why_not(const struct attn_kernel *kernel,
+                                  const struct attn_problem *problem, const struct cp_grid *grid) {
+  struct attn_problem p = *problem;
+  struct cp_shard s;
+  const char *why = cp_shard_init(&s, p.mask, grid) ? attn_error() : NULL;
+  p.rows_q = p.rows_k = s.context_rows;
+  for (int r = 0; r < grid->context && !why; r++) {
+    p.q_seg = p.k_seg = s.seg[r];
+    p.q_segs = p.k_segs = s.segs[r];
+    why = attn_why_not(kernel, &p);
+  }
+  cp_shard_free(&s);
+  return why;
+}
+
 const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
                        const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
                        struct cp_grid *grid) {
@@ -83,6 +100,10 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
     why = schedule->arrange(problem, ranks, wish ? wish : &none, grid);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
+  if (!why && (why = layout_why_not(kernel, problem, grid))) {
+    grid->align = CP_ALIGN; // takes more rows where documents are short: only for who needs it
+    why = layout_why_not(kernel, problem, grid);
+  }
   return why;
 }
 

@@ -53,7 +53,10 @@ int cp_shard_init(struct cp_shard *s, const struct mask *mask, const struct cp_g
   int64_t row = 0;
   for (int32_t d = 0; d < docs; d++) {
     const int64_t length = begin[d + 1] - begin[d];
-    const int64_t slot = ring == 1 ? length : 2 * ((length + pieces - 1) / pieces);
+    const int64_t longest = (length + pieces - 1) / pieces;
+    const int64_t half =
+        grid->align ? (longest + grid->align - 1) / grid->align * grid->align : longest;
+    const int64_t slot = ring == 1 ? length : 2 * half;
     for (int r = 0; r < ring; r++) {
       const int64_t first = (r + d) % ring, mirror = pieces - 1 - first;
       const int64_t a = length * first / pieces, b = length * (first + 1) / pieces;
@@ -61,8 +64,8 @@ int cp_shard_init(struct cp_shard *s, const struct mask *mask, const struct cp_g
       if (mirror <= first)
         continue;
       const int64_t c = length * mirror / pieces, e = length * (mirror + 1) / pieces;
-      append(s->seg[r], &s->segs[r], (int32_t)(row + b - a), begin[d] + (int32_t)c,
-             (int32_t)(e - c));
+      append(s->seg[r], &s->segs[r], (int32_t)(row + (grid->align ? half : b - a)),
+             begin[d] + (int32_t)c, (int32_t)(e - c));
     }
     row += slot;
   }

@@ -6,7 +6,8 @@
 // Kernels know positions: queries and keys come as segments of local rows with the mask position each
 // begins at, so that a context-parallel rank's chunks are read in place. One GPU is the case of a
 // single segment {0, 0, seqlen}. Segments are sorted by row and do not overlap; positions may come in
-// any order. Rows in no segment are padding: they see nothing and nothing sees them.
+// any order. Rows in no segment are padding: they see nothing and nothing sees them, but what they hold is
+// finite, since a device kernel multiplies it by 0.
 #ifndef LONGCA_ATTN_H
 #define LONGCA_ATTN_H
 
