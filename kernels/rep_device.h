@@ -1,6 +1,6 @@
-// rep_device.h -- a mask representation with its arrays on the device: built on the host by
-// rep_ops, copied once. `copy` is struct X itself, in host memory with device pointers: kernels
-// take it by value.
+// rep_device.h -- a mask representation with its arrays on the device, where they are built (prep.cuh),
+// but for band, which the host builds and copies. `copy` is struct X itself, in host memory with
+// device pointers: kernels take it by value.
 #ifndef LONGCA_REP_DEVICE_H
 #define LONGCA_REP_DEVICE_H
 

@@ -82,15 +82,19 @@ static inline int blocklist_arrays(const struct blocklist *x,
 }
 REP_ARRAYS(blocklist)
 
-// 0, or -1 when memory is short or the mask is not supported.
-static inline int blocklist_build(struct blocklist *x, const struct mask *m) {
+static inline void blocklist_shape(struct blocklist *x, const struct mask *m) {
   memset(x, 0, sizeof *x);
-  if (blocklist_supports(m))
-    return -1;
   x->seqlen = m->seqlen;
   x->heads = m->heads;
   x->block = m->block;
   x->blocks = m->blocks_q;
+}
+
+// 0, or -1 when memory is short or the mask is not supported.
+static inline int blocklist_build(struct blocklist *x, const struct mask *m) {
+  blocklist_shape(x, m);
+  if (blocklist_supports(m))
+    return -1;
   if (block_lists_from_grid(&x->q2k, &x->k2q, m)) {
     blocklist_free(x);
     return -1;

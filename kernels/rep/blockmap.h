@@ -232,15 +232,19 @@ static inline int blockmap_build_lists(struct blockmap *x, struct blockmap_tally
   return block_lists_transpose(&x->k2q, &x->q2k, x->heads, x->blocks, x->blocks);
 }
 
-// Blocks of `block` positions a side. 0, or -1 when memory is short. The mask's arrays must outlive
-// x.
-static inline int blockmap_build_blocks(struct blockmap *x, const struct mask *m, int32_t block) {
-  struct blockmap_tally t;
+static inline void blockmap_shape(struct blockmap *x, const struct mask *m, int32_t block) {
   memset(x, 0, sizeof *x);
   x->mask = *m;
   x->heads = m->heads > 0 ? m->heads : 1;
   x->block = block;
   x->blocks = rep_tiles(0, m->seqlen, block);
+}
+
+// Blocks of `block` positions a side. 0, or -1 when memory is short. The mask's arrays must outlive
+// x.
+static inline int blockmap_build_blocks(struct blockmap *x, const struct mask *m, int32_t block) {
+  struct blockmap_tally t;
+  blockmap_shape(x, m, block);
   t.any = REP_NEW(int32_t, x->blocks + 1);
   t.all = REP_NEW(int32_t, x->blocks + 1);
   x->q2k.begin = REP_NEW(int64_t, (int64_t)x->heads * x->blocks + 1);

@@ -188,13 +188,14 @@ static inline int columns_arrays(const struct columns *x, struct rep_array list[
 }
 REP_ARRAYS(columns)
 
-// The vectors of key k; those that the mask leaves out go to a scratch value.
-static inline void columns_set(const struct columns *x, const struct mask *m, int32_t k) {
+// The vectors of key k; those that the mask leaves out go to a scratch value. (The builders of one
+// entry are for host and device alike.)
+REP_HD void columns_set(const struct columns *x, const struct mask *m, int32_t k) {
   int32_t scratch[3];
   int32_t *lts = x->lts + k, *lte = x->lte ? x->lte + k : scratch;
   int32_t *uts = x->uts ? x->uts + k : scratch + 1, *ute = x->ute ? x->ute + k : scratch + 2;
   const int32_t seqlen = m->seqlen, window = rep_min(m->window, seqlen);
-  const bool docs = mask_has_docs(m->kind);
+  const bool docs = m->docs > 1; // one document is the sequence
   const int32_t doc = docs ? m->doc_of[k] : 0, last = m->docs - 1;
   const int32_t begin = docs ? m->doc_begin[doc] : 0, end = docs ? m->doc_begin[doc + 1] : seqlen;
   *lts = end, *lte = seqlen, *uts = 0, *ute = 0;
@@ -236,36 +237,44 @@ static inline void columns_set(const struct columns *x, const struct mask *m, in
 }
 
 // An empty interval hides nothing: neutral in the hull, and no row hides every key.
-static inline void columns_bound(struct columns_rows r, struct columns_rows *any,
-                                 struct columns_rows *all) {
+REP_HD void columns_bound(struct columns_rows r, struct columns_rows *any,
+                          struct columns_rows *all) {
   const struct columns_rows nothing = {REP_FAR, -1};
   *any = *all = r.begin < r.end ? r : nothing;
 }
 
-static inline void columns_bound_all(struct columns *x) {
-  for (int32_t k = 0; k < x->seqlen; k++) {
-    struct columns_bounds one;
-    struct columns_bounds *fine = &x->fine[k / COLUMNS_BLOCK];
-    columns_bound(columns_lower(x, k), &one.lower_any, &one.lower_all);
-    columns_bound(columns_upper(x, k), &one.upper_any, &one.upper_all);
-    if (k % COLUMNS_BLOCK == 0)
-      *fine = one;
-    else
-      columns_join(fine, &one);
-  }
-  for (int32_t i = 0; i < rep_tiles(0, x->seqlen, COLUMNS_COARSE); i++)
-    x->coarse[i] = columns_over(x->fine, COLUMNS_BLOCK, i * COLUMNS_COARSE,
-                                rep_min((i + 1) * COLUMNS_COARSE, x->seqlen));
+REP_HD struct columns_bounds columns_bounds_of(const struct columns *x, int32_t k) {
+  struct columns_bounds b;
+  columns_bound(columns_lower(x, k), &b.lower_any, &b.lower_all);
+  columns_bound(columns_upper(x, k), &b.upper_any, &b.upper_all);
+  return b;
 }
 
-// 0, or -1 when memory is short or the mask is not supported.
-static inline int columns_build(struct columns *x, const struct mask *m) {
+REP_HD void columns_bound_fine(const struct columns *x, int32_t i) {
+  const int32_t begin = i * COLUMNS_BLOCK, end = rep_min(begin + COLUMNS_BLOCK, x->seqlen);
+  struct columns_bounds all = columns_bounds_of(x, begin);
+  for (int32_t k = begin + 1; k < end; k++) {
+    const struct columns_bounds one = columns_bounds_of(x, k);
+    columns_join(&all, &one);
+  }
+  x->fine[i] = all;
+}
+
+REP_HD void columns_bound_coarse(const struct columns *x, int32_t i) {
+  x->coarse[i] = columns_over(x->fine, COLUMNS_BLOCK, i * COLUMNS_COARSE,
+                              rep_min((i + 1) * COLUMNS_COARSE, x->seqlen));
+}
+
+// All but the arrays; returns which vectors there are beside LTS.
+struct columns_vectors {
+  bool lte, uts, ute;
+};
+static inline struct columns_vectors columns_shape(struct columns *x, const struct mask *m) {
+  struct columns_vectors has;
   memset(x, 0, sizeof *x);
-  if (columns_supports(m))
-    return -1;
-  const int32_t n = x->seqlen = m->seqlen;
-  const bool lte = m->kind == MASK_CAUSAL_BLOCKWISE || m->kind == MASK_GLOBAL_SLIDING_WINDOW;
-  const bool uts = m->kind == MASK_GLOBAL_SLIDING_WINDOW;
+  x->seqlen = m->seqlen;
+  has.lte = m->kind == MASK_CAUSAL_BLOCKWISE || m->kind == MASK_GLOBAL_SLIDING_WINDOW;
+  has.uts = m->kind == MASK_GLOBAL_SLIDING_WINDOW;
   switch (m->kind) {
   case MASK_CAUSAL:
   case MASK_SLIDING_WINDOW_CAUSAL:
@@ -278,20 +287,33 @@ static inline int columns_build(struct columns *x, const struct mask *m) {
   default:
     break;
   }
+  has.ute = !x->causal;
+  return has;
+}
+
+// 0, or -1 when memory is short or the mask is not supported.
+static inline int columns_build(struct columns *x, const struct mask *m) {
+  const struct columns_vectors has = columns_shape(x, m);
+  const int32_t n = m->seqlen;
+  if (columns_supports(m))
+    return -1;
   x->lts = REP_NEW(int32_t, n);
-  x->lte = lte ? REP_NEW(int32_t, n) : NULL;
-  x->uts = uts ? REP_NEW(int32_t, n) : NULL;
-  x->ute = x->causal ? NULL : REP_NEW(int32_t, n);
+  x->lte = has.lte ? REP_NEW(int32_t, n) : NULL;
+  x->uts = has.uts ? REP_NEW(int32_t, n) : NULL;
+  x->ute = has.ute ? REP_NEW(int32_t, n) : NULL;
   x->fine = REP_NEW(struct columns_bounds, rep_tiles(0, n, COLUMNS_BLOCK));
   x->coarse = REP_NEW(struct columns_bounds, rep_tiles(0, n, COLUMNS_COARSE));
-  if (!x->lts || (lte && !x->lte) || (uts && !x->uts) || (!x->causal && !x->ute) || !x->fine ||
+  if (!x->lts || (has.lte && !x->lte) || (has.uts && !x->uts) || (has.ute && !x->ute) || !x->fine ||
       !x->coarse) {
     columns_free(x);
     return -1;
   }
   for (int32_t k = 0; k < n; k++)
     columns_set(x, m, k);
-  columns_bound_all(x);
+  for (int32_t i = 0; i < rep_tiles(0, n, COLUMNS_BLOCK); i++)
+    columns_bound_fine(x, i);
+  for (int32_t i = 0; i < rep_tiles(0, n, COLUMNS_COARSE); i++)
+    columns_bound_coarse(x, i);
   return 0;
 }
 #endif

@@ -79,12 +79,16 @@ static inline int dense_arrays(const struct dense *x, struct rep_array list[REP_
 }
 REP_ARRAYS(dense)
 
-// 0, or -1 when memory is short.
-static inline int dense_build(struct dense *x, const struct mask *m) {
+static inline void dense_shape(struct dense *x, const struct mask *m) {
   memset(x, 0, sizeof *x);
   x->seqlen = m->seqlen;
   x->heads = m->heads > 0 ? m->heads : 1;
   x->words = (m->seqlen + 63) / 64;
+}
+
+// 0, or -1 when memory is short.
+static inline int dense_build(struct dense *x, const struct mask *m) {
+  dense_shape(x, m);
   x->bits = REP_NEW(uint64_t, (int64_t)x->heads * x->seqlen * x->words);
   if (!x->bits)
     return -1;

@@ -97,17 +97,21 @@ static inline int varblock_arrays(const struct varblock *x, struct rep_array lis
 }
 REP_ARRAYS(varblock)
 
-// 0, or -1 when memory is short or the mask is not supported.
-static inline int varblock_build(struct varblock *x, const struct mask *m) {
+static inline void varblock_shape(struct varblock *x, const struct mask *m) {
   memset(x, 0, sizeof *x);
-  if (varblock_supports(m))
-    return -1;
-  const int64_t rows = (int64_t)m->heads * (m->blocks_q + 1);
-  const int64_t cols = (int64_t)m->heads * (m->blocks_k + 1);
   x->seqlen = m->seqlen;
   x->heads = m->heads;
   x->blocks_q = m->blocks_q;
   x->blocks_k = m->blocks_k;
+}
+
+// 0, or -1 when memory is short or the mask is not supported.
+static inline int varblock_build(struct varblock *x, const struct mask *m) {
+  varblock_shape(x, m);
+  if (varblock_supports(m))
+    return -1;
+  const int64_t rows = (int64_t)m->heads * (m->blocks_q + 1);
+  const int64_t cols = (int64_t)m->heads * (m->blocks_k + 1);
   x->row_begin = REP_NEW(int32_t, rows);
   x->col_begin = REP_NEW(int32_t, cols);
   if (!x->row_begin || !x->col_begin || block_lists_from_grid(&x->q2k, &x->k2q, m)) {
