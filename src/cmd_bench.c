@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "../kernels/cpu/cpu.h"
+#include "bench_gemm.h"
 #include "check.h"
 #include "cmd.h"
 #include "flops.h"
@@ -38,7 +39,7 @@ enum { CASES = sizeof cases / sizeof *cases };
 
 struct request {
   int32_t seqlen;
-  int threads, rounds;
+  int threads, rounds, gemm; // gemm: size of the product on the GPU instead; 0: none
   enum table_format format;
 };
 
@@ -289,6 +290,8 @@ static void usage(FILE *out) {
       "  --threads N   most threads (all that OpenMP would use)\n"
       "  --rounds N    timed calls of each (9)\n"
       "  --isa NAME    compiled copy of the engine: avx512, avx2, base (the widest that runs)\n"
+      "  --gemm N      instead: the GPU's rate on a bf16 product of N x N matrices, --rounds "
+      "times\n"
       "  --csv         two CSV tables, a blank line between them\n",
       out);
 }
@@ -305,17 +308,13 @@ static int parse_count(const char *text, long low, long high) {
 }
 
 int cmd_bench(int argc, char **argv) {
-  static const struct option options[] = {{"seqlen", 1, 0, 's'},
-                                          {"threads", 1, 0, 't'},
-                                          {"rounds", 1, 0, 'r'},
-                                          {"isa", 1, 0, 'i'},
-                                          {"csv", 0, 0, 'c'},
-                                          {"help", 0, 0, 'h'},
-                                          {0}};
+  static const struct option options[] = {
+      {"seqlen", 1, 0, 's'}, {"threads", 1, 0, 't'}, {"rounds", 1, 0, 'r'}, {"isa", 1, 0, 'i'},
+      {"gemm", 1, 0, 'g'},   {"csv", 0, 0, 'c'},     {"help", 0, 0, 'h'},   {0}};
   struct session *s = calloc(1, sizeof *s);
   if (!s)
     return 1;
-  s->r = (struct request){4096, omp_get_max_threads(), 9, TABLE_TEXT};
+  s->r = (struct request){.seqlen = 4096, .threads = omp_get_max_threads(), .rounds = 9};
   s->kernel = attn_find("fa2", ATTN_HOST);
   int status = -1, c;
   opterr = 0;
@@ -327,6 +326,8 @@ int cmd_bench(int argc, char **argv) {
       status = refuse("--threads needs a whole number from 1 to 1024", optarg);
     else if (c == 'r' && (s->r.rounds = parse_count(optarg, 1, ROUNDS_MAX)) < 0)
       status = refuse("--rounds needs a whole number from 1 to 99", optarg);
+    else if (c == 'g' && (s->r.gemm = parse_count(optarg, 8, 1 << 15)) < 0)
+      status = refuse("--gemm needs a whole number from 8 to 32768", optarg);
     else if (c == 'i' && !cpu_isa_use(optarg))
       status = refuse("--isa needs avx512, avx2 or base, as far as this processor runs it", optarg);
     else if (c == 'c')
@@ -334,12 +335,12 @@ int cmd_bench(int argc, char **argv) {
     else if (c == 'h')
       usage(stdout), status = 0;
     else if (c == '?')
-      status =
-          refuse("the options are --seqlen, --threads, --rounds, --isa, --csv", argv[optind - 1]);
+      status = refuse("the options are --seqlen, --threads, --rounds, --isa, --gemm, --csv",
+                      argv[optind - 1]);
   if (status < 0 && optind < argc)
     status = refuse("it takes options only", argv[optind]);
   if (status < 0)
-    status = bench(s);
+    status = s->r.gemm ? bench_gemm(s->r.gemm, s->r.rounds, s->r.format) : bench(s);
   free(s);
   return status;
 }

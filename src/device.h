@@ -52,6 +52,10 @@ int64_t device_mem_used(void); // bytes in use on the whole device, from the dri
 // Non-zero from the call becomes -1 here and leaves device_error() to the caller.
 int device_sample(int (*call)(void *ctx), void *ctx, struct device_sample *sample);
 
+// `count` such samples, after warm-up, of C = A B: bf16, n x n, columns first, in host memory.
+int device_gemm(int n, const void *a, const void *b, void *c, struct device_sample *samples,
+                int count);
+
 const char *device_error(void);
 bool device_error_is_oom(void);
 

@@ -16,5 +16,9 @@ int device_fill(void *device, int byte, size_t bytes) { return -1; }
 int device_sync(void) { return -1; }
 int64_t device_mem_used(void) { return -1; }
 int device_sample(int (*call)(void *ctx), void *ctx, struct device_sample *sample) { return -1; }
+int device_gemm(int n, const void *a, const void *b, void *c, struct device_sample *samples,
+                int count) {
+  return -1;
+}
 const char *device_error(void) { return "this build has no CUDA (make CUDA=1 with a toolkit)"; }
 bool device_error_is_oom(void) { return false; }
