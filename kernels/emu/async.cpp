@@ -53,6 +53,7 @@ static void aligned(uint64_t address, unsigned to, const char *what) {
 void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
   aligned(shared_address(dst) | (uintptr_t)src | bytes, 16, "a bulk copy");
   memset(dst, 0xff, bytes);
+  running->done.copied_bytes += bytes;
   transfer([=] {
     memcpy(dst, src, bytes);
     mbarrier_deliver(bar, bytes);
@@ -73,6 +74,7 @@ void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *
     fault("a swizzled tile's rows are 128 bytes, not %u", t->box[0] * t->element_bytes);
   shared_pointer(to + bytes - 1);
   memset(dst, 0xff, bytes);
+  running->done.copied_bytes += bytes;
   const int c0 = at[0], c1 = at[1], c2 = at[2], c3 = at[3];
   const tensor_map m = *t;
   transfer([=] {
@@ -101,6 +103,7 @@ void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *
 
 void add_f32(float *dst, const float *src, uint32_t bytes) {
   aligned(shared_address(src) | (uintptr_t)dst | bytes, 16, "a bulk reduction");
+  running->done.reduced_bytes += bytes;
   in_order(running->self->bulk, [=] {
     for (uint32_t i = 0; i < bytes / 4; i++)
       add_global(dst + i, src[i]);
@@ -115,6 +118,7 @@ void copy_async(uint32_t shared, const void *src, int bytes, bool there) {
   aligned(shared | (there ? (uintptr_t)src : 0), (unsigned)bytes, "cp.async");
   void *dst = shared_pointer(shared);
   memset(dst, 0xff, (size_t)bytes);
+  running->done.copied_bytes += there ? (uint64_t)bytes : 0;
   in_order(running->self->copies, [=] {
     if (there)
       memcpy(dst, src, (size_t)bytes);
@@ -227,6 +231,7 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc,
     }
     w.products.push_back(p);
     w.products_begun++;
+    b.done.product_flop += 2ull * 16 * 16 * (uint64_t)p->n;
     if (w.products.size() == 1 && !b.late())
       finish_products(w, w.products_begun);
   });

@@ -7,10 +7,12 @@
 // end; it begins 128 bytes after a multiple of 1024, for code that aligns by hand.
 #include "block.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
 
 #include <map>
@@ -98,7 +100,7 @@ void resume(block &b, fibre &f) {
   fault("block (%u, %u) is stuck:%s", at.x, at.y, text.c_str());
 }
 
-void run_block(const config &c, uint3 at, const std::function<void()> &body, uint64_t number) {
+work run_block(const config &c, uint3 at, const std::function<void()> &body, uint64_t number) {
   block b = {};
   const int n = (int)(c.block.x * c.block.y * c.block.z);
   b.body = &body;
@@ -140,6 +142,7 @@ void run_block(const config &c, uint3 at, const std::function<void()> &body, uin
     if ((unsigned char)own.shared[SHARED_OFFSET + c.shared + i] != 0xa5)
       fault("a kernel wrote %d bytes behind its shared memory", i);
   running = NULL;
+  return b.done;
 }
 
 } // namespace
@@ -170,12 +173,22 @@ void launch(const config &c, const std::function<void()> &body) {
           c.block.z);
   if (c.shared > SHARED_MAX)
     fault("a launch with %zu bytes of shared memory", c.shared);
-#pragma omp parallel for schedule(dynamic, 1)
+  uint64_t product_flop = 0, copied_bytes = 0, reduced_bytes = 0;
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : product_flop, copied_bytes, reduced_bytes)
   for (int64_t i = 0; i < n; i++) {
     const uint3 at = {(unsigned)(i % c.grid.x), (unsigned)(i / c.grid.x % c.grid.y),
                       (unsigned)(i / c.grid.x / c.grid.y)};
-    run_block(c, at, body, from + (uint64_t)i);
+    const work w = run_block(c, at, body, from + (uint64_t)i);
+    product_flop += w.product_flop;
+    copied_bytes += w.copied_bytes;
+    reduced_bytes += w.reduced_bytes;
   }
+  if (getenv("LONGCA_EMU_COUNT"))
+    fprintf(stderr,
+            "emulated GPU: %lld blocks of %u threads: %.3f GFLOP of matrix products, %.3f MiB copied "
+            "to shared memory, %.3f MiB reduced\n",
+            (long long)n, c.block.x, (double)product_flop * 1e-9, (double)copied_bytes / 1048576,
+            (double)reduced_bytes / 1048576);
 }
 
 const place &here() { return running->self->at; }
@@ -346,6 +359,22 @@ void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   if (!mbarrier_done(bar, parity))
     wait_for([=] { return mbarrier_done(bar, parity); }, "the mbarrier at", shared_address(bar));
   stall();
+}
+
+void wait_for_word(const int32_t *word, int32_t value) {
+  const time_t limit = time(NULL) + 100;
+  running->stalled++; // the other block runs, or has run, on another thread of the host
+  wait_for(
+      [=] {
+        const int32_t now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        if (now != value && time(NULL) > limit)
+          fault("a word of global memory is %d and does not become %d", now, value);
+        if (now != value)
+          sched_yield();
+        return now == value;
+      },
+      "a word of global memory to be", (uint64_t)value);
+  running->stalled--;
 }
 
 // setmaxnreg: a block's own registers; taking waits until enough were given.

@@ -51,6 +51,11 @@ struct named_barrier {
   bool any, last_any;
 };
 
+// What a launch did, for arguments about speed: LONGCA_EMU_COUNT=1 prints it.
+struct work {
+  uint64_t product_flop, copied_bytes, reduced_bytes;
+};
+
 struct block {
   const std::function<void()> *body;
   std::vector<fibre> fibres;
@@ -62,6 +67,7 @@ struct block {
   jmp_buf scheduler;
   std::deque<std::function<void()>> transfers; // of the copy engine, in any order
   uint64_t random;
+  work done;
 
   uint64_t draw();                     // pseudo-random
   bool late() { return draw() % 2; }   // whether what is asynchronous waits

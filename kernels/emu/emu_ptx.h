@@ -25,6 +25,7 @@ void mbarrier_arrive(uint64_t *bar, uint32_t expect_bytes);
 bool mbarrier_done(const uint64_t *bar, uint32_t parity);
 void mbarrier_wait(uint64_t *bar, uint32_t parity);
 bool barrier(int id, int threads, bool wait, bool mine); // whether `mine` held for any
+void wait_for_word(const int32_t *word, int32_t value);  // which another block writes
 void registers(int count);
 
 // async.cpp
@@ -68,6 +69,9 @@ static inline bool barrier_any(int id, int threads, bool mine) {
   return emu::barrier(id, threads, true, mine);
 }
 static inline int4 load_shared(const void *p) { return *static_cast<const int4 *>(p); }
+static inline void count_after_bulk(int32_t *count) { __atomic_fetch_add(count, 1, __ATOMIC_RELEASE); }
+static inline void wait_for_count(const int32_t *count, int32_t n) { emu::wait_for_word(count, n); }
+static inline int same_in_warp(int x) { return x; }
 template <int Registers> static inline void registers_give() { emu::registers(Registers); }
 template <int Registers> static inline void registers_take() { emu::registers(Registers); }
 static inline int thread_now() { return (int)threadIdx.x; }

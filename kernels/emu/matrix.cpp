@@ -24,6 +24,7 @@ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   } mine = {d, a, {b0, b1}};
   meet(~0u, "mma.sync of warp", &mine, [](void **lanes, unsigned) {
     float a[16][16], b[16][8], sum[16][8];
+    running->done.product_flop += 2 * 16 * 16 * 8;
     for (int lane = 0; lane < WARP; lane++) {
       const part &p = *static_cast<part *>(lanes[lane]);
       const int g = lane / 4, t = lane % 4;
