@@ -62,7 +62,9 @@ struct cp_comm {
   const struct cp_memory *memory;
   int rank, size;
   void *stream;   // kernels and memory operations go here
-  double limit_s; // a transfer that takes longer is an error that names the peer
+  // A transfer that takes longer is an error that names the peer. It counts from when the transfer could
+  // start here: kernels before it do not count, but what keeps the peer does.
+  double limit_s;
   int64_t bytes_sent, bytes_received; // to and from other ranks
   double wait_us; // time in which nothing was computed because a transfer was not done
   void *state;    // the transport's own

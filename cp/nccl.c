@@ -379,13 +379,13 @@ static int check_gpus(struct job *j) {
 
 static int connect_ranks(struct job *j) {
   ncclUniqueId mine[CP_CHANNELS], *all = malloc(sizeof mine * (size_t)j->size);
-  int low, high, status = 0;
+  int low, high, status = check_gpus(j);
   memset(mine, 0, sizeof mine);
   for (int i = 0; !j->rank && !status && i < CP_CHANNELS; i++)
     status = nccl(ncclGetUniqueId(&mine[i]), "ncclGetUniqueId");
   if (!all)
     attn_error_set(true, "out of host memory for %d ranks", j->size);
-  status = !all || status || check_gpus(j) ||
+  status = !all || status ||
            cp_mpirun_share(j->rank, j->size, mine, all, sizeof mine, j->limit_s) ||
            cuda(cudaStreamCreateWithFlags(&j->compute, cudaStreamNonBlocking), "a stream") ||
            cuda(cudaDeviceGetStreamPriorityRange(&low, &high), "stream priorities");
