@@ -393,6 +393,91 @@ static void test_continuation(void **state) {
   mask_free(&m);
 }
 
+// dq, dk and dv of a plan in fp32, where sums in another order show. Returns whether they are the bits that
+// were on the host.
+static bool backward_repeats(const struct bench *b, struct attn_plan *plan, struct pair grad[3]) {
+  struct attn_args a = args_of(b, true);
+  bool same = true;
+  a.accumulate = true;
+  a.dq_acc = grad[0].device, a.dk_acc = grad[1].device, a.dv_acc = grad[2].device;
+  for (int i = 0; i < 3; i++)
+    assert_int_equal(device_fill(grad[i].device, 0, grad[i].bytes), 0);
+  assert_int_equal(plan->kernel->backward(plan, &a), 0);
+  assert_int_equal(device_sync(), 0);
+  for (int i = 0; i < 3; i++) {
+    void *before = malloc(grad[i].bytes);
+    assert_non_null(before);
+    memcpy(before, grad[i].host, grad[i].bytes);
+    pair_download(&grad[i]);
+    same &= !memcmp(before, grad[i].host, grad[i].bytes);
+    free(before);
+  }
+  return same;
+}
+
+// Right, and in `again` more runs the same bits. Returns in how many they were not.
+static int run_again(const struct attn_kernel *kernel, const struct attn_problem *p, int again) {
+  struct bench b;
+  struct attn_plan plan;
+  struct pair grad[3];
+  struct verify_report report;
+  int differed = 0;
+  bench_make(&b, p);
+  const struct attn_args device = args_of(&b, true), host = args_of(&b, false);
+  for (int i = 0; i < 3; i++)
+    grad[i] = pair_make(2 * b.t[DQ + i].bytes);
+  assert_int_equal(attn_prepare(&plan, kernel, p), 0);
+  assert_int_equal(kernel->forward(&plan, &device), 0);
+  for (int run = 0; run <= again; run++)
+    differed += !backward_repeats(&b, &plan, grad) && run > 0; // what the first is compared with is NaN
+  pair_download(&b.t[O]), pair_download(&b.t[LSE]);
+  for (int i = 0; i < 3; i++)
+    for (size_t e = 0; e < b.t[DQ + i].bytes / 2; e++)
+      ((uint16_t *)b.t[DQ + i].host)[e] = bf16_from_float(((float *)grad[i].host)[e]);
+  if (!check_outputs(p, &host, ATTN_BWD, 3, &report))
+    fail_msg("%s, %s: backward error %g", kernel->name, mask_name(p->mask->kind), report.err_max);
+  attn_release(&plan);
+  for (int i = 0; i < 3; i++)
+    pair_free(&grad[i]);
+  bench_free(&b);
+  return differed;
+}
+
+// Deterministic: the same bits every time. Without it they may differ; in how many runs they did is said,
+// because where they never do, this test has not seen much.
+static void test_deterministic(void **state) {
+  static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_SHARE_QUESTION,
+                                         MASK_UNIFORM_BLOCK_SPARSE, MASK_VARIABLE_BLOCK_SPARSE};
+  enum { AGAIN = 3 };
+  const struct attn_kernel *kernel = kernel_of(state);
+  const char *why = NULL;
+  int ran = 0, differed = 0;
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    for (int v = 0, done = 0; v < CASE_VARIANTS && !done; v++) { // the first that it takes
+      struct mask m;
+      struct attn_problem p;
+      assert_int_equal(case_mask(&m, kinds[i], quick ? 577 : 2000, v), 0);
+      make_problem(kernel, &m, 1, 64, &p);
+      p.heads_q = 2 * p.heads_kv;
+      p.deterministic = true;
+      why = strcmp(kernel->name, "naive") ? attn_why_not(kernel, &p) : "naive says when run that it does not add";
+      if (!why) {
+        if (run_again(kernel, &p, AGAIN))
+          fail_msg("%s, %s: other bits the next time", kernel->name, mask_name(m.kind));
+        p.deterministic = false;
+        differed += run_again(kernel, &p, AGAIN);
+        ran += AGAIN;
+        done = 1;
+      }
+      mask_free(&m);
+    }
+  if (!ran) {
+    print_message("%s: %s\n", kernel->name, why);
+    skip();
+  }
+  print_message("  %s: without it, other bits in %d of %d runs\n", kernel->name, differed, ran);
+}
+
 // The sampler of device.h: a plausible time, a plausible clock, and the call's own failure passed
 // on.
 static int copy_call(void *ctx) {
@@ -432,7 +517,8 @@ int main(void) {
               {"segments", test_segments},
               {"empty rows", test_empty_rows},
               {"negative lse", test_negative_lse},
-              {"continuation", test_continuation}};
+              {"continuation", test_continuation},
+              {"deterministic", test_deterministic}};
   enum { EACH = sizeof each / sizeof *each };
   static struct CMUnitTest tests[1 + EACH * DEVICE_KERNELS_MAX];
   static char names[1 + EACH * DEVICE_KERNELS_MAX][64];

@@ -88,6 +88,27 @@ static __device__ __forceinline__ int thread_now() {
   return thread;
 }
 
+// ---- turns at adding to global memory, by a count that each thread raises when its bulk reductions are done.
+// cp.async.bulk.wait_group (not .read) makes them visible to the thread that waits (section 9.7.8.24),
+// fence.proxy.async orders the asynchronous proxy with its other accesses (9.7.12.4), and the release, seen by
+// the acquire, hands that on (8.8).
+static __device__ __forceinline__ void count_after_bulk(int32_t *count) {
+  asm volatile("fence.proxy.async.global;\n"
+               "red.release.gpu.global.add.s32 [%0], 1;" ::"l"(count)
+               : "memory");
+}
+static __device__ __forceinline__ void wait_for_count(const int32_t *count, int32_t n) {
+  int32_t now;
+  do
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(count) : "memory");
+  while (now != n);
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+// A value that all lanes hold. The compiler then knows that they do, and what follows from it needs no register
+// a lane.
+static __device__ __forceinline__ int same_in_warp(int x) { return __reduce_max_sync(~0u, x); }
+
 template<int Registers> static __device__ __forceinline__ void registers_give() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }

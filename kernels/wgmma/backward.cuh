@@ -40,6 +40,11 @@ struct bwd_params {
   int32_t heads, group, rows_pad;
   int32_t loop;    // query heads that a CTA loops over: divides the group
   int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
+  // Deterministic (else NULL), loop = group: how many CTAs have added to each tile of dq_acc so far
+  // [heads, rows_pad / 64], then the tickets given out; all 0 at the start.
+  int32_t *turns;
+  const uint32_t *visits; // [classes, rows_pad / 64][visit_words]: bit i, item i of the list sees the tile
+  int32_t visit_words;
   float scale, scale_log2;
 };
 
@@ -60,6 +65,8 @@ template <int D> struct bwd_smem {
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
   int32_t head_kv;
   bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
+  int32_t turn[BWD_STEPS];  // deterministic: CTAs that add to the step's tile before this one
+  int32_t ticket;
   uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
   uint64_t ds_full[2], ds_empty[2];
 };
@@ -82,32 +89,82 @@ static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, 
   return whole && keys >= 64 * (half + 1) ? 0 : valid;
 }
 
+// Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees.
+struct bwd_walk {
+  int4 run; // row, pos, tiles, valid
+  int next, tile;
+
+  __device__ __forceinline__ bwd_walk(const worklist_item &item)
+      : run(make_int4(0, 0, 0, 0)), next(item.run_begin), tile(0) {}
+  // To the next tile; false: there is none.
+  __device__ __forceinline__ bool step(const bwd_params &p, const worklist_item &item, bool alone) {
+    while (++tile >= run.z) {
+      if (next == item.run_end)
+        return false;
+      run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) +
+                  (p.turns ? item.run_begin + item.run_end - 1 - next : next));
+      if (alone != (run.w && !(run.w & WORKLIST_SEEN)))
+        run.z = 0;
+      tile = -1;
+      next++;
+    }
+    return true;
+  }
+};
+
+// A list's items add to a tile in the order of the list: how many come before item `place`.
+static __device__ __forceinline__ int bwd_turn(const bwd_params &p, int64_t tile, int place) {
+  const uint32_t *const visits = p.visits + tile * p.visit_words;
+  int before = __popc(visits[place / 32] & ((1u << place % 32) - 1));
+#pragma unroll 1
+  for (int w = 0; w < place / 32; w++)
+    before += __popc(visits[w]);
+  return before;
+}
+
+// Tiles that one half sees alone come in turns, so that both warpgroups have work. Deterministic, runs go
+// from the last to the first: where items end alike, as under a causal mask, each then starts on a tile
+// that earlier items have left, and not on one that they still have to reach.
 template <int D>
-static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first) {
+static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first,
+                                int place) {
   const int head_kv = first / p.group;
   ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
   int i = 0;
-  for (int head = first; head < first + p.loop; head++)
-    for (int r = item.run_begin; r < item.run_end; r++) {
-      const int4 run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r); // row, pos, tiles, valid
-      for (int t = 0; t < run.z; t++, i++) {
-        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
-        const int at = head * p.rows_pad + row;
-        ptx::mbarrier_wait(&sm.q_empty[s], parity);
-        const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
-        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
-                                  {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
-        ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
-        ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-        ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
-        ptx::mbarrier_wait(&sm.do_empty[s], parity);
-        ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
-        ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-        ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
+  for (int head = first; head < first + p.loop; head++) {
+    bwd_walk seen(item), alone(item);
+    bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
+    for (; more || more_alone; i++) {
+      const bool other = more_alone && (owed || !more);
+      const int4 run = other ? alone.run : seen.run;
+      const int count = other ? alone.tile : seen.tile, t = p.turns ? run.z - 1 - count : count;
+      const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
+      const int at = head * p.rows_pad + row;
+      const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
+      const bwd_step step = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
+                             {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
+      ptx::mbarrier_wait(&sm.q_empty[s], parity);
+      sm.step[i % BWD_STEPS] = step;
+      if (p.turns) {
+        const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
+        sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
       }
+      ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
+      ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
+      ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
+      ptx::mbarrier_wait(&sm.do_empty[s], parity);
+      ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
+      ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
+      ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
+      owed = step.part[1] < 0;
+      if (other)
+        more_alone = alone.step(p, item, true);
+      else
+        more = seen.step(p, item, false);
     }
+  }
 }
 
 // dQ [queries, 64 columns] = dS K of `Keys` keys from the one on at which both operands begin.
@@ -157,8 +214,14 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
       ptx::fence_async_shared();
       ptx::barrier_sync(1, 128);
       if (t == 0) {
+        if (p.turns && h == 0)
+          ptx::wait_for_count(p.turns + step.tile, sm.turn[i % BWD_STEPS]);
         ptx::bulk_add_f32(out + h * (BWD_QUERIES * 64), half, BWD_QUERIES * 64 * sizeof(float));
         ptx::bulk_commit();
+        if (p.turns && h == halves - 1) { // the sums must be there, not only on their way
+          ptx::bulk_wait<0>();
+          ptx::count_after_bulk(p.turns + step.tile);
+        }
       }
     }
   }
@@ -310,8 +373,15 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>((reinterpret_cast<uintptr_t>(raw) + 1023) &
                                                      ~static_cast<uintptr_t>(1023));
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-  const int first = blockIdx.x / (p.section * p.list.count) * p.section;
-  const int beside = min(p.section, p.heads / p.loop - first), at = blockIdx.x - first * p.list.count;
+  int work = blockIdx.x;
+  if (p.turns) { // who waits for a turn waits for lower tickets, whose CTAs run already
+    if (threadIdx.x == 0)
+      sm.ticket = atomicAdd(p.turns + p.heads * (p.rows_pad / BWD_QUERIES), 1);
+    __syncthreads();
+    work = ptx::same_in_warp(sm.ticket);
+  }
+  const int first = work / (p.section * p.list.count) * p.section;
+  const int beside = min(p.section, p.heads / p.loop - first), at = work - first * p.list.count;
   const int head = (first + at % beside) * p.loop, head_kv = head / p.group;
   const int cls = p.list.classes == 1 ? 0 : head_kv;
   const worklist_item &item = p.list.items[static_cast<int64_t>(cls) * p.list.count + at / beside];
@@ -336,7 +406,7 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   if (group == 0) {
     ptx::registers_give<BWD_REGS_LOAD>();
     if (threadIdx.x == 0 && steps > 0)
-      bwd_load<D>(p, sm, item, head);
+      bwd_load<D>(p, sm, item, head, at / beside);
   } else if (group == 1) {
     ptx::registers_give<BWD_REGS_DQ>();
     bwd_dq<D>(p, sm, steps);

@@ -48,13 +48,40 @@ __global__ void after_backward(const float4 *acc, uint16_t *dq, float *dq_add, i
   }
 }
 
+// Block (item, class): marks the query tiles that an item sees (bwd_params.visits).
+__global__ void mark_visits(worklist_view list, uint32_t *visits, int words, int tiles) {
+  const int place = blockIdx.x, cls = blockIdx.y;
+  const worklist_item &item = list.items[(int64_t)cls * list.count + place];
+  for (int r = item.run_begin + threadIdx.x; r < item.run_end; r += blockDim.x)
+    for (int t = 0; t < list.runs[r].tiles; t++) {
+      const int64_t tile = (int64_t)cls * tiles + list.runs[r].row / BWD_QUERIES + t;
+      atomicOr(&visits[tile * words + place / 32], 1u << place % 32);
+    }
+}
+
 int rows_padded(const attn_problem *p) { return (p->rows_q + BWD_QUERIES - 1) / BWD_QUERIES * BWD_QUERIES; }
+
+// What CTAs need to take turns at dQ.
+int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
+  const struct attn_problem *p = &plan->problem;
+  const worklist_view &v = s->queries.view;
+  const int tiles = rows_padded(p) / BWD_QUERIES;
+  s->visit_words = (v.count + 31) / 32;
+  const int64_t words = (int64_t)v.classes * tiles * s->visit_words;
+  if (s->memory.get(&s->visits, words, &plan->prep_bytes) ||
+      s->memory.get(&s->turns, (int64_t)p->heads_q * tiles + 1, &plan->workspace_bytes))
+    return -1;
+  if (words == 0)
+    return 0;
+  GPU_TRY(cudaMemset(s->visits, 0, words * sizeof *s->visits));
+  mark_visits<<<dim3(v.count, v.classes), 64>>>(v, s->visits, s->visit_words, tiles);
+  GPU_LAUNCHED("ordering the sums of backward");
+  return 0;
+}
 
 } // namespace
 
 const char *wgmma_backward_supports(const struct attn_problem *p) {
-  if (p->deterministic)
-    return "the wgmma engine adds dQ from many key tiles in no fixed order";
   for (int i = 0; p->q_seg && i < p->q_segs; i++)
     if (p->q_seg[i].row % BWD_QUERIES)
       return "backward on wgmma: query segments begin at multiples of 64 rows";
@@ -88,6 +115,8 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
     do
       s->loop--;
     while (group % s->loop);
+  if (p->deterministic) // dK and dV have one order where one CTA sums them up
+    s->loop = group;
   // Loops side by side: all of them where items are small and order alone counts, else as many as fill
   // the GPU, so that the others' Q, dO and dQ do not compete for L2.
   const int loops = p->heads_q / s->loop;
@@ -95,6 +124,8 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   const int64_t rows = (int64_t)rows_padded(p) * p->heads_q;
   const int64_t keys = s->loop < group ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
   int64_t *account = &plan->workspace_bytes;
+  if (p->deterministic && order_sums(s, plan))
+    return -1;
   return s->memory.get(&s->lse2, rows, account) || s->memory.get(&s->delta, rows, account) ||
                  s->memory.get(&s->dq_acc, rows * p->dim, account) ||
                  s->memory.get(&s->dk_acc, keys, account) || s->memory.get(&s->dv_acc, keys, account)
@@ -111,6 +142,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
   if (pairs == 0)
     return 0;
   GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, pairs * p->dim * sizeof(float), stream));
+  if (s->turns)
+    GPU_TRY(cudaMemsetAsync(s->turns, 0, (pairs / BWD_QUERIES + 1) * sizeof *s->turns, stream));
   if (!a->accumulate && s->dk_acc) {
     GPU_TRY(cudaMemsetAsync(s->dk_acc, 0, keys * sizeof(float), stream));
     GPU_TRY(cudaMemsetAsync(s->dv_acc, 0, keys * sizeof(float), stream));

@@ -11,6 +11,9 @@ struct wgmma_backward_state {
   worklist queries;  // items of 128 keys, runs of 64-query tiles
   int loop, section; // of bwd_params
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
+  int32_t *turns; // deterministic, as the next two; else NULL
+  uint32_t *visits;
+  int visit_words;
   const void *kernel; // of wgmma_use, or NULL
   ~wgmma_backward_state() { worklist_free(&queries); }
 };

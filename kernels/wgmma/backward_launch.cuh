@@ -39,6 +39,9 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
   b.scale_log2 = b.scale * 1.4426950408889634f;
   b.section = s->section;
+  b.turns = s->turns;
+  b.visits = s->visits;
+  b.visit_words = s->visit_words;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   void *args[] = {&b, (void *)rep};
   return gpu_check(cudaLaunchKernel(kernel, b.list.count * (p->heads_q / s->loop), BWD_THREADS, args, smem,
