@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
     for (int i = 0; i < smem::Stages; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
       ptx::mbarrier_init(&s.v_full[i], 1);
-      ptx::mbarrier_init(&s.k_empty[i], 4 * FWD_WARPGROUPS);
+      ptx::mbarrier_init(&s.k_empty[i], 4 * FWD_WARPGROUPS + (fwd_shape<Mask>::Gathers ? 1 : 0));
       ptx::mbarrier_init(&s.v_empty[i], 4 * FWD_WARPGROUPS);
     }
     ptx::mbarrier_init_fence();
@@ -41,10 +41,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
   const int role = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (role == 0) {
     ptx::registers_give<FWD_REGS_PRODUCER>();
-    if (threadIdx.x == 0) {
-      fwd_producer<Dim, Mask> producer{p, s};
-      producer.run();
-    }
+    fwd_producer<Dim, Mask> producer{p, s};
+    producer.run();
   } else {
     ptx::registers_take<FWD_REGS_CONSUMER>();
     fwd_consumer<Dim, Mask> consumer{p, mask, s, role - 1};

@@ -30,6 +30,11 @@ template <int Dim, class Mask> struct fwd_producer {
   }
 
   __device__ __forceinline__ void run() {
+    if (threadIdx.x == 0)
+      stream();
+  }
+
+  __device__ __forceinline__ void stream() {
     const int total = p.list.count * p.heads;
     int v_row = -1, v_head = 0; // the V tile that trails the K tiles by one step
     for (int work = fetch(); work < total;) {

@@ -52,11 +52,13 @@ enum fwd_flags {
   STEP_LAST = 2,
   STEP_PARTIAL = 4,
   STEP_STOP = 8,
-  STEP_ONLY = 16, // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
+  STEP_ONLY = 16,  // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
+  STEP_HEAD = 256, // gathering: times the KV head
 };
 
 struct fwd_step { // 16 bytes
-  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist; gathering: gather_stage.valid
+  // Of a K tile: position, columns that exist. Gathering: row of a piece, gather_stage.valid, row of a piece.
+  int32_t pos, valid, flags, pos2;
 };
 struct fwd_tile {
   int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist

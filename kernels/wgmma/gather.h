@@ -17,6 +17,10 @@
 
 #include "../attn.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { GATHER_ROWS = 64, GATHER_KEYS = 64 }; // of a half; of a piece
 
 struct gather_tile {       // 32 bytes: two 16-byte loads
@@ -54,5 +58,9 @@ int gather_build(struct gather *list, const struct rep_device *rep,
 void gather_free(struct gather *list);
 int gather_forward(const struct gather *list, const struct attn_problem *problem,
                    const struct attn_args *args);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
