@@ -109,6 +109,32 @@ static void test_long_lists(void **state) {
     }
 }
 
+// More rows, over all heads, than one round of their sums: blocks of one position.
+static void test_many_rows(void **state) {
+  enum { N = 271, HEADS = 17, WORDS = (N + 31) / 32 };
+  static int32_t begin[HEADS][N + 1];
+  static uint32_t kept[HEADS * N * WORDS];
+  uint64_t seed = 1;
+  (void)state;
+  need_device();
+  for (int i = 0; i < HEADS * (N + 1); i++)
+    begin[i / (N + 1)][i % (N + 1)] = i % (N + 1);
+  for (int i = 0; i < HEADS * N * N; i++)
+    if (case_random(&seed, 3) == 0)
+      kept[i / N * WORDS + i % N / 32] |= UINT32_C(1) << (i % N % 32);
+  const struct mask m = {.kind = MASK_UNIFORM_BLOCK_SPARSE,
+                         .seqlen = N,
+                         .block = 1,
+                         .heads = HEADS,
+                         .blocks_q = N,
+                         .blocks_k = N,
+                         .row_begin = begin[0],
+                         .col_begin = begin[0],
+                         .kept = kept,
+                         .kept_words = WORDS};
+  expect_same_arrays(rep_find("blocklist"), &m, 0);
+}
+
 // ---- work lists
 
 struct plain_list {
@@ -329,6 +355,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_arrays),
       cmocka_unit_test(test_long_lists),
+      cmocka_unit_test(test_many_rows),
       cmocka_unit_test(test_lists),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
