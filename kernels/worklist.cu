@@ -1,11 +1,11 @@
 // worklist.cu -- builds the work list on the device (worklist.h).
 //
-// A warp takes an outer tile and its lanes an inner tile each, 32 at a time: the representation's
-// own walk, over that tile alone, says its class. Neighbours of one class are one run; the ragged
-// last tile of a full run becomes a partial run of its own, so that an engine looks at `valid` in
-// partial runs only. There are two passes: the first counts, and each item finds its place from the
-// counts of its class, longest first; the second writes. The host reads the totals between them,
-// to allocate what is needed and no more.
+// A warp takes an outer tile and its lanes an inner tile each, 32 at a time. Neighbours of one class
+// are one run; the ragged last tile of a full run becomes a partial run of its own, so that an engine
+// looks at `valid` in partial runs only. The first pass asks the representation for the classes, keeps
+// them as bits, and counts; from the counts each item finds its place, longest first in its class; the
+// second pass writes the runs from the bits. Between the two the host reads the totals, to allocate what
+// is needed and no more.
 #include <string.h>
 
 #include <algorithm>
@@ -23,83 +23,109 @@
 
 namespace {
 
-// A tile of positions, outer by inner.
+// Queries [q0, q1) by keys [k0, k1).
 struct tile {
-  int32_t outer_begin, outer_end, inner_begin, inner_end;
+  int32_t q0, q1, k0, k1;
 };
 
-// The class of one tile by the walk that suits the side, by overload.
+// The class of one tile, by overload; `keys`: lanes are at tiles of keys, else of queries. Lists are
+// searched along the lanes, in the rows that all of them share.
 #define CLASS_OF(X) \
+  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile &t, bool) { \
+    return X##_class(x, head, t.q0, t.q1, t.k0, t.k1); \
+  }
+#define CLASS_OF_LISTS(X, ROW, AXIS) \
   __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile &t, bool keys) { \
-    const tile_view view = \
-        keys ? tile_view{t.outer_begin, t.outer_end, t.inner_begin, t.inner_end, \
-                         t.inner_end - t.inner_begin} \
-             : tile_view{t.inner_begin, t.inner_end, t.outer_begin, t.outer_end, \
-                         t.inner_end - t.inner_begin}; \
-    const tile_run run = keys ? X##_next_keys(x, head, &view, 0) : X##_next_queries(x, head, &view, 0); \
-    return run.begin >= run.end ? TILE_EMPTY : run.full ? TILE_FULL : TILE_PARTIAL; \
+    if (keys) \
+      return X##_class(x, head, t.q0, t.q1, t.k0, t.k1); \
+    const block_axis axis = AXIS; \
+    return block_lists_class(&x->k2q, ROW(x, head, t.k0), ROW(x, head, t.k1 - 1), &axis, t.q0, t.q1); \
   }
 CLASS_OF(dense)
 CLASS_OF(band)
 CLASS_OF(columns)
-CLASS_OF(blockmap)
-CLASS_OF(blocklist)
-CLASS_OF(varblock)
+CLASS_OF_LISTS(blockmap, blockmap_row, blockmap_axis(x))
+CLASS_OF_LISTS(blocklist, blocklist_row, blocklist_axis(x))
+CLASS_OF_LISTS(varblock, varblock_col, varblock_rows(x, head))
 #undef CLASS_OF
+#undef CLASS_OF_LISTS
 
 struct list_shape {
   const worklist_item *cuts;    // [count] a class's items in the order of rows: row, pos, rows
   const attn_segment *segments; // [segment_count] of the inner side
   int32_t count, classes, segment_count, outer, inner;
+  int32_t rounds, planes; // bits of an item: a word a plane and round of 32 tiles
   bool keys, halves;
 };
 
-// What a run says of a tile: `valid` of a run of this tile alone, or UNSEEN.
+// A tile's code: what worklist_run.valid says of a run of this tile alone; or UNSEEN.
 enum { UNSEEN = -1, WHOLE = 0, HALVES = ~0xffff };
 
 template<class Rep>
 __device__ int32_t code_of(const Rep *rep, int head, const list_shape &s, const worklist_item &item,
                            int32_t at, int32_t valid) {
-  tile t = {item.pos, item.pos + item.rows, at, at + valid};
-  const tile_class whole = class_of(rep, head, t, s.keys);
-  if (whole == TILE_EMPTY)
+  const auto seen = [&](int32_t begin, int32_t end) {
+    return class_of(rep, head, s.keys ? tile{begin, end, at, at + valid} : tile{at, at + valid, begin, end},
+                    s.keys);
+  };
+  const tile_class all = seen(item.pos, item.pos + item.rows);
+  if (all == TILE_EMPTY)
     return UNSEEN;
-  if (whole == TILE_FULL && valid == s.inner)
+  if (all == TILE_FULL && valid == s.inner)
     return WHOLE;
   if (!s.halves)
     return valid;
   int32_t bits = 0;
   for (int h = 0; h < 2; h++) {
-    t.outer_begin = item.pos + h * (s.outer / 2);
-    t.outer_end = item.pos + (h ? item.rows : min(item.rows, s.outer / 2));
-    if (t.outer_begin >= t.outer_end)
+    const int32_t begin = h * (s.outer / 2), end = h ? item.rows : min(item.rows, s.outer / 2);
+    if (begin >= end)
       continue;
-    const tile_class half = class_of(rep, head, t, s.keys);
+    const tile_class half = seen(item.pos + begin, item.pos + end);
     bits |= (half != TILE_EMPTY ? WORKLIST_SEEN << h : 0) | (half == TILE_FULL ? WORKLIST_WHOLE << h : 0);
   }
   return bits ? valid | bits : UNSEEN; // a block map may list what no half sees
 }
 
-// One warp an item. First pass (runs NULL): its counts to items, run_end as the number of runs, and
-// the sums to totals [classes + 2]: runs of each class, tiles, partial tiles. Second: its runs.
-template<class Rep>
-__global__ void walk_items(Rep rep, list_shape s, worklist_item *items, unsigned long long *totals,
-                           worklist_run *runs) {
-  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
-  if (i >= s.count * s.classes)
-    return;
-  worklist_item item = runs ? items[i] : s.cuts[i % s.count];
-  const int head = runs ? item.reserved : i / s.count; // its class
-  worklist_run *out = runs ? runs + item.run_begin : nullptr;
+// A code less its rows is two bits, seen and masked, and four more where halves are told apart. Lane p
+// has the word of plane p.
+__device__ __forceinline__ int bit_of_plane(int p) { return p < 4 ? 14 + p : 20 + p; }
+__device__ uint32_t planes_of_codes(int32_t code, int planes, int lane) {
+  uint32_t mine = 0;
+  for (int p = 0; p < planes; p++) {
+    const bool bit = p == 0 ? code != UNSEEN : p == 1 ? code > 0 : code >> bit_of_plane(p) & 1;
+    const uint32_t word = __ballot_sync(~0u, bit);
+    mine = lane == p ? word : mine;
+  }
+  return mine;
+}
+__device__ int32_t code_of_planes(uint32_t mine, int planes, int lane, int32_t valid) {
+  const uint32_t seen = __shfl_sync(~0u, mine, 0), masked = __shfl_sync(~0u, mine, 1);
+  int32_t code = masked >> lane & 1 ? valid : WHOLE;
+  for (int p = 2; p < planes; p++) {
+    const uint32_t word = __shfl_sync(~0u, mine, p);
+    code |= (masked & word) >> lane & 1 ? 1 << bit_of_plane(p) : 0;
+  }
+  return seen >> lane & 1 ? code : UNSEEN;
+}
+
+struct item_counts {
+  int32_t runs, tiles, partial;
+};
+
+// A warp walks an item's inner tiles: get(round, whether there is one, position, rows) says the
+// lane's code. Runs go to `out` unless it is NULL.
+template<class Get>
+__device__ item_counts walk(const list_shape &s, const worklist_item &item, worklist_run *out, int lane,
+                            Get get) {
   worklist_run open = {0, 0, 0, 0}; // the run of the tile before this round's; tiles == 0: none
-  int32_t count = 0, tiles = 0, partial = 0;
+  item_counts n = {0, 0, 0};
+  int round = 0;
   for (int j = 0; j < s.segment_count && item.pos >= 0; j++) { // pos -1: padding, sees nothing
     const attn_segment seg = s.segments[j];
-    const int32_t n = rep_tiles(0, seg.len, s.inner);
-    for (int32_t base = 0; base < n; base += 32) {
+    const int32_t tiles = rep_tiles(0, seg.len, s.inner);
+    for (int32_t base = 0; base < tiles; base += 32, round++) {
       const int32_t at = (base + lane) * s.inner, row = seg.row + at, pos = seg.pos + at;
-      const int32_t code =
-          base + lane < n ? code_of(&rep, head, s, item, pos, min(s.inner, seg.len - at)) : UNSEEN;
+      const int32_t code = get(round, base + lane < tiles, pos, min(s.inner, seg.len - at));
       int32_t before = __shfl_up_sync(~0u, code, 1);
       if (lane == 0)
         before = open.tiles && row == open.row + open.tiles * s.inner &&
@@ -119,28 +145,50 @@ __global__ void walk_items(Rep rep, list_shape s, worklist_item *items, unsigned
         run = {open.row, open.pos, open.tiles + length, code};
       const bool goes_on = lane < 31 && (seen & ~starts) >> (lane + 1) & 1;
       if (out && code != UNSEEN && !goes_on)
-        out[count + __popc(started) - 1] = run;
+        out[n.runs + __popc(started) - 1] = run;
       __syncwarp(); // the next round may write the same run again, longer
-      const int last = min(31, n - 1 - base);
+      const int last = min(31, tiles - 1 - base);
       open.row = __shfl_sync(~0u, run.row, last);
       open.pos = __shfl_sync(~0u, run.pos, last);
       open.tiles = seen >> last & 1 ? __shfl_sync(~0u, run.tiles, last) : 0;
       open.valid = __shfl_sync(~0u, run.valid, last);
-      count += __popc(starts);
-      tiles += __popc(seen);
-      partial += __popc(masked);
+      n.runs += __popc(starts);
+      n.tiles += __popc(seen);
+      n.partial += __popc(masked);
     }
   }
-  if (runs || lane)
+  return n;
+}
+
+// Counts of each item, run_end as the number of runs, and their sums, totals [classes + 2]: runs of
+// each class, tiles, partial tiles. bits [classes, count, rounds, planes].
+template<class Rep>
+__global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigned long long *totals,
+                            uint32_t *bits) {
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  if (i >= s.count * s.classes)
     return;
-  item.run_end = count;
-  item.tiles = tiles;
-  item.partial = partial;
-  item.reserved = head;
+  worklist_item item = s.cuts[i % s.count];
+  const int head = i / s.count; // its class
+  bits += (int64_t)i * s.rounds * s.planes;
+  const item_counts n =
+      walk(s, item, nullptr, lane, [&](int round, bool exists, int32_t pos, int32_t valid) {
+        const int32_t code = exists ? code_of(&rep, head, s, item, pos, valid) : UNSEEN;
+        const uint32_t mine = planes_of_codes(code, s.planes, lane);
+        if (lane < s.planes)
+          bits[round * s.planes + lane] = mine;
+        return code;
+      });
+  if (lane)
+    return;
+  item.run_end = n.runs;
+  item.tiles = n.tiles;
+  item.partial = n.partial;
+  item.reserved = i; // where its bits are
   items[i] = item;
-  atomicAdd(&totals[head], (unsigned long long)count);
-  atomicAdd(&totals[s.classes], (unsigned long long)tiles);
-  atomicAdd(&totals[s.classes + 1], (unsigned long long)partial);
+  atomicAdd(&totals[head], (unsigned long long)n.runs);
+  atomicAdd(&totals[s.classes], (unsigned long long)n.tiles);
+  atomicAdd(&totals[s.classes + 1], (unsigned long long)n.partial);
 }
 
 // Each item to its place in its class, the longest first, equals in the order of rows; and its runs
@@ -168,27 +216,38 @@ __global__ void place_items(const worklist_item *counted, const unsigned long lo
   items[(int64_t)head * count + place] = item;
 }
 
-template<class Rep>
-void launch_as(const rep_device *rep, const list_shape &s, worklist_item *items,
-               unsigned long long *totals, worklist_run *runs) {
-  walk_items<Rep><<<(s.count * s.classes + 3) / 4, 128>>>(*(const Rep *)rep->copy, s, items, totals, runs);
+__global__ void write_runs(list_shape s, worklist_item *items, const uint32_t *bits, worklist_run *runs) {
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  if (i >= s.count * s.classes)
+    return;
+  const worklist_item item = items[i];
+  bits += (int64_t)item.reserved * s.rounds * s.planes;
+  walk(s, item, runs + item.run_begin, lane, [&](int round, bool, int32_t, int32_t valid) {
+    const uint32_t mine = lane < s.planes ? bits[round * s.planes + lane] : 0;
+    return code_of_planes(mine, s.planes, lane, valid);
+  });
+  __syncwarp();
+  if (lane == 0)
+    items[i].reserved = i / s.count; // its class
 }
-int launch(const rep_device *rep, const list_shape &s, worklist_item *items,
-           unsigned long long *totals, worklist_run *runs) {
-  const char *name = rep->ops->name;
-  if (!strcmp(name, "dense"))
-    launch_as<dense>(rep, s, items, totals, runs);
-  else if (!strcmp(name, "band"))
-    launch_as<band>(rep, s, items, totals, runs);
-  else if (!strcmp(name, "columns"))
-    launch_as<columns>(rep, s, items, totals, runs);
-  else if (!strcmp(name, "blockmap"))
-    launch_as<blockmap>(rep, s, items, totals, runs);
-  else if (!strcmp(name, "blocklist"))
-    launch_as<blocklist>(rep, s, items, totals, runs);
-  else
-    launch_as<varblock>(rep, s, items, totals, runs);
-  GPU_LAUNCHED("building the work list");
+
+enum { WARPS = 4 };
+unsigned blocks_of(int64_t warps) { return (unsigned)((warps + WARPS - 1) / WARPS); }
+
+int count(const rep_device *rep, const list_shape &s, worklist_item *items, unsigned long long *totals,
+          uint32_t *bits) {
+#define COUNT_AS(X) \
+  if (!strcmp(rep->ops->name, #X)) \
+    count_items<X><<<blocks_of((int64_t)s.count * s.classes), WARPS * 32>>>( \
+        *(const X *)rep->copy, s, items, totals, bits);
+  COUNT_AS(dense)
+  COUNT_AS(band)
+  COUNT_AS(columns)
+  COUNT_AS(blockmap)
+  COUNT_AS(blocklist)
+  COUNT_AS(varblock)
+#undef COUNT_AS
+  GPU_LAUNCHED("counting the work list");
   return 0;
 }
 
@@ -228,21 +287,31 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   const std::vector<worklist_item> cuts = cuts_of(keys ? q : k, keys ? p->rows_q : p->rows_k, outer);
   const std::vector<attn_segment> &inside = keys ? k : q;
   const int32_t classes = p->mask->heads > 1 ? p->mask->heads : 1;
-  const int64_t count = (int64_t)cuts.size(), n = count * classes;
-  list_shape s = {nullptr, nullptr, (int32_t)count, classes, (int32_t)inside.size(),
-                  outer,   inner,   keys,           halves};
+  const int64_t n = (int64_t)cuts.size() * classes;
+  list_shape s = {};
+  s.count = (int32_t)cuts.size();
+  s.classes = classes;
+  s.segment_count = (int32_t)inside.size();
+  s.outer = outer;
+  s.inner = inner;
+  for (const attn_segment &seg : inside)
+    s.rounds += rep_tiles(0, seg.len, 32 * inner);
+  s.planes = halves ? 6 : 2;
+  s.keys = keys;
+  s.halves = halves;
 
   gpu_memory building;
   int64_t account = 0; // of `building`: not kept
   worklist_item *counted;
+  uint32_t *bits;
   unsigned long long *totals;
   std::vector<unsigned long long> sums(classes + 2);
-  if (building.copy((worklist_item **)&s.cuts, cuts.data(), count, &account) ||
+  if (building.copy((worklist_item **)&s.cuts, cuts.data(), s.count, &account) ||
       building.copy((attn_segment **)&s.segments, inside.data(), s.segment_count, &account) ||
       building.copy(&totals, sums.data(), classes + 2, &account) ||
-      building.get(&counted, n, &account))
+      building.get(&counted, n, &account) || building.get(&bits, n * s.rounds * s.planes, &account))
     return -1;
-  if (n && launch(rep, s, counted, totals, nullptr))
+  if (n && count(rep, s, counted, totals, bits))
     return -1;
   GPU_TRY(cudaMemcpy(sums.data(), totals, sums.size() * sizeof *totals, cudaMemcpyDeviceToHost));
   int64_t runs = 0;
@@ -270,8 +339,8 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   GPU_TRY(cudaMemset(list->view.counter, 0, 2 * sizeof(int32_t)));
   if (n) {
     place_items<<<(unsigned)((n + 127) / 128), 128>>>(counted, totals, s.count, classes, items);
-    if (launch(rep, s, items, totals, (worklist_run *)list->view.runs))
-      return -1;
+    write_runs<<<blocks_of(n), WARPS * 32>>>(s, items, bits, (worklist_run *)list->view.runs);
+    GPU_LAUNCHED("writing the work list");
   }
   GPU_TRY(cudaDeviceSynchronize());
   return 0;
