@@ -210,24 +210,90 @@ static void test_masks(void **state) {
   assert_true(ran > 0);
 }
 
-// A context-parallel rank: two chunks of queries against keys in two pieces; rows between are
-// padding.
+// Lists by query block: neighbours that share all, a part or nothing of what they keep, and
+// query and key blocks that keep nothing, for groups of one, even and odd.
+static void test_blocks(void **state) {
+  enum kept { DRAWN, ITSELF, BY_TURNS, SOME_EMPTY };
+  static const struct {
+    enum mask_kind kind;
+    int32_t seqlen;
+    int variant; // of case_grid(): 0, 4: side 64; 1: 128; 3: 48; 5: 200
+    enum kept kept;
+    int group, dim;
+  } cases[] = {
+      {MASK_UNIFORM_BLOCK_SPARSE, 385, 0, DRAWN, 1, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 193, 4, DRAWN, 1, 64},
+      {MASK_UNIFORM_BLOCK_SPARSE, 257, 0, ITSELF, 1, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 321, 0, BY_TURNS, 1, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 257, 4, SOME_EMPTY, 1, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 321, 0, DRAWN, 2, 64},
+      {MASK_UNIFORM_BLOCK_SPARSE, 257, 0, SOME_EMPTY, 4, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 321, 0, DRAWN, 3, 128},
+      {MASK_UNIFORM_BLOCK_SPARSE, 300, 1, DRAWN, 1, 64},
+      {MASK_VARIABLE_BLOCK_SPARSE, 401, 5, DRAWN, 1, 128},
+      {MASK_VARIABLE_BLOCK_SPARSE, 385, 1, SOME_EMPTY, 2, 64},
+  };
+  const struct attn_kernel *kernel = kernel_of(state);
+  int ran = 0;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct mask m;
+    assert_int_equal(case_mask(&m, cases[i].kind, cases[i].seqlen, cases[i].variant), 0);
+    for (int64_t row = 0; row < (int64_t)m.heads * m.blocks_q; row++)
+      for (int32_t c = 0; c < m.blocks_k; c++) {
+        const int32_t r = (int32_t)(row % m.blocks_q);
+        const bool drop = cases[i].kept == ITSELF       ? c != r
+                          : cases[i].kept == BY_TURNS   ? (c + r) % 2
+                          : cases[i].kept == SOME_EMPTY ? r % 3 == 1 || c == 2
+                                                        : false;
+        uint32_t *word = (uint32_t *)m.kept + row * m.kept_words + c / 32;
+        const uint32_t bit = UINT32_C(1) << c % 32;
+        *word = drop ? *word & ~bit : cases[i].kept == DRAWN ? *word : *word | bit;
+      }
+    const struct attn_problem p = {.mask = &m,
+                                   .heads_q = m.heads * cases[i].group,
+                                   .heads_kv = m.heads,
+                                   .dim = cases[i].dim,
+                                   .rows_q = m.seqlen,
+                                   .rows_k = m.seqlen,
+                                   .backward = true};
+    if (!attn_why_not(kernel, &p)) {
+      expect_right(kernel, &p, cases[i].variant);
+      ran++;
+    }
+    mask_free(&m);
+  }
+  if (!ran) {
+    print_message("%s takes no block-sparse mask\n", kernel->name);
+    skip();
+  }
+  print_message("  %s: %d cases\n", kernel->name, ran);
+}
+
+// A context-parallel rank: two chunks of queries (which backward on wgmma wants at multiples of 64 rows)
+// against keys in two pieces; rows between are padding.
 static void test_segments(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
-  static const struct attn_segment q_seg[] = {{0, 50, 150}, {170, 450, 149}};
+  static const struct attn_segment q_seg[2][2] = {{{0, 50, 150}, {170, 450, 149}},
+                                                  {{0, 50, 150}, {192, 450, 127}}};
   static const struct attn_segment k_seg[] = {{0, 0, 231}, {231, 400, 99}};
   int ran = 0;
   for (int kind = 0; kind < MASK_KINDS; kind++) {
+    if (quick && kind % 3 && !mask_is_block_sparse(kind))
+      continue;
     struct mask m;
     struct attn_problem p;
     assert_int_equal(case_mask(&m, kind, 600, 0), 0);
-    make_problem(kernel, &m, 1, 128, &p);
+    // Lists of one head, other masks of a group.
+    make_problem(kernel, &m, mask_is_block_sparse(kind) ? 2 : 1, 128, &p);
     p.rows_q = 319, p.rows_k = 330;
-    p.q_seg = q_seg, p.k_seg = k_seg;
+    p.k_seg = k_seg;
     p.q_segs = p.k_segs = 2;
-    if (!attn_why_not(kernel, &p)) {
-      expect_right(kernel, &p, 0);
-      ran++;
+    for (int i = 0, done = 0; i < 2 && !done; i++) {
+      p.q_seg = q_seg[i];
+      if (!attn_why_not(kernel, &p)) {
+        expect_right(kernel, &p, 0);
+        ran += done = 1;
+      }
     }
     mask_free(&m);
   }
@@ -514,6 +580,7 @@ int main(void) {
     const char *name;
     CMUnitTestFunction run;
   } each[] = {{"masks", test_masks},
+              {"blocks", test_blocks},
               {"segments", test_segments},
               {"empty rows", test_empty_rows},
               {"negative lse", test_negative_lse},
