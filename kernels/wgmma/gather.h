@@ -32,8 +32,8 @@ struct gather_tile {       // 32 bytes: two 16-byte loads
 
 struct gather_stage { // 16 bytes: one load
   int32_t row[2];     // local key rows where the pieces begin
-  uint32_t valid;     // a byte each: keys that half 0 sees of the first and second piece; then half 1
-  int32_t flags;      // fwd_flags: whose it is, first or last round of the tile
+  uint32_t valid; // a byte each: keys that half 0 sees of the first and second piece; then half 1
+  int32_t flags;  // fwd_flags: whose it is, first or last round of the tile
 };
 
 struct gather_view {
