@@ -3,6 +3,7 @@
 #include "estimate.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,12 @@
 #include "stats.h"
 
 // Assumed until there are rows: fractions of the host's own peak (measured in a moment) that a tiled
-// and the naive kernel reach, a rate between a Hopper GPU's best and worst, and the rate of the double
-// reference.
+// and the naive kernel reach, a rate between a Hopper GPU's best and worst, and the rate of a thread on the
+// double reference.
 #define HOST_SHARE 0.5
 #define NAIVE_SHARE 0.15
 #define DEVICE_TFLOP_S 300.0
-#define REFERENCE_TFLOP_S 0.01
+#define REFERENCE_THREAD_TFLOP_S 1e-3
 
 enum { RATES = 64, SAMPLES = 4096 };
 static struct rate {
@@ -126,7 +127,8 @@ static double reference_flop(const struct point *p, double area) {
   const bool bwd = p->pass == ATTN_BWD;
   const double whole = flops_attention(area, p->heads_q, p->dim, ATTN_FWD) * (bwd ? 4.5 : 1);
   const double row = 4.0 * p->seqlen * p->dim, group = (double)p->heads_q / p->heads_kv;
-  return whole <= CHECK_FULL_FLOP ? whole : CHECK_SAMPLES * row * (bwd ? 4 + 2.5 * group : 1);
+  // Reading a head's rows as doubles takes as long as the product with them, thrice.
+  return whole <= CHECK_FULL_FLOP ? whole : CHECK_SAMPLES * row * (bwd ? 8 + 2.5 * group : 4);
 }
 
 static double rate_of(const struct point *p, bool whole_square) {
@@ -156,7 +158,10 @@ double estimate_s(const struct point *p) {
   double calls = p->seconds / call_s;
   calls = fmax(p->samples_min, fmin(calls, p->samples_max));
   const double warm = fmin(p->warmup, 0.25 * p->seconds / call_s) + 1;
-  const double inputs_s = 3.0 * p->seqlen * p->dim * (p->heads_q + p->heads_kv) * 10e-9;
-  return worker_s + inputs_s + reference_flop(p, area) / REFERENCE_TFLOP_S * 1e-12 +
-         (warm + calls) * call_s;
+  // A device's inputs serve the kernels of a comparison; its outputs go to the host.
+  const double inputs_s =
+      3.0 * p->seqlen * p->dim * (p->heads_q + p->heads_kv) * (host ? 10e-9 : 0.5e-9);
+  const double reference_s =
+      reference_flop(p, area) / (REFERENCE_THREAD_TFLOP_S * omp_get_max_threads()) * 1e-12;
+  return worker_s + inputs_s + reference_s + (warm + calls) * call_s;
 }

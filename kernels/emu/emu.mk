@@ -12,7 +12,7 @@ EMU_OBJECTS := $(EMU_SOURCES:%.cu=$(E)/%.o) \
 EMU_FLAGS   := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -Wall -Wno-unknown-pragmas \
                -Wno-sign-compare -Wno-psabi -MMD -MP $(DEFS) -Ikernels/emu $(if $(CI),-Werror)
 # What kernels compiled at run time are compiled with (jit.cpp).
-EMU_JIT     := $(CXX) -std=c++17 -O1 -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
+EMU_JIT     := $(CXX) -std=c++17 -O1 -Wno-psabi -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
                -I$(CURDIR)/kernels/emu -include $(CURDIR)/kernels/emu/emu.h
 
 $(E)/tree/%: % kernels/emu/emu.sed
