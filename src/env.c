@@ -178,6 +178,11 @@ const char *env_commit(void) {
   static char commit[64];
   if (*commit)
     return commit;
+  const char *set = getenv("LONGCA_COMMIT"); // of sources that are not here
+  if (set && *set) {
+    snprintf(commit, sizeof commit, "%.40s", set);
+    return commit;
+  }
   char command[1200], dirty[64];
   snprintf(command, sizeof command, "git -C '%s' rev-parse --short=12 HEAD 2>/dev/null",
            exp_root());

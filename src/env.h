@@ -11,7 +11,8 @@
 const char *env_machine(enum attn_place place, char *buf, size_t size);
 // GPUs that this build can use. Asked in a child, so that the caller never initialises CUDA.
 int env_gpu_count(void);
-// Commit of the sources, with "-dirty" when tracked files differ; "unknown" outside git.
+// Commit of the sources, with "-dirty" when tracked files differ; $LONGCA_COMMIT for a program that was
+// built elsewhere; "unknown" outside git.
 const char *env_commit(void);
 // All of it as JSON, for free(); NULL when memory runs out.
 char *env_json(enum attn_place place);

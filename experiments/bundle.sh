@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# bundle.sh FOLDER -- the program and its tests in a folder that runs on a machine without the packages it
+# was built with: beside them the Debian libraries they use, and env.sh, which finds the rest. CUDA's own
+# libraries (cuBLAS, cuDNN, NVRTC, NCCL) are too large to take along; the machine has to have them, in a
+# toolkit or in Python's wheels.
+#
+#   make MPI=0 build build/kernels/gpu_test && experiments/bundle.sh bundle
+#   there, in a copy of this tree:  . bundle/env.sh && experiments/record.sh 9 out
+#
+#   B   what was built (build)
+set -euo pipefail
+if [ $# -ne 1 ]; then
+  printf 'bundle.sh: usage: bundle.sh FOLDER\n' >&2
+  exit 2
+fi
+B=${B:-build} to=$1
+for program in "$B/longca" "$B/kernels/gpu_test"; do
+  if [ ! -x "$program" ]; then
+    printf 'bundle.sh: there is no %s; make build %s/kernels/gpu_test\n' "$program" "$B" >&2
+    exit 2
+  fi
+done
+mkdir -p "$to"
+strip -o "$to/longca" "$B/longca"
+strip -o "$to/gpu_test" "$B/kernels/gpu_test"
+# What every machine has stays: another C library beside the machine's own starts nothing.
+ldd "$B/longca" "$B/kernels/gpu_test" | awk '$2 == "=>" && $3 ~ "^(/usr)?/lib/" { print $3 }' | sort -u |
+  grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libcuda|libcu[a-z]*|libnccl)\.so' |
+  xargs -r -I{} cp -L {} "$to/"
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+[ -z "$(git status --porcelain -uno 2>/dev/null)" ] || commit+=-dirty
+cat >"$to/env.sh" <<END
+# env.sh -- sourced: where the program and its libraries are, and the commit that rows are to name.
+here=\$(cd "\$(dirname "\${BASH_SOURCE[0]}")" && pwd)
+export LONGCA=\$here/longca GPU_TEST=\$here/gpu_test LONGCA_COMMIT=$commit
+folders=\$(find /usr/local /opt /usr/lib -name 'libcublas.so.1*' -o -name 'libcudnn.so.9' -o -name 'libnvrtc.so.1*' \\
+  -o -name 'libnccl.so.2' 2>/dev/null | xargs -r -n 1 dirname | sort -u | paste -sd:)
+export LD_LIBRARY_PATH=\$here:\$folders\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+END
+du -sh "$to" | awk '{ print $1 " in " $2 }'
