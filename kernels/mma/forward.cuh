@@ -101,15 +101,16 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
 
     // S = Q K^T
     float s[2][FWD_KEYS / 8][4] = {};
+    const fragments<DIM> queries(sq, warp * 32, 0, true), keys(sk + stage, 0, 0, false);
 #pragma unroll
     for (int d = 0; d < DIM; d += 16) {
       uint32_t a[2][4];
-      load_a<DIM>(a[0], sq, warp * 32, d);
-      load_a<DIM>(a[1], sq, warp * 32 + 16, d);
+      queries.load(a[0], 0, d);
+      queries.load(a[1], 16, d);
 #pragma unroll
       for (int n = 0; n < FWD_KEYS / 8; n += 2) {
         uint32_t b[4];
-        load_b<DIM>(b, sk + stage, n * 8, d);
+        keys.load(b, n * 8, d);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
           ptx::mma_bf16(s[m][n], a[m], b[0], b[1]);
@@ -171,6 +172,7 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
     }
 
     // O += P V
+    const fragments<DIM> values(sv + stage, 0, 0, true);
 #pragma unroll
     for (int n = 0; n < FWD_KEYS / 8; n += 2) {
       uint32_t a[2][4];
@@ -184,7 +186,7 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
 #pragma unroll
       for (int d = 0; d < DIM / 8; d += 2) {
         uint32_t b[4];
-        load_b_trans<DIM>(b, sv + stage, n * 8, d * 8);
+        values.load_trans(b, n * 8, d * 8);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
           ptx::mma_bf16(o[m][d], a[m], b[0], b[1]);

@@ -33,30 +33,6 @@ __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pit
     ptx::copy_async_16((dst ^ (r & 4) << 4) + r * DIM * 2, src + r * pitch, row + r < limit);
 }
 
-// A fragment [16 rows, 16 columns] of a row-major tile; of its transpose where the tile is [k][m].
-template<int DIM>
-__device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int col) {
-  const int lane = threadIdx.x % 32;
-  ptx::ldmatrix(a, at<DIM>(tile, row + lane % 16, col / 8 + lane / 16));
-}
-template<int DIM>
-__device__ __forceinline__ void load_a_trans(uint32_t (&a)[4], uint32_t tile, int k, int m) {
-  const int lane = threadIdx.x % 32;
-  ptx::ldmatrix_trans(a, at<DIM>(tile, k + lane % 8 + lane / 16 * 8, m / 8 + lane / 8 % 2));
-}
-// Two B fragments (16 n by 16 k): registers 0, 1 for n 0..7 and 2, 3 for n 8..15. Tile [n][k], or
-// [k][n].
-template<int DIM>
-__device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
-  const int lane = threadIdx.x % 32;
-  ptx::ldmatrix(b, at<DIM>(tile, n + lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
-}
-template<int DIM>
-__device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, int k, int n) {
-  const int lane = threadIdx.x % 32;
-  ptx::ldmatrix_trans(b, at<DIM>(tile, k + lane % 16, n / 8 + lane / 16));
-}
-
 // Where a thread reads fragments of a tile, from a corner on, as a function of constants only: a
 // further column is one exclusive or, and further rows (multiples of 8) and tiles behind this one are
 // offsets within the instruction. The columns asked for lie in an aligned power of two of them.
