@@ -29,18 +29,6 @@ OBJECTS += $(CP_CUDA)
 -include $(CP_CUDA:.o=.d)
 endif
 
-ifeq ($(WITH_CUDA),1)
-# The schedules with GPU kernels on the emulated GPU (kernels/emu).
-$(B)/emu/cp_gpu_test: $(B)/cp/gpu_test.o $(B)/emu/gpu_test
-	$(call say,LINK,$@)
-	$(Q)$(CXX) -fopenmp -rdynamic -o $@ $< $(filter-out $(B)/src/main.o,$(EMU_HOST) $(EMU_OBJECTS)) \
-	  -lcmocka $(EMU_LIBS)
-
-.PHONY: test-cp-emulated
-test-cp-emulated: $(B)/emu/cp_gpu_test ## the schedules with GPU kernels, on an emulated GPU
-	$(Q)LONGCA_TEST_QUICK=1 TEST_LIMIT_S=2400 src/test.sh $<
-endif
-
 # The NCCL transport without a GPU (nccl_test.c, nccl_fault_test.c): real sources on a CUDA and an NCCL that are fakes. The
 # objects that name GPU kernels are compiled once more, without them.
 ifneq ($(filter cp/nccl.c,$(CP_USED)),)
@@ -63,6 +51,22 @@ $(B)/cp/nccl_test $(B)/cp/nccl_fault_test: %: %.o $(FAKES) $(B)/liblongca.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ -lcmocka \
 	  $(filter-out -lcudart_static -lnccl -lcublas -lcudnn,$(LDLIBS))
+
+# The schedules with GPU kernels: the emulated GPU (kernels/emu) with the fakes before its own runtime.
+EMU_LAUNCH := _ZN3emu6launchERKNS_6configERKSt8functionIFvvEE
+CP_EMU     := $(B)/cp/gpu_test.o $(addprefix $(B)/cp/fake/cp/,fake_cuda.o fake_nccl.o fake_emu.o)
+$(B)/cp/fake/cp/fake_emu.o: cp/fake_emu.cpp kernels/emu/emu.h kernels/emu/emu_ptx.h
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 $(CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels/emu -c -o $@ $<
+
+$(B)/emu/cp_gpu_test: $(CP_EMU) $(B)/emu/gpu_test
+	$(call say,LINK,$@)
+	$(Q)$(CXX) -fopenmp -rdynamic -Wl,-z,muldefs -Wl,--wrap=$(EMU_LAUNCH) -o $@ $(CP_EMU) \
+	  $(filter-out $(B)/src/main.o,$(EMU_HOST) $(EMU_OBJECTS)) -lcmocka $(filter-out -lnccl,$(EMU_LIBS))
+
+.PHONY: test-cp-emulated
+test-cp-emulated: $(B)/emu/cp_gpu_test ## the schedules with GPU kernels, and over NCCL, on emulated GPUs
+	$(Q)FAKE_GPUS=4 LONGCA_TEST_QUICK=1 TEST_LIMIT_S=2400 src/test.sh $<
 
 -include $(FAKES:.o=.d)
 endif

@@ -11,7 +11,10 @@
 // The program under test broke a rule of the interface.
 #define fake_fault(...) (fprintf(stderr, "fake GPU: " __VA_ARGS__), fputc('\n', stderr), abort())
 
-#ifdef __cplusplus
+// The host waits for the streams that have kernels (fake_emu.cpp).
+#ifndef __cplusplus
+void fake_cuda_drain(void);
+#else
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 

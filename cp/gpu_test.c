@@ -1,7 +1,8 @@
 // gpu_test.c -- the schedules on GPUs: 2, 4 and 8 ranks that share one, and a rank a GPU over NCCL, each
 // against the same kernel on one rank: bf16 errors of at most twice its own.
 //
-// The NCCL half starts itself under mpirun, as mpi_test.c does. Skips where there is no GPU.
+// The NCCL half starts itself under mpirun, as mpi_test.c does. Skips where there is no GPU; `make
+// test-cp-emulated` runs it on emulated ones.
 // clang-format off
 #include <stdarg.h>
 #include <stddef.h>
@@ -159,7 +160,8 @@ static int be_rank(int ranks) {
 static const char *self;
 
 static void test_a_rank_a_gpu(void **state) {
-  const int gpus = env_gpu_count();
+  const char *fake = getenv("FAKE_GPUS"); // on the emulated GPU
+  const int gpus = fake ? atoi(fake) : env_gpu_count();
   if (gpus < 2) {
     print_message("there are no two GPUs here\n");
     skip();
