@@ -61,7 +61,7 @@ struct cp_comm {
   const struct cp_transport *transport;
   const struct cp_memory *memory;
   int rank, size;
-  void *stream;   // kernels and memory operations go here
+  void *stream; // kernels and memory operations go here
   // A transfer that takes longer is an error that names the peer. It counts from when the transfer could
   // start here: kernels before it do not count, but what keeps the peer does.
   double limit_s;
