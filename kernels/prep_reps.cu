@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#include <utility>
+
 #include "rep/blocklist.h"
 #include "rep/blockmap.h"
 #include "rep/columns.h"
@@ -39,18 +41,25 @@ int mask_to_device(struct mask *device, const struct mask *m, gpu_memory &memory
 
 // ---- dense
 
-__global__ void write_words(dense x, struct mask m) {
+// The kind is a constant of the kernel, so that a pair costs its one case.
+template<int Kind> __global__ void write_words(dense x, struct mask m) {
   const int q = blockIdx.x * THREADS + threadIdx.x, w = blockIdx.y, head = blockIdx.z;
   if (q >= x.seqlen)
     return;
   const int32_t n = min(64, x.seqlen - w * 64);
   uint64_t word = 0;
-  if (m.heads)
+  m.kind = (mask_kind)Kind;
+  if (Kind == MASK_UNIFORM_BLOCK_SPARSE || Kind == MASK_VARIABLE_BLOCK_SPARSE)
     blockmap_grid_bits(&m, head, q, w * 64, n, &word);
   else
     for (int32_t j = 0; j < n; j++)
       word |= (uint64_t)mask_allows(&m, 0, q, w * 64 + j) << j;
   x.bits[((int64_t)head * x.seqlen + q) * x.words + w] = word;
+}
+
+template<int... Kind> auto write_words_of(int kind, std::integer_sequence<int, Kind...>) {
+  void (*const kernels[])(dense, struct mask) = {write_words<Kind>...};
+  return kernels[kind];
 }
 
 int build(dense *x, const struct mask *m, gpu_memory &memory, int64_t *bytes) {
@@ -61,7 +70,8 @@ int build(dense *x, const struct mask *m, gpu_memory &memory, int64_t *bytes) {
   if (mask_to_device(&device, m, building, &passing) ||
       memory.get(&x->bits, (int64_t)x->heads * x->seqlen * x->words, bytes))
     return -1;
-  write_words<<<dim3(blocks_of(x->seqlen), x->words, x->heads), THREADS>>>(*x, device);
+  const auto write = write_words_of(m->kind, std::make_integer_sequence<int, MASK_KINDS>());
+  write<<<dim3(blocks_of(x->seqlen), x->words, x->heads), THREADS>>>(*x, device);
   GPU_LAUNCHED("writing the dense mask");
   GPU_TRY(cudaDeviceSynchronize()); // `building` ends here
   return 0;
