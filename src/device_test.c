@@ -123,6 +123,32 @@ static void every_kernel_gets_honest_rows(void **state) {
   assert_int_equal(n_rows, before);
 }
 
+// Whatever the machine is called, nothing is drawn or judged from an emulated GPU.
+static void emulated_rows_are_no_measurements(void **state) {
+  need_gpu(true);
+  char path[160], name[96];
+  snprintf(path, sizeof path, "%s/all/%s/quick.csv", folder, machine);
+  char two[400], table[256];
+  snprintf(two, sizeof two, "%s %s", path, path);
+  snprintf(table, sizeof table, "%s --rows mask --across kernel --value tflop_s", path);
+  const struct {
+    int (*cmd)(int, char **);
+    const char *name, *arguments;
+  } refused[] = {{cmd_claims, "claims", path},
+                 {cmd_select, "select", path},
+                 {cmd_compare, "compare", two},
+                 {cmd_show, "show", table}};
+  for (int i = 0; i < 4; i++) {
+    optind = 1; // getopt's, of the command before
+    capture_refusal(refused[i].cmd, refused[i].name, refused[i].arguments, "no measurements");
+  }
+  optind = 1;
+  assert_int_equal(capture_run(cmd_show, "show", path), 0); // the plain list
+  setenv("LONGCA_MACHINE", "H200", 1);
+  assert_string_equal(env_machine(ATTN_DEVICE, name, sizeof name), "emulated-h200");
+  unsetenv("LONGCA_MACHINE");
+}
+
 static const char few[] = "--set seqlen=65 --set heads=1:1 --only kernel=fa2,fa3 --only mask=full";
 
 // Each worker meets the fault at its ninth synchronisation, in its second point or so.
@@ -173,6 +199,7 @@ static void lack_of_memory_is_a_row(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_kernel_gets_honest_rows),
+      cmocka_unit_test(emulated_rows_are_no_measurements),
       cmocka_unit_test(an_illegal_access_costs_its_row),
       cmocka_unit_test(a_hang_costs_its_row),
       cmocka_unit_test(lack_of_memory_is_a_row),

@@ -223,6 +223,18 @@ static void schedules_come_when_asked_for(void **state) {
   unlink(path);
 }
 
+static void emulated_rows_are_found(void **state) {
+  static struct row rows[2];
+  char err[256] = "";
+  snprintf(rows[0].machine, sizeof rows[0].machine, "h200");
+  snprintf(rows[1].machine, sizeof rows[1].machine, "h200-emulated-");
+  assert_false(select_is_emulated(rows, 2, err, sizeof err));
+  assert_string_equal(err, "");
+  snprintf(rows[1].machine, sizeof rows[1].machine, "emulated-h200");
+  assert_true(select_is_emulated(rows, 2, err, sizeof err));
+  assert_non_null(strstr(err, "emulated-h200 are no measurements"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(filters_select_what_they_say),
@@ -234,6 +246,7 @@ int main(void) {
       cmocka_unit_test(wishes_are_granted_or_replaced),
       cmocka_unit_test(order_is_the_readers),
       cmocka_unit_test(schedules_come_when_asked_for),
+      cmocka_unit_test(emulated_rows_are_found),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
