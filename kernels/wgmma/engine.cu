@@ -40,7 +40,7 @@ static int prepare_forward(state *s, const attn_problem *p) {
   if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
     if (gather_build(&s->pieces, &s->rep, p))
       return -1;
-    if (uniform && p->mask->block % GATHER_KEYS == 0)
+    if (uniform && p->mask->block % 64 == 0)
       return 0;
   }
   if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))

@@ -113,8 +113,12 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
   __device__ __forceinline__ row_bits seen_in(const fwd_tile &tile, const fwd_step &step) {
     if (!(step.flags & STEP_PARTIAL))
       return {~0u, ~0u};
-    if constexpr (Gathers) { // two pieces of 64 keys, of which so many are seen
-      const uint32_t bits = bits_below(step.valid & 0xff) | bits_below(step.valid >> 8) << 16;
+    if constexpr (Gathers) { // so many keys are seen of each piece
+      constexpr int Pieces = fwd_shape<Mask>::Pieces;
+      uint32_t bits = 0;
+#pragma unroll
+      for (int i = 0; i < Pieces; i++)
+        bits |= bits_below(step.valid >> 8 * i & 0xff) << 32 / Pieces * i;
       return {bits, bits};
     } else {
       if (!step.valid)
@@ -137,8 +141,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
           release(&s.k_empty[stage(n)]);
           continue;
         }
-        step.valid = wg ? static_cast<uint32_t>(v.y) >> 16 : v.y & 0xffff;
-        step.flags |= step.valid != (GATHER_KEYS | GATHER_KEYS << 8) ? STEP_PARTIAL : 0;
+        step.valid = wg ? v.y : v.x;
+        constexpr int Whole = fwd_shape<Mask>::Pieces == 2 ? 0x4040 : 0x20202020;
+        step.flags |= step.valid != Whole ? STEP_PARTIAL : 0;
       }
       return step;
     }

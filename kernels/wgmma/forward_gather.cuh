@@ -1,5 +1,5 @@
 // forward_gather.cuh -- the forward kernel's producers over a gather list (gather.h): each stage of K and
-// of V is put together from two pieces of 64 keys that lie anywhere.
+// of V is put together from pieces of 64 or 32 keys that lie anywhere.
 //
 // One thread walks the list and loads K and Q; one of another warp follows its steps and loads V, each
 // after its K is there: V is needed a step later, and a thread takes 1000 clocks or so to issue all.
@@ -14,24 +14,25 @@
 
 namespace wgmma {
 
-template <int Dim> struct fwd_producer<Dim, gathered> {
-  static constexpr int PIECE = GATHER_KEYS * 64; // elements of a piece's chunk of 64 columns
+template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
   const fwd_params &p;
-  fwd_smem<Dim, gathered> &s;
+  fwd_smem<Dim, gathered<Pieces>> &s;
 
-  // 64 rows into half `half` of a stage.
-  __device__ void load_half(const CUtensorMap *map, uint16_t *stage, int half, int row, int head,
-                            uint64_t *full) {
+  // Part `part` of the rows of a stage, of which it has `parts`.
+  __device__ static void load_part(const CUtensorMap *map, uint16_t *stage, int part, int parts, int row,
+                                   int head, uint64_t *full) {
 #pragma unroll
     for (int c = 0; c < Dim / 64; c++)
-      ptx::tma_load_4d(stage + (2 * c + half) * PIECE, map, 0, row, 0, head * (Dim / 64) + c, full);
+      ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, row, 0,
+                       head * (Dim / 64) + c, full);
   }
 
-  __device__ void load(const CUtensorMap *map, uint16_t *stage, int row0, int row1, int head,
-                       uint64_t *full) {
+  __device__ static void load(const CUtensorMap *map, uint16_t *stage, const int (&row)[4], int head,
+                              uint64_t *full) {
     ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2);
-    load_half(map, stage, 0, row0, head, full);
-    load_half(map, stage, 1, row1, head, full);
+#pragma unroll
+    for (int i = 0; i < Pieces; i++)
+      load_part(map, stage, i, Pieces, row[i], head, full);
   }
 
   // Each half of the tile once its warpgroup has done with the one before, whose number has this parity.
@@ -42,7 +43,7 @@ template <int Dim> struct fwd_producer<Dim, gathered> {
       ptx::mbarrier_wait(&s.q_empty[h], before);
       s.tile[h] = {row, 0, __ldg(&tile->rows[h]), own};
       ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2);
-      load_half(&p.q, s.q[0][0], h, row, own, &s.q_full[h]);
+      load_part(&p.q, s.q[0][0], h, 2, row, own, &s.q_full[h]);
     }
   }
 
@@ -61,11 +62,20 @@ template <int Dim> struct fwd_producer<Dim, gathered> {
           list.tiles + (list.classes == 1 ? 0 : (int64_t)head_kv * list.count) + item.rank;
       const int begin = __ldg(&tile->begin), end = __ldg(&tile->end);
       for (int i = begin; i < end; i++) {
-        // {row, row, valid, flags}; mostly under way while the stage is waited for
-        const int4 step = __ldg(reinterpret_cast<const int4 *>(list.stages + i));
+        // Mostly under way while the stage is waited for: {rows, valid, flags}.
+        const int4 *at_list = static_cast<const int4 *>(list.stages) + Pieces / 2 * (int64_t)i;
+        const int4 a = __ldg(at_list);
+        gathered_step step;
+        if constexpr (Pieces == 2) {
+          const uint32_t valid = a.z;
+          step = {{valid & 0xffff, valid >> 16}, a.w, head_kv, {a.x, a.y}};
+        } else {
+          const int4 b = __ldg(at_list + 1);
+          step = {{(uint32_t)b.x, (uint32_t)b.y}, b.z, head_kv, {a.x, a.y, a.z, a.w}};
+        }
         ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
-        s.step[at.stage()] = {step.x, step.z, step.w | head_kv * STEP_HEAD, step.y};
-        load(&p.k, s.k[at.stage()][0], step.x, step.y, head_kv, &s.k_full[at.stage()]);
+        s.step[at.stage()] = step;
+        load(&p.k, s.k[at.stage()][0], step.row, head_kv, &s.k_full[at.stage()]);
         at.next();
         // Q must wait for the last products of the tile before, which the first stages need not.
         if (i == min(begin + 1, end - 1)) {
@@ -76,7 +86,7 @@ template <int Dim> struct fwd_producer<Dim, gathered> {
       work = ahead;
     }
     ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
-    s.step[at.stage()] = {0, 0, STEP_STOP, 0};
+    s.step[at.stage()] = {{0, 0}, STEP_STOP};
     ptx::mbarrier_arrive(&s.k_full[at.stage()]);
     work_done(list.counter);
   }
@@ -84,12 +94,13 @@ template <int Dim> struct fwd_producer<Dim, gathered> {
   __device__ void stream_v() {
     for (fwd_place at;; at.next()) {
       ptx::mbarrier_wait(&s.k_full[at.stage()], at.parity());
-      const int4 step = ptx::load_shared(&s.step[at.stage()]); // {row, valid, flags, row}
-      if (step.z & STEP_STOP)
+      const gathered_step &step = s.step[at.stage()];
+      const int4 a = ptx::load_shared(&step), b = ptx::load_shared(&step.row);
+      if (a.z & STEP_STOP)
         break;
       ptx::mbarrier_arrive(&s.k_empty[at.stage()]);
       ptx::mbarrier_wait(&s.v_empty[at.stage()], at.parity() ^ 1);
-      load(&p.v, s.v[at.stage()][0], step.x, step.w, step.z / STEP_HEAD, &s.v_full[at.stage()]);
+      load(&p.v, s.v[at.stage()][0], {b.x, b.y, b.z, b.w}, a.w, &s.v_full[at.stage()]);
     }
   }
 

@@ -20,18 +20,30 @@ static_assert(FWD_REGS_PRODUCER + FWD_WARPGROUPS * FWD_REGS_CONSUMER <=
                   65536 / FWD_THREADS / 8 * 8 * (FWD_WARPGROUPS + 1),
               "registers that the launch does not have");
 
-// In place of a mask: steps come from a gather list, and what is seen of them stands beside them.
-struct gathered {};
+// In place of a mask: steps come from a gather list, and what is seen of them stands beside them. A stage is
+// put together from so many pieces.
+template <int Pieces> struct gathered {};
+
+struct fwd_step { // 16 bytes
+  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist
+};
+struct gathered_step { // 32 bytes
+  uint32_t valid[2]; // of each half, gather_stage.valid
+  int32_t flags, head; // KV head
+  int32_t row[4];      // of the pieces
+};
 
 // Stages of Q and of K and V. Gathering, a warpgroup may have stages of its own, so that a third one of K
 // and V is what can be on its way while both work; Q has one, each warpgroup's half with its own barriers.
 template <class Mask> struct fwd_shape {
   static constexpr bool Gathers = false;
   static constexpr int StagesQ = 2, Stages = 2;
+  typedef fwd_step step;
 };
-template <> struct fwd_shape<gathered> {
+template <int N> struct fwd_shape<gathered<N>> {
   static constexpr bool Gathers = true;
-  static constexpr int StagesQ = 1, Stages = 3;
+  static constexpr int StagesQ = 1, Stages = 3, Pieces = N;
+  typedef gathered_step step;
 };
 
 struct fwd_params {
@@ -52,14 +64,9 @@ enum fwd_flags {
   STEP_LAST = 2,
   STEP_PARTIAL = 4,
   STEP_STOP = 8,
-  STEP_ONLY = 16,  // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
-  STEP_HEAD = 256, // gathering: times the KV head
+  STEP_ONLY = 16, // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
 };
 
-struct fwd_step { // 16 bytes
-  // Of a K tile: position, columns that exist. Gathering: row of a piece, gather_stage.valid, row of a piece.
-  int32_t pos, valid, flags, pos2;
-};
 struct fwd_tile {
   int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist
 };
@@ -70,7 +77,7 @@ template <int Dim, class Mask> struct fwd_smem {
   alignas(1024) uint16_t q[StagesQ][Dim / 64][FWD_ROWS * 64]; // chunks of 64 columns
   alignas(1024) uint16_t k[Stages][Dim / 64][FWD_KEYS * 64];
   alignas(1024) uint16_t v[Stages][Dim / 64][FWD_KEYS * 64];
-  alignas(16) fwd_step step[Stages];
+  alignas(16) typename fwd_shape<Mask>::step step[Stages];
   alignas(16) fwd_tile tile[2]; // by stage of Q; gathering: by warpgroup, and so are Q's barriers
   uint64_t q_full[2], q_empty[2];
   uint64_t k_full[Stages], k_empty[Stages], v_full[Stages], v_empty[Stages];
@@ -86,7 +93,7 @@ struct fwd_place {
   __device__ __forceinline__ uint32_t stage() const { return n & 3; }
   __device__ __forceinline__ uint32_t parity() const { return n >> 2 & 1; }
   __device__ __forceinline__ void next() {
-    n = stage() < fwd_shape<gathered>::Stages - 1 ? n + 1 : ~n & 4;
+    n = stage() < fwd_shape<gathered<2>>::Stages - 1 ? n + 1 : ~n & 4;
   }
 };
 

@@ -38,29 +38,34 @@ __device__ __forceinline__ block_axis key_axis(const varblock *x, int head) {
 }
 
 // Places the pieces of a tile. Who sees one is a bit a half: 1, 2, or 3 for both.
-struct piece_writer {
-  gather_stage *out;         // NULL: only count
-  int32_t alone, for_both;   // pieces of each half that go into its own stages; stages for both
+template <int Pieces> struct piece_writer {
+  static constexpr int KEYS = GATHER_KEYS / Pieces;
+  gather_stage<Pieces> *out; // NULL: only count
+  int32_t pairs, for_both;   // rounds of a stage for each half; stages for both, which come first
   int32_t seen[4] = {};      // pieces so far, by who sees them
   int32_t shared = 0;        // of these, in stages for both
 
-  __device__ void put(int32_t stage, int32_t slot, int32_t row, uint32_t valid, int32_t flags) {
-    gather_stage *s = out + stage;
-    if (!slot)
-      *s = {{row, row}, valid, flags}; // until a second piece comes, the first twice
-    else
-      s->row[1] = row, s->valid |= valid << 8;
+  __device__ void put(int32_t stage, int32_t slot, int32_t who, int32_t row, int32_t keys, int32_t flags) {
+    gather_stage<Pieces> &s = out[stage];
+    if (!slot) { // pieces that never come are the first again, of which nothing is seen
+      s = {};
+      s.flags = flags;
+      for (int32_t &r : s.row)
+        r = row;
+    }
+    s.row[slot] = row;
+    for (int h = 0; h < 2; h++)
+      s.valid[h][slot] = who >> h & 1 ? keys : 0;
   }
 
   __device__ void add(int32_t who, int32_t row, int32_t keys) {
     const int32_t i = seen[who]++;
     if (!out)
       return;
-    const uint32_t valid = (who & 1 ? keys : 0) | (who & 2 ? keys : 0) << 16;
-    if (who != 3 && i < alone) {
-      put(for_both + 2 * (i / 2) + (who == 2), i % 2, row, valid, wgmma::STEP_ONLY * who);
+    if (who != 3 && i < pairs * Pieces) {
+      put(for_both + 2 * (i / Pieces) + (who == 2), i % Pieces, who, row, keys, wgmma::STEP_ONLY * who);
     } else {
-      put(shared / 2, shared % 2, row, valid, 0);
+      put(shared / Pieces, shared % Pieces, who, row, keys, 0);
       shared++;
     }
   }
@@ -68,9 +73,9 @@ struct piece_writer {
 
 // The pieces of a tile, in the order of keys within a segment. Neighbouring blocks that the same halves
 // see are one stretch, which is cut from its beginning.
-template <class Rep>
+template <int Pieces, class Rep>
 __device__ void walk_pieces(const Rep *rep, int head, const draft &d, const attn_segment *segments,
-                            int32_t segment_count, piece_writer &w) {
+                            int32_t segment_count, piece_writer<Pieces> &w) {
   const block_axis axis = key_axis(rep, head);
   const block_lists &l = rep->q2k;
   int64_t row[2];
@@ -96,8 +101,8 @@ __device__ void walk_pieces(const Rep *rep, int head, const draft &d, const attn
       more = from < last;
       const int32_t sees = one ? 3 : (c[0] == block) | (c[1] == block) << 1;
       if (!more || from != until || sees != who) {
-        for (int32_t k = begin; k < until; k += GATHER_KEYS)
-          w.add(who, seg.row + k - seg.pos, min(GATHER_KEYS, until - k));
+        for (int32_t k = begin; k < until; k += w.KEYS)
+          w.add(who, seg.row + k - seg.pos, min(w.KEYS, until - k));
         begin = from;
         who = sees;
       }
@@ -110,27 +115,27 @@ __device__ void walk_pieces(const Rep *rep, int head, const draft &d, const attn
   }
 }
 
-template <class Rep>
+template <int Pieces, class Rep>
 __global__ void gather_walk(Rep rep, draft *drafts, int32_t drafts_count, int32_t a_class,
-                            const attn_segment *segments, int32_t segment_count, gather_stage *stages) {
+                            const attn_segment *segments, int32_t segment_count, gather_stage<Pieces> *stages) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= drafts_count)
     return;
   draft d = drafts[i];
-  piece_writer count = {};
+  piece_writer<Pieces> count = {};
   walk_pieces(&rep, i / a_class, d, segments, segment_count, count);
-  const int32_t *seen = count.seen, pairs = min(seen[1], seen[2]) / 2;
-  const int32_t rest = seen[3] + seen[1] + seen[2] - 4 * pairs;
-  const int32_t for_both = pairs || rest ? (rest + 1) / 2 : 1; // no keys: one step of nothing
+  const int32_t *seen = count.seen, pairs = min(seen[1], seen[2]) / Pieces;
+  const int32_t rest = seen[3] + seen[1] + seen[2] - 2 * pairs * Pieces;
+  const int32_t for_both = pairs || rest ? (rest + Pieces - 1) / Pieces : 1; // no keys: a step of nothing
   if (!stages) {
     drafts[i].tile.pairs = pairs;
     drafts[i].tile.end = for_both + 2 * pairs;
     drafts[i].rounds = for_both + pairs;
     return;
   }
-  piece_writer w = {stages + d.tile.begin, 2 * pairs, for_both};
+  piece_writer<Pieces> w = {stages + d.tile.begin, pairs, for_both};
   if (for_both)
-    w.put(0, 0, 0, 0, 0);
+    w.put(0, 0, 0, 0, 0, 0);
   walk_pieces(&rep, i / a_class, d, segments, segment_count, w);
   for (int h = 0; h < 2; h++) {
     if (h == 0 || !for_both)
@@ -145,7 +150,7 @@ struct builder {
   std::vector<draft> drafts;
   draft *device_drafts;
   attn_segment *segments;
-  int32_t segment_count, count, classes;
+  int32_t segment_count, count, classes, pieces;
 
   // Rows of an axis position range, cut at 64 and at block rows' ends.
   static void cut(std::vector<half> &halves, const attn_segment &s, const int32_t *block_begin,
@@ -193,16 +198,18 @@ struct builder {
       }
   }
 
-  template <class Rep> void launch_as(const rep_device *rep, gather_stage *stages) {
+  template <int Pieces, class Rep> void launch_as(const rep_device *rep, void *stages) {
     const int n = (int)drafts.size();
-    gather_walk<Rep><<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_drafts, n, count, segments,
-                                            segment_count, stages);
+    gather_walk<Pieces, Rep>
+        <<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_drafts, n, count, segments, segment_count,
+                                static_cast<gather_stage<Pieces> *>(stages));
   }
-  int launch(const rep_device *rep, gather_stage *stages) {
-    if (!strcmp(rep->ops->name, "blocklist"))
-      launch_as<blocklist>(rep, stages);
+  int launch(const rep_device *rep, void *stages) {
+    const bool equal = !strcmp(rep->ops->name, "blocklist");
+    if (pieces == 2)
+      equal ? launch_as<2, blocklist>(rep, stages) : launch_as<2, varblock>(rep, stages);
     else
-      launch_as<varblock>(rep, stages);
+      equal ? launch_as<4, blocklist>(rep, stages) : launch_as<4, varblock>(rep, stages);
     GPU_LAUNCHED("building the gather list");
     GPU_TRY(cudaDeviceSynchronize());
     return 0;
@@ -217,6 +224,8 @@ int gather_build(gather *list, const rep_device *rep, const attn_problem *p) {
   const attn_segment whole = {0, 0, p->rows_k};
   const int32_t heads = p->heads_q / p->heads_kv % 2 ? 1 : 2;
   int64_t account = 0, stages = 0;
+  // Blocks of whole pieces of 64 lose nothing by them; others lose half a piece at each end of a stretch.
+  b.pieces = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE && p->mask->block % 64 == 0 ? 2 : 4;
   b.classes = std::max(p->mask->heads, 1);
   b.make_tiles(p, heads);
   b.segment_count = p->k_seg ? p->k_segs : 1;
@@ -241,14 +250,16 @@ int gather_build(gather *list, const rep_device *rep, const attn_problem *p) {
     }
   }
   // What stays, in one allocation.
-  const int64_t tiles_bytes = n * sizeof(gather_tile), stages_bytes = stages * sizeof(gather_stage);
+  const int64_t tiles_bytes = n * sizeof(gather_tile);
+  const int64_t stages_bytes =
+      stages * (b.pieces == 2 ? sizeof(gather_stage<2>) : sizeof(gather_stage<4>));
   char *memory;
   list->bytes = tiles_bytes + stages_bytes + 2 * sizeof(int32_t);
   if (gpu_check(cudaMalloc(&memory, list->bytes), "allocating the gather list"))
     return -1;
-  gather_stage *of_tiles = (gather_stage *)(memory + tiles_bytes);
-  list->view = {(gather_tile *)memory, of_tiles, b.count, b.classes, heads,
-                (int32_t *)(memory + tiles_bytes + stages_bytes)};
+  char *of_tiles = memory + tiles_bytes;
+  list->view = {(gather_tile *)memory, of_tiles, b.pieces, b.count, b.classes, heads,
+                (int32_t *)(of_tiles + stages_bytes)};
   GPU_TRY(cudaMemcpy(memory, tiles.data(), tiles_bytes, cudaMemcpyHostToDevice));
   GPU_TRY(cudaMemset(list->view.counter, 0, 2 * sizeof(int32_t)));
   GPU_TRY(cudaMemcpy(b.device_drafts, b.drafts.data(), n * sizeof(draft), cudaMemcpyHostToDevice));
@@ -262,24 +273,26 @@ void gather_free(gather *list) {
 
 namespace wgmma {
 
-template <int Dim>
+template <int Dim, int Pieces>
 static int run(const gather *list, const attn_problem *p, const attn_args *a) {
   fwd_params f = forward_params(p, a);
-  constexpr int chunks = Dim / 64; // as heads of 64
+  constexpr int chunks = Dim / 64, keys = GATHER_KEYS / Pieces; // as heads of 64
   if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q * chunks, 64, GATHER_ROWS) ||
-      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv * chunks, 64, GATHER_KEYS) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv * chunks, 64, GATHER_KEYS))
+      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv * chunks, 64, keys) ||
+      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv * chunks, 64, keys))
     return -1;
   f.gather = list->view;
-  gathered none;
+  gathered<Pieces> none;
   void *args[] = {&f, &none};
-  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered>), args,
+  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), args,
                 (int64_t)list->view.count * (p->heads_q / list->view.heads),
-                fwd_smem_bytes<Dim, gathered>(), a->stream);
+                fwd_smem_bytes<Dim, gathered<Pieces>>(), a->stream);
 }
 
 } // namespace wgmma
 
 int gather_forward(const gather *list, const attn_problem *p, const attn_args *a) {
-  return p->dim == 64 ? wgmma::run<64>(list, p, a) : wgmma::run<128>(list, p, a);
+  if (list->view.pieces == 2)
+    return p->dim == 64 ? wgmma::run<64, 2>(list, p, a) : wgmma::run<128, 2>(list, p, a);
+  return p->dim == 64 ? wgmma::run<64, 4>(list, p, a) : wgmma::run<128, 4>(list, p, a);
 }

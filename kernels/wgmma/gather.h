@@ -3,9 +3,9 @@
 //
 // A tile is two halves of up to 64 query rows, a consumer warpgroup each, and no half crosses a block
 // row's end: two query heads of a group over the same rows, whose lists are one; or neighbouring rows,
-// whose lists differ. The keys that a half sees are cut into pieces of up to 64 from where they begin;
-// a stage holds any two pieces. As attention does not depend on the order of keys, pieces that both
-// halves see are put together, and so are those that one half sees alone:
+// whose lists differ. The keys that a half sees are cut into pieces of up to 64 (or 32) from where they
+// begin; a stage holds any two (or four). As attention does not depend on the order of keys, pieces that
+// both halves see are put together, and so are those that one half sees alone:
 //
 //     half 0 sees  a b . d e f . h      for both: {b e} {f h}, f hidden from half 1
 //     half 1 sees  . b c . e . g h      a round of a stage each: {a d} for half 0, {c g} for half 1
@@ -17,50 +17,42 @@
 
 #include "../attn.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
+enum { GATHER_ROWS = 64, GATHER_KEYS = 128 }; // of a half; of a stage
 
-enum { GATHER_ROWS = 64, GATHER_KEYS = 64 }; // of a half; of a piece
-
-struct gather_tile {       // 32 bytes: two 16-byte loads
+struct gather_tile {
   int32_t row[2], rows[2]; // local query rows of the halves; rows 0: there is none
   int32_t begin, end;      // its stages
   int32_t pairs;           // rounds of a stage each: the last ones
   int32_t reserved;
 };
 
-struct gather_stage { // 16 bytes: one load
-  int32_t row[2];     // local key rows where the pieces begin
-  uint32_t valid; // a byte each: keys that half 0 sees of the first and second piece; then half 1
-  int32_t flags;  // fwd_flags: whose it is, first or last round of the tile
+// 16 or 32 bytes, for loads of 16.
+template<int Pieces> struct alignas(16) gather_stage {
+  int32_t row[Pieces];      // local key rows where the pieces begin
+  uint8_t valid[2][Pieces]; // keys that each half sees of them
+  int32_t flags;            // fwd_flags: whose it is, first or last round of the tile
 };
 
 struct gather_view {
-  const struct gather_tile *tiles; // [classes, count]
-  const struct gather_stage *stages;
-  int32_t count, classes; // classes: 1, or one a KV head
-  int32_t heads;          // query heads of a tile: 1 or 2
-  int32_t *counter;       // [2] next work index, CTAs that are done: 0 between launches
+  const gather_tile *tiles; // [classes, count]
+  const void *stages;       // gather_stage<pieces>
+  int32_t pieces;           // 2; or 4, where blocks begin and end anywhere
+  int32_t count, classes;   // classes: 1, or one a KV head
+  int32_t heads;            // query heads of a tile: 1 or 2
+  int32_t *counter;         // [2] next work index, CTAs that are done: 0 between launches
 };
 
 struct gather {
-  struct gather_view view; // device memory
-  int64_t bytes;           // of that memory
-  int64_t rounds;          // summed over the tiles of all classes
+  gather_view view; // device memory
+  int64_t bytes;    // of that memory
+  int64_t rounds;   // summed over the tiles of all classes
 };
 
 struct rep_device;
 
 // For a blocklist or a varblock. 0, or -1 with attn_error() set. Blocks.
-int gather_build(struct gather *list, const struct rep_device *rep,
-                 const struct attn_problem *problem);
-void gather_free(struct gather *list);
-int gather_forward(const struct gather *list, const struct attn_problem *problem,
-                   const struct attn_args *args);
-
-#ifdef __cplusplus
-}
-#endif
+int gather_build(gather *list, const rep_device *rep, const attn_problem *problem);
+void gather_free(gather *list);
+int gather_forward(const gather *list, const attn_problem *problem, const attn_args *args);
 
 #endif
