@@ -38,7 +38,7 @@ static struct rate *find_rate(const char *kernel, bool bwd, bool host) {
 }
 
 static bool row_is_host(const struct row *row) { return !strcmp(row->engine, "cpu"); }
-static bool row_is_bwd(const struct row *row) { return !strcmp(row->pass, "bwd"); }
+static bool row_is_bwd(const struct row *row) { return !strncmp(row->pass, "bwd", 3); }
 
 // Rate over the pairs that the kernel computes, as estimate_s() counts them.
 static double pairs_tflop_s(const struct row *row) {

@@ -14,7 +14,7 @@ enum { EXP_VALUE = 512, EXP_EXCEPTS = 16 };
 #define EXP_SETTINGS(X) \
   X(mask, "", "masks by code id") \
   X(kernel, "", "kernels by published name") \
-  X(pass, "fwd bwd", "fwd, bwd") \
+  X(pass, "fwd bwd", "fwd, bwd, bwd_det (the same bits every time)") \
   X(heads, "64:8", "query heads:KV heads") \
   X(dim, "128", "head dimension") \
   X(seqlen, "", "sequence length; 16K is 16384; 8K/rank is 8192 times the ranks") \

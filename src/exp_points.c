@@ -68,10 +68,11 @@ static int set_value(struct point *p, enum exp_setting key, const char *v, char 
     snprintf(p->kernel, sizeof p->kernel, "%s", v);
     return kernel_known(v) ? 0 : unknown_kernel(v, err, size);
   case EXP_pass:
-    p->pass = strcmp(v, "bwd") == 0 ? ATTN_BWD : ATTN_FWD;
-    return !strcmp(v, point_pass_name(p->pass))
+    p->pass = strcmp(v, "fwd") != 0 ? ATTN_BWD : ATTN_FWD;
+    p->deterministic = strcmp(v, "bwd_det") == 0;
+    return !strcmp(v, point_pass_text(p))
                ? 0
-               : bad_value(key, v, "expected fwd or bwd", err, size);
+               : bad_value(key, v, "expected fwd, bwd or bwd_det", err, size);
   case EXP_dtype:
     p->dtype = strcmp(v, "fp32") == 0 ? ATTN_FP32 : ATTN_BF16;
     return !strcmp(v, point_dtype_name(p->dtype))

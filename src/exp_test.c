@@ -102,11 +102,26 @@ static void profile_goes_over_axes(void **state) {
     assert_int_equal(p[i].heads_kv, 1);
     assert_int_equal(p[i].seqlen, i < 2 ? 1024 : 2048);
     assert_int_equal(p[i].pass, ATTN_BWD);
+    assert_false(p[i].deterministic);
     assert_int_equal(p[i].dim, 128);
     assert_int_equal(p[i].seed, 42);
     assert_int_equal(p[i].place, ATTN_HOST); // from profiles.ini
     assert_int_equal(p[i].mask, i % 2 ? MASK_CAUSAL : MASK_FULL);
     assert_string_equal(p[i].profile, "cpu");
+  }
+  free(p);
+}
+
+static void passes_by_name(void **state) {
+  size_t n;
+  struct point *p = points_of(SMALL "mask = full\nkernel = fa2\npass = fwd bwd bwd_det\n", "cpu", &n);
+  assert_int_equal(n, 3);
+  for (size_t i = 0; i < n; i++) {
+    struct row row;
+    assert_int_equal(p[i].pass, i ? ATTN_BWD : ATTN_FWD);
+    assert_int_equal(p[i].deterministic, i == 2);
+    point_to_row(&p[i], &row);
+    assert_string_equal(row.pass, i == 0 ? "fwd" : i == 1 ? "bwd" : "bwd_det");
   }
   free(p);
 }
@@ -135,7 +150,7 @@ static void faults_are_sentences(void **state) {
   expect_fault(SMALL "kernel = fa9\n", "unknown kernel 'fa9'; the kernels are naive");
   expect_fault(SMALL "heads = 8:3\n", "expected query heads:KV heads");
   expect_fault(SMALL "heads = 8\n", "expected query heads:KV heads");
-  expect_fault(SMALL "pass = sideways\n", "expected fwd or bwd");
+  expect_fault(SMALL "pass = sideways\n", "expected fwd, bwd or bwd_det");
   expect_fault(SMALL "ratio = 1.5\n", "at most 1");
   expect_fault(SMALL "seqlen =\n", "does not say which seqlen");
   expect_fault(SMALL "except = kernel=naive\n", "lacks its reason");
@@ -235,6 +250,9 @@ static void key_holds_what_matters_and_nothing_else(void **state) {
   DIFFERS(draw, 1)
   DIFFERS(mask, MASK_FULL)
   DIFFERS(profile[0], 'q')
+  p.pass = ATTN_BWD;
+  key_of(&p, a);
+  DIFFERS(deterministic, true)
   DIFFERS(kernel[2], '3')
   p.mask = MASK_UNIFORM_BLOCK_SPARSE;
   p.block = 64;
@@ -329,6 +347,7 @@ int main(void) {
       cmocka_unit_test(conditions),
       cmocka_unit_test(bad_conditions_say_why),
       cmocka_unit_test(profile_goes_over_axes),
+      cmocka_unit_test(passes_by_name),
       cmocka_unit_test(command_line_goes_over_all),
       cmocka_unit_test(faults_are_sentences),
       cmocka_unit_test(draws_come_outermost_and_kernels_stand_together),

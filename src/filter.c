@@ -46,7 +46,7 @@ static int kernel_place(const char *name) {
 }
 
 int filter_order(const char *column, const char *a, const char *b) {
-  static const char *const passes[] = {"fwd", "bwd", NULL};
+  static const char *const passes[] = {"fwd", "bwd", "bwd_det", NULL};
   int d = 0;
   if (!strcmp(column, "kernel"))
     d = kernel_place(a) - kernel_place(b);

@@ -251,7 +251,8 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
                                      .dim = p->dim,
                                      .rows_q = p->seqlen,
                                      .rows_k = p->seqlen,
-                                     .backward = p->pass == ATTN_BWD};
+                                     .backward = p->pass == ATTN_BWD,
+                                     .deterministic = p->deterministic};
   const char *why_not = attn_why_not(kernel, &m->problem);
   if (!why_not && !(p->pass == ATTN_BWD ? kernel->backward != NULL : kernel->forward != NULL))
     why_not = "this kernel has no such pass";

@@ -50,7 +50,8 @@ struct attn_problem rank_problem(const struct point *p, const struct mask *mask)
                                .dim = p->dim,
                                .rows_q = p->seqlen,
                                .rows_k = p->seqlen,
-                               .backward = p->pass == ATTN_BWD};
+                               .backward = p->pass == ATTN_BWD,
+                               .deterministic = p->deterministic};
 }
 
 static int32_t heads_of(const struct point *p, int tensor) {

@@ -10,6 +10,9 @@
 #include "mask_draw.h"
 
 const char *point_pass_name(enum attn_pass pass) { return pass == ATTN_BWD ? "bwd" : "fwd"; }
+const char *point_pass_text(const struct point *p) {
+  return p->pass == ATTN_BWD && p->deterministic ? "bwd_det" : point_pass_name(p->pass);
+}
 const char *point_dtype_name(enum attn_dtype dtype) { return dtype == ATTN_FP32 ? "fp32" : "bf16"; }
 const char *point_place_name(enum attn_place place) {
   return place == ATTN_DEVICE ? "device" : "host";
@@ -59,7 +62,7 @@ void point_to_row(const struct point *p, struct row *row) {
            kernel                  ? kernel->engine
            : p->place == ATTN_HOST ? "cpu"
                                    : "");
-  snprintf(row->pass, sizeof row->pass, "%s", point_pass_name(p->pass));
+  snprintf(row->pass, sizeof row->pass, "%s", point_pass_text(p));
   snprintf(row->dtype, sizeof row->dtype, "%s", point_dtype_name(p->dtype));
   snprintf(row->histogram, sizeof row->histogram, "%s", p->histogram);
   const bool cp = point_is_cp(p);
@@ -85,7 +88,7 @@ const char *point_key(const struct row *row, char key[POINT_KEY]) {
   const bool window = known && has_window(kind), block = known && has_block(kind);
   const bool ratio = known && mask_is_block_sparse(kind), docs = known && mask_has_docs(kind);
   snprintf(key, POINT_KEY,
-           "%.40s|%.30s|%.30s|%s|%.3s|%.4s|%.0f|%.0f:%.0f|%.0f|%.0f|%.0f|%.0f|%.6g|%.20s|%.0f|%.0f|"
+           "%.40s|%.30s|%.30s|%s|%.8s|%.4s|%.0f|%.0f:%.0f|%.0f|%.0f|%.0f|%.0f|%.6g|%.20s|%.0f|%.0f|"
            "%.20s|%.20s|%.0f",
            row->profile, row->mask, row->kernel, strcmp(row->engine, "cpu") ? "device" : "host",
            row->pass, row->dtype, row->batch, row->heads_q, row->heads_kv, row->dim, row->seqlen,
@@ -101,7 +104,7 @@ const char *point_describe(const struct point *p, char *buf, size_t size) {
   if (point_is_cp(p))
     snprintf(ranks, sizeof ranks, " %s on %d ranks, %s", p->cp, p->ranks, p->transport);
   snprintf(buf, size, "%s %s %d:%d d%d S=%d%s %s%s draw %d", mask_name(p->mask),
-           point_pass_name(p->pass), p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel,
+           point_pass_text(p), p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel,
            ranks, p->draw);
   return buf;
 }

@@ -14,6 +14,7 @@ struct point {
   char histogram[POINT_NAME]; // document lengths; empty: by sequence length (study 2.3)
   enum mask_kind mask;
   enum attn_pass pass;
+  bool deterministic; // backward with the same bits every time: pass bwd_det of a row
   enum attn_dtype dtype;
   enum attn_place place;
   char cp[POINT_NAME]; // schedule of context parallelism (cp/cp.h); "none" or empty: one rank alone
@@ -44,6 +45,7 @@ const char *point_key(const struct row *row, char key[POINT_KEY]);
 const char *point_describe(const struct point *p, char *buf, size_t size);
 
 const char *point_pass_name(enum attn_pass pass);    // "fwd" "bwd"
+const char *point_pass_text(const struct point *p);  // "fwd" "bwd" "bwd_det"
 const char *point_dtype_name(enum attn_dtype dtype); // "bf16" "fp32"
 const char *point_place_name(enum attn_place place); // "host" "device"
 
