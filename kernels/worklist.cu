@@ -103,7 +103,7 @@ __device__ int32_t code_of_planes(uint32_t mine, int planes, int lane, int32_t v
   int32_t code = masked >> lane & 1 ? valid : WHOLE;
   for (int p = 2; p < planes; p++) {
     const uint32_t word = __shfl_sync(~0u, mine, p);
-    code |= (masked & word) >> lane & 1 ? 1 << bit_of_plane(p) : 0;
+    code |= word >> lane & 1 ? 1 << bit_of_plane(p) : 0;
   }
   return seen >> lane & 1 ? code : UNSEEN;
 }
