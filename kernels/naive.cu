@@ -36,10 +36,12 @@ __global__ void build_visible(struct mask mask, const int32_t *pos_q, const int3
              mask_allows(&mask, head, pos_q[q], pos_k[k]);
 }
 
-__global__ void repeat_heads(const bf16 *in, bf16 *out, int heads_kv, int group, int dim) {
+// chunks: of 8 numbers, a head
+__global__ void repeat_heads(const uint4 *in, uint4 *out, int heads_kv, int group, int chunks) {
   const int64_t row = blockIdx.x;
-  for (int i = threadIdx.x; i < heads_kv * group * dim; i += blockDim.x)
-    out[row * heads_kv * group * dim + i] = in[(row * heads_kv + i / dim / group) * dim + i % dim];
+  for (int i = threadIdx.x; i < heads_kv * group * chunks; i += blockDim.x)
+    out[row * heads_kv * group * chunks + i] =
+        in[(row * heads_kv + i / chunks / group) * chunks + i % chunks];
 }
 
 // out [rows, heads_kv, dim] = sum over the group of in [rows, heads_kv * group, dim]
@@ -88,16 +90,20 @@ __device__ void store4(bf16 *to, float4 x) {
   *(uint2 *)to = *(uint2 *)two;
 }
 
-// One block a row of one head. Scores (scaled here) become probabilities, in place.
+// One block a row of one head. Scores (scaled here) become probabilities, in place. A row's first
+// KEEP * 2048 columns stay in registers between the sum and the division by it: memory and L2 deliver
+// each of those scores once, and its exponential is taken once. Columns beyond are read twice.
+template<int KEEP>
 __global__ void __launch_bounds__(THREADS)
     softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale, int rows_k,
                  int64_t ld, int heads_a_mask) {
+  constexpr int STEP = THREADS * 4;
   const int q = blockIdx.x, head = blockIdx.y, rows_q = gridDim.x;
   float *row = scores + ((int64_t)head * rows_q + q) * ld;
   const uint8_t *see =
       visible ? visible + ((int64_t)(head / heads_a_mask) * rows_q + q) * ld : nullptr;
   float max = -INFINITY, sum = 0;
-  for (int k = threadIdx.x * 4; k < rows_k; k += THREADS * 4) {
+  for (int k = KEEP * STEP + threadIdx.x * 4; k < rows_k; k += STEP) {
     const float4 s = masked(*(float4 *)(row + k), see, k, rows_k);
     const float top = fmaxf(fmaxf(s.x, s.y), fmaxf(s.z, s.w)) * scale;
     if (top > max) {
@@ -108,14 +114,38 @@ __global__ void __launch_bounds__(THREADS)
       sum += __expf(s.x * scale - max) + __expf(s.y * scale - max) + __expf(s.z * scale - max) +
              __expf(s.w * scale - max);
   }
-  const float all = block_reduce<reduce_max>(max);
-  sum = block_reduce<reduce_sum>(max > -INFINITY ? sum * __expf(max - all) : 0);
-  const float norm = sum > 0 ? 1 / sum : 0, shift = sum > 0 ? all : 0;
+  float4 kept[KEEP];
+  float top = max;
+#pragma unroll
+  for (int i = 0; i < KEEP; i++) {
+    const int k = i * STEP + threadIdx.x * 4;
+    kept[i] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+    if (k < rows_k)
+      kept[i] = masked(*(float4 *)(row + k), see, k, rows_k);
+    top = fmaxf(top, fmaxf(fmaxf(kept[i].x, kept[i].y), fmaxf(kept[i].z, kept[i].w)) * scale);
+  }
+  const float all = block_reduce<reduce_max>(top), shift = all > -INFINITY ? all : 0;
+  sum = max > -INFINITY ? sum * __expf(max - shift) : 0;
+#pragma unroll
+  for (int i = 0; i < KEEP; i++) {
+    kept[i] = make_float4(__expf(kept[i].x * scale - shift), __expf(kept[i].y * scale - shift),
+                          __expf(kept[i].z * scale - shift), __expf(kept[i].w * scale - shift));
+    sum += kept[i].x + kept[i].y + kept[i].z + kept[i].w;
+  }
+  sum = block_reduce<reduce_sum>(sum);
+  const float norm = sum > 0 ? 1 / sum : 0;
   if (threadIdx.x == 0)
     lse[(int64_t)head * rows_q + q] = sum > 0 ? all + logf(sum) : -INFINITY;
-  // Second reading comes from cache. Writes trail reads: a step's bytes lie in what is read
-  // already.
-  for (int k0 = 0; k0 < ld; k0 += THREADS * 4) {
+  // All have read what these overwrite: the reductions are barriers.
+#pragma unroll
+  for (int i = 0; i < KEEP; i++) {
+    const int k = i * STEP + threadIdx.x * 4;
+    if (k < ld)
+      store4((bf16 *)row + k, make_float4(kept[i].x * norm, kept[i].y * norm, kept[i].z * norm,
+                                          kept[i].w * norm));
+  }
+  // Writes trail reads: a step's bytes lie in what is read already.
+  for (int k0 = KEEP * STEP; k0 < ld; k0 += STEP) {
     const int k = k0 + threadIdx.x * 4;
     float4 p = make_float4(0, 0, 0, 0);
     if (k < ld) {
@@ -266,10 +296,11 @@ int repeat(const struct attn_plan *plan, const struct attn_args *a, const bf16 *
   if (p->heads_q == p->heads_kv)
     return 0;
   const int group = p->heads_q / p->heads_kv;
-  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*k, s->k, p->heads_kv, group,
-                                                               p->dim);
-  repeat_heads<<<p->rows_k, 256, 0, (cudaStream_t)a->stream>>>(*v, s->v, p->heads_kv, group,
-                                                               p->dim);
+  const cudaStream_t stream = (cudaStream_t)a->stream;
+  repeat_heads<<<p->rows_k, 256, 0, stream>>>((const uint4 *)*k, (uint4 *)s->k, p->heads_kv, group,
+                                              p->dim / 8);
+  repeat_heads<<<p->rows_k, 256, 0, stream>>>((const uint4 *)*v, (uint4 *)s->v, p->heads_kv, group,
+                                              p->dim / 8);
   GPU_LAUNCHED("repeating KV heads");
   *k = s->k;
   *v = s->v;
@@ -291,7 +322,8 @@ int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
   cublasSetStream(blas, (cudaStream_t)a->stream);
   if (repeat(plan, a, &k, &v) || scores_of(p, s, (const bf16 *)a->q, k, s->scores))
     return -1;
-  softmax_rows<<<dim3(p->rows_q, p->heads_q), THREADS, 0, (cudaStream_t)a->stream>>>(
+  const auto softmax = p->rows_k <= 4 * THREADS * 4 ? softmax_rows<4> : softmax_rows<8>;
+  softmax<<<dim3(p->rows_q, p->heads_q), THREADS, 0, (cudaStream_t)a->stream>>>(
       s->scores, s->visible, a->lse, scale_of(plan, a), p->rows_k, s->ld, p->heads_q / s->masks);
   GPU_LAUNCHED("softmax");
   return rows_times(p, s, s->scores, v, a->o, CUDA_R_16BF);
