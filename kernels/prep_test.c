@@ -142,6 +142,7 @@ struct plain_list {
   struct worklist_run *runs;
   int32_t count, n_runs;
   int64_t tiles, partial;
+  int32_t longest;
 };
 
 // What a list is, said as plainly as possible: the walk of one item over one segment.
@@ -268,6 +269,7 @@ static void plain_build(struct plain_list *list, const struct rep_ops *ops, cons
         plain_walk(&walk, &inside[s], item, list);
       list->tiles += item->tiles;
       list->partial += item->partial;
+      list->longest = item->tiles > list->longest ? item->tiles : list->longest;
       row += item->rows;
     }
     qsort(list->items + first, (size_t)(n - first), sizeof *list->items, longest_first);
@@ -312,6 +314,7 @@ static void expect_same_list(const struct rep_ops *ops, const struct mask *m, in
   assert_int_equal(list.view.count, want.count);
   assert_int_equal(list.tiles, want.tiles);
   assert_int_equal(list.partial, want.partial);
+  assert_int_equal(list.longest, want.longest);
   assert_int_equal(list.bytes, items * 32 + (int64_t)want.n_runs * 16 + 8);
   assert_int_equal(device_download(got, list.view.items, (size_t)items * sizeof *got), 0);
   assert_int_equal(device_download(runs, list.view.runs, (size_t)want.n_runs * sizeof *runs), 0);

@@ -160,8 +160,8 @@ __device__ item_counts walk(const list_shape &s, const worklist_item &item, work
   return n;
 }
 
-// Counts of each item, run_end as the number of runs, and their sums, totals [classes + 2]: runs of
-// each class, tiles, partial tiles. bits [classes, count, rounds, planes].
+// Counts of each item, run_end as the number of runs, and their sums, totals [classes + 3]: runs of
+// each class, tiles, partial tiles, and the most tiles of an item. bits [classes, count, rounds, planes].
 template<class Rep>
 __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigned long long *totals,
                             uint32_t *bits) {
@@ -189,6 +189,7 @@ __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigne
   atomicAdd(&totals[head], (unsigned long long)n.runs);
   atomicAdd(&totals[s.classes], (unsigned long long)n.tiles);
   atomicAdd(&totals[s.classes + 1], (unsigned long long)n.partial);
+  atomicMax(&totals[s.classes + 2], (unsigned long long)n.tiles);
 }
 
 // Each item to its place in its class, the longest first, equals in the order of rows; and its runs
@@ -305,10 +306,10 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   worklist_item *counted;
   uint32_t *bits;
   unsigned long long *totals;
-  std::vector<unsigned long long> sums(classes + 2);
+  std::vector<unsigned long long> sums(classes + 3);
   if (building.copy((worklist_item **)&s.cuts, cuts.data(), s.count, &account) ||
       building.copy((attn_segment **)&s.segments, inside.data(), s.segment_count, &account) ||
-      building.copy(&totals, sums.data(), classes + 2, &account) ||
+      building.copy(&totals, sums.data(), classes + 3, &account) ||
       building.get(&counted, n, &account) || building.get(&bits, n * s.rounds * s.planes, &account))
     return -1;
   if (n && count(rep, s, counted, totals, bits))
@@ -319,6 +320,7 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
     runs += (int64_t)sums[c];
   list->tiles = (int64_t)sums[classes];
   list->partial = (int64_t)sums[classes + 1];
+  list->longest = (int32_t)sums[classes + 2];
   if (runs > INT32_MAX) {
     attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds",
                    (long long)runs);

@@ -46,6 +46,7 @@ struct worklist {
   struct worklist_view view; // device memory
   int64_t bytes;             // of that memory
   int64_t tiles, partial;    // summed over the items of all classes
+  int32_t longest;           // tiles of the longest item
 };
 
 enum worklist_side {
