@@ -4,8 +4,8 @@
 # libraries (cuBLAS, cuDNN, NVRTC, NCCL) are too large to take along; the machine has to have them, in a
 # toolkit or in Python's wheels.
 #
-#   make MPI=0 build build/kernels/gpu_test && experiments/bundle.sh bundle
-#   there, in a copy of this tree:  . bundle/env.sh && experiments/record.sh 9 out
+#   make MPI=0 build build/kernels/gpu_test && experiments/bundle.sh build/bundle
+#   there, in a copy of this tree:  . build/bundle/env.sh && experiments/record.sh 9 out
 #
 #   B   what was built (build)
 set -euo pipefail

@@ -114,12 +114,39 @@ static bool check_sampled(const struct attn_problem *p, const struct attn_args *
   return !failed;
 }
 
+static bool any_nan(const void *x, enum attn_dtype dtype, int64_t n) {
+  int found = 0;
+#pragma omp parallel for schedule(static) reduction(| : found)
+  for (int64_t i = 0; i < n; i++)
+    found |= dtype == ATTN_BF16 ? (((const uint16_t *)x)[i] & 0x7fff) > 0x7f80
+                                : isnan(((const float *)x)[i]) != 0;
+  return found != 0;
+}
+
+// Outputs start as NaN, so what a kernel never wrote shows wherever it is.
+static bool check_written(const struct attn_problem *p, const struct attn_args *a,
+                          enum attn_pass pass, struct verify_report *report) {
+  const int64_t n_q = (int64_t)p->rows_q * p->heads_q * p->dim,
+                n_k = (int64_t)p->rows_k * p->heads_kv * p->dim;
+  const bool nan = pass == ATTN_FWD
+                       ? any_nan(a->o, p->dtype, n_q) || any_nan(a->lse, ATTN_FP32, n_q / p->dim)
+                       : any_nan(a->dq, p->dtype, n_q) || any_nan(a->dk, p->dtype, n_k) ||
+                             any_nan(a->dv, p->dtype, n_k);
+  if (!nan)
+    return true;
+  report->wrong++;
+  report->err_max = INFINITY;
+  return false;
+}
+
 bool check_outputs(const struct attn_problem *p, const struct attn_args *a, enum attn_pass pass,
                    uint64_t seed, struct verify_report *report) {
   memset(report, 0, sizeof *report);
   const double flop = (pass == ATTN_FWD ? 4.0 : 14.0) * p->rows_q * p->rows_k * p->heads_q * p->dim;
-  const bool ran = flop > CHECK_FULL_FLOP ? check_sampled(p, a, pass, seed, report)
-                   : pass == ATTN_FWD     ? check_full_forward(p, a, report)
-                                          : check_full_backward(p, a, report);
-  return verify_finish(report) && ran;
+  const bool sampled = flop > CHECK_FULL_FLOP;
+  const bool ran = sampled            ? check_sampled(p, a, pass, seed, report)
+                   : pass == ATTN_FWD ? check_full_forward(p, a, report)
+                                      : check_full_backward(p, a, report);
+  const bool right = verify_finish(report);
+  return (!sampled || check_written(p, a, pass, report)) && right && ran;
 }

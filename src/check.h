@@ -7,7 +7,7 @@
 // Compares the outputs in `args` (host memory: o and lse, or dq, dk, dv with o and lse of the forward)
 // with the double reference on the same inputs. Whole tensors while the reference costs at most
 // CHECK_FULL_FLOP; above that, CHECK_SAMPLES seeded rows of each tensor over seeded heads, the first
-// and the last row always among them. True when right; the report tells how far off.
+// and the last row always among them, and no NaN anywhere. True when right; the report tells how far off.
 // An error of memory is reported as wrong, with `rows` 0.
 #define CHECK_FULL_FLOP 2e8
 enum { CHECK_SAMPLES = 24 };

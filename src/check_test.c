@@ -99,9 +99,16 @@ static void test_poison_fails(void **state) {
   for (int32_t length = 129; length <= 1000; length += 871) {
     struct outputs t;
     make(&t, ATTN_BF16, length, 32);
-    tensor_poison((uint16_t *)t.a.o + t.n_q - 1, ATTN_BF16, 1);
-    assert_false(right(&t, ATTN_FWD) &&
-                 length < 1000); // a sample may miss one element of a million
+    // One element anywhere, sampled row or not.
+    uint16_t *element = (uint16_t *)t.a.o + t.n_q / 2 + 3, value = *element;
+    tensor_poison(element, ATTN_BF16, 1);
+    assert_false(right(&t, ATTN_FWD));
+    *element = value;
+    const float lse = t.a.lse[length + 5];
+    tensor_poison(t.a.lse + length + 5, ATTN_FP32, 1);
+    assert_false(right(&t, ATTN_FWD));
+    t.a.lse[length + 5] = lse;
+    assert_true(right(&t, ATTN_FWD));
     tensor_poison(t.a.o, ATTN_BF16, t.n_q);
     assert_false(right(&t, ATTN_FWD));
     void *gradients[] = {t.a.dq, t.a.dk, t.a.dv};
@@ -110,6 +117,9 @@ static void test_poison_fails(void **state) {
       uint16_t *kept = malloc((size_t)n * 2);
       memcpy(kept, gradients[i], (size_t)n * 2);
       tensor_poison(gradients[i], ATTN_BF16, n);
+      assert_false(right(&t, ATTN_BWD));
+      memcpy(gradients[i], kept, (size_t)n * 2);
+      tensor_poison((uint16_t *)gradients[i] + n / 2 + 3, ATTN_BF16, 1);
       assert_false(right(&t, ATTN_BWD));
       memcpy(gradients[i], kept, (size_t)n * 2);
       free(kept);

@@ -23,20 +23,27 @@ static int32_t *positions(const struct attn_segment *seg, int32_t segs, int32_t 
   return pos;
 }
 
-// Row `row` of a head of x [rows, heads, dim] as double [dim]. One loop a type: the checks at 48K tokens
-// convert a gigabyte of rows a point, and only these vectorise.
+// One loop a type: the checks at 48K tokens convert a gigabyte of rows a point, and only these vectorise.
+static void from_bf16(const uint16_t *x, int32_t n, double *out) {
+#pragma omp simd
+  for (int32_t i = 0; i < n; i++)
+    out[i] = bf16_to_float(x[i]);
+}
+
+static void from_fp32(const float *x, int32_t n, double *out) {
+#pragma omp simd
+  for (int32_t i = 0; i < n; i++)
+    out[i] = x[i];
+}
+
+// Row `row` of a head of x [rows, heads, dim] as double [dim].
 static void row_of(const void *x, const struct attn_problem *p, int32_t row, int32_t heads,
                    int32_t head, double *out) {
   const int64_t at = ((int64_t)row * heads + head) * p->dim;
-  if (p->dtype == ATTN_BF16) {
-#pragma omp simd
-    for (int32_t i = 0; i < p->dim; i++)
-      out[i] = bf16_to_float(((const uint16_t *)x)[at + i]);
-  } else {
-#pragma omp simd
-    for (int32_t i = 0; i < p->dim; i++)
-      out[i] = ((const float *)x)[at + i];
-  }
+  if (p->dtype == ATTN_BF16)
+    from_bf16((const uint16_t *)x + at, p->dim, out);
+  else
+    from_fp32((const float *)x + at, p->dim, out);
 }
 
 // Rows of one head as double [rows, dim].

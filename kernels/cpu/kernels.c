@@ -72,6 +72,8 @@ CPU_KERNEL(attn_fa3_cpu, "fa3", "band", fa3_supports, "as fa2 on the CPU")
 CPU_KERNEL(attn_cudnn_cpu, "cudnn", "band", cudnn_supports, "NVIDIA GPUs only")
 CPU_KERNEL(attn_flex_cpu, "flex", "blockmap", flex_supports, "block map and predicate, on the CPU")
 CPU_KERNEL(attn_flashmask_cpu, "flashmask", "columns", rep_supports, "column intervals, on the CPU")
+CPU_KERNEL(attn_flashmask_v3_cpu, "flashmask_v3", "columns", rep_supports,
+           "as flashmask on the CPU")
 CPU_KERNEL(attn_vsa_cpu, "vsa", "blocklist", vsa_supports, "lists of 64 x 64 blocks, on the CPU")
 CPU_KERNEL(attn_vsa_triton_cpu, "vsa_triton", "blocklist", vsa_triton_supports, "as vsa on the CPU")
 CPU_KERNEL(attn_fa2_sparse_cpu, "fa2_sparse", "blocklist", fa2_sparse_supports,
