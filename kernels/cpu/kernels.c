@@ -40,6 +40,12 @@ static const char *fa3_supports(const struct attn_kernel *kernel, const struct a
   return "on the CPU engine fa3 is the same pairing as fa2 (band): it differs by its engine alone";
 }
 
+static const char *flashmask_v3_supports(const struct attn_kernel *kernel,
+                                         const struct attn_problem *p) {
+  return "on the CPU engine flashmask_v3 is the same pairing as flashmask (columns): it differs by "
+         "its engine alone";
+}
+
 static const char *cudnn_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
   return "cuDNN runs on NVIDIA GPUs only";
 }
@@ -72,7 +78,7 @@ CPU_KERNEL(attn_fa3_cpu, "fa3", "band", fa3_supports, "as fa2 on the CPU")
 CPU_KERNEL(attn_cudnn_cpu, "cudnn", "band", cudnn_supports, "NVIDIA GPUs only")
 CPU_KERNEL(attn_flex_cpu, "flex", "blockmap", flex_supports, "block map and predicate, on the CPU")
 CPU_KERNEL(attn_flashmask_cpu, "flashmask", "columns", rep_supports, "column intervals, on the CPU")
-CPU_KERNEL(attn_flashmask_v3_cpu, "flashmask_v3", "columns", rep_supports,
+CPU_KERNEL(attn_flashmask_v3_cpu, "flashmask_v3", "columns", flashmask_v3_supports,
            "as flashmask on the CPU")
 CPU_KERNEL(attn_vsa_cpu, "vsa", "blocklist", vsa_supports, "lists of 64 x 64 blocks, on the CPU")
 CPU_KERNEL(attn_vsa_triton_cpu, "vsa_triton", "blocklist", vsa_triton_supports, "as vsa on the CPU")
