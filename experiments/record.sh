@@ -21,7 +21,8 @@ set -euo pipefail
 export LC_ALL=C
 LONGCA=${LONGCA:-build/longca} GPU_TEST=${GPU_TEST:-build/kernels/gpu_test}
 PROFILE=${PROFILE:-quick} DATA=${DATA:-data/fresh} TEST_S=${TEST_S:-120} GEMM=${GEMM:-8192}
-STAGES=${STAGES:-race fig3 fig4,table3,table4 fig8 fig18 fig9,fig10,fig11,fig12,fig13,fig14 table5,variable}
+STAGES=${STAGES:-race fig3 fig4,table3,table4 fig8 fig18,determinism
+  fig9,fig10,fig11,fig12,fig13,fig14 table5,variable}
 RESERVE_S=15 # for the summary
 
 bad() {
@@ -72,10 +73,12 @@ test_kernel() { # test_kernel NAME: a line of tests.tsv
 gemm_rate
 # name, place, ..., engine: awk sorts by engine.
 kernels=$("$LONGCA" list kernels --csv | awk -F, '$2 == "device" {
-  print ($4 == "wgmma" ? 1 : $4 == "cudnn" ? 2 : $4 == "mma" ? 3 : 4), $1 }' | sort -s -n -k1,1 | cut -d' ' -f2)
+  print ($4 == "wgmma" ? 1 : $4 == "cudnn" ? 2 : $4 == "mma" ? 3 : 4), $1 }' |
+  sort -s -n -k1,1 | cut -d' ' -f2)
 if [ -n "$version" ]; then
   for kernel in $kernels; do
-    awk -F'\t' -v k="$kernel" -v v="$version" '$1 == k && $4 == v { done = 1 } END { exit !done }' "$tests" && continue
+    awk -F'\t' -v k="$kernel" -v v="$version" \
+      '$1 == k && $4 == v { done = 1 } END { exit !done }' "$tests" && continue
     [ $SECONDS -lt $tests_end ] || break
     test_kernel "$kernel"
   done
@@ -111,7 +114,10 @@ summary='
     group = $1 "," $4 ":" $5 "," $6 "," $7 "," $8
     key = group SUBSEP $2
     if (!(group in seen)) { seen[group] = ++groups; name[groups] = group }
-    if (!((group, $2) in member)) { member[group, $2] = ++members[group]; kernel[group, members[group]] = $2 }
+    if (!((group, $2) in member)) {
+      member[group, $2] = ++members[group]
+      kernel[group, members[group]] = $2
+    }
     state[key, $3] = state[key, $3] == "ok" ? "ok" : $9
     if ($9 != "ok") next
     n[key, $3]++
@@ -120,20 +126,28 @@ summary='
     for (g = 1; g < gemms && at[g + 1] <= $12; g++) ;
     if (gemms) share[key, $3] += $10 / rate[g]
   }
-  function value(key, pass) { return n[key, pass] ? sprintf("%.4g", sum[key, pass] / n[key, pass]) : state[key, pass] }
-  function against(key, other, pass) {
-    return n[key, pass] && n[other, pass] ? sprintf("%.2f", sum[key, pass] / n[key, pass] / (sum[other, pass] / n[other, pass])) : ""
+  function mean(x, key, pass) { return x[key, pass] / n[key, pass] }
+  function value(key, pass) {
+    return n[key, pass] ? sprintf("%.4g", mean(sum, key, pass)) : state[key, pass]
   }
-  function of_gemm(key, pass) { return n[key, pass] && gemms ? sprintf("%.2f", share[key, pass] / n[key, pass]) : "" }
+  function against(key, other, pass) {
+    if (!n[key, pass] || !n[other, pass]) return ""
+    return sprintf("%.2f", mean(sum, key, pass) / mean(sum, other, pass))
+  }
+  function of_gemm(key, pass) {
+    return n[key, pass] && gemms ? sprintf("%.2f", mean(share, key, pass)) : ""
+  }
   END {
-    print "mask,heads,seqlen,block,ratio,kernel,fwd_tflop_s,bwd_tflop_s,fwd_of_cudnn,bwd_of_cudnn,fwd_of_gemm,bwd_of_gemm,draws,sm_mhz"
+    printf "mask,heads,seqlen,block,ratio,kernel,fwd_tflop_s,bwd_tflop_s,"
+    print "fwd_of_cudnn,bwd_of_cudnn,fwd_of_gemm,bwd_of_gemm,draws,sm_mhz"
     for (i = 1; i <= groups; i++)
       for (j = 1; j <= members[name[i]]; j++) {
         key = name[i] SUBSEP kernel[name[i], j]
         other = name[i] SUBSEP "cudnn"
+        clock = n[key, "fwd"] ? sprintf("%.0f", mean(mhz, key, "fwd")) : ""
         print name[i] "," kernel[name[i], j] "," value(key, "fwd") "," value(key, "bwd") "," \
           against(key, other, "fwd") "," against(key, other, "bwd") "," of_gemm(key, "fwd") "," \
-          of_gemm(key, "bwd") "," n[key, "fwd"] + 0 "," (n[key, "fwd"] ? sprintf("%.0f", mhz[key, "fwd"] / n[key, "fwd"]) : "")
+          of_gemm(key, "bwd") "," n[key, "fwd"] + 0 "," clock
       }
   }'
 if [ -s "$rows" ]; then
