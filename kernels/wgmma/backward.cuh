@@ -4,72 +4,27 @@
 // it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
 // 2), or over one of them where causal items would drift apart in L2; then dK and dV are added up in
 // fp32. Four warpgroups:
-//   loader   one thread streams Q, dO, LSE and D through two stages
+//   loader   one thread streams Q, dO, LSE and D through two stages (backward_load.cuh)
 //   keys 0-63, keys 64-127    S^T = K Q^T and dP^T = V dO^T, whose accumulators are laid out as the A
-//            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory
-//   dQ       dQ = dS K; the copy engine adds it to fp32 global memory in accumulator order, which
-//            backward_finish() puts right
+//            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory. A warpgroup
+//            skips the steps that none of its keys is seen in
+//   dQ       dQ = dS K of the keys that are seen; the copy engine adds it to fp32 global memory in
+//            accumulator order, which after_backward() puts right
 // Each hands over by mbarrier and none waits for its twin, so they drift apart and one's exponentials
 // run under another's products.
+//
+// Deterministic, CTAs add to a tile of dQ in the order of the list. Each knows how many come before it,
+// waits until as many are counted, adds, and counts itself when its sums are in memory. It waits for
+// CTAs of lower tickets only, which run already, in whatever order the grid's blocks are started.
 #ifndef LONGCA_WGMMA_BACKWARD_CUH
 #define LONGCA_WGMMA_BACKWARD_CUH
 
-#include <cuda_bf16.h>
-
-#include "../ptx/bulk.cuh"
 #include "../ptx/math.cuh"
-#include "../ptx/sync.cuh"
-#include "../ptx/tma.cuh"
 #include "../ptx/wgmma.cuh"
-#include "../worklist.h"
+#include "backward_load.cuh"
 #include "seen_by.cuh"
 
 namespace wgmma {
-
-enum { BWD_KEYS = 128, BWD_QUERIES = 64, BWD_STAGES = 2, BWD_THREADS = 512, BWD_STEPS = 8 };
-// Registers a thread: 128 * (32 + 64 + 2 * 208) = the whole file.
-enum { BWD_REGS_LOAD = 32, BWD_REGS_DQ = 64, BWD_REGS_KEYS = 208 };
-
-struct bwd_params {
-  CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
-  worklist_view list;        // items of 128 keys, runs of 64-query tiles at rows that 64 divides
-  const float *lse2, *delta; // [heads, rows_pad]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
-  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order; added to
-  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
-  float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
-  int32_t heads, group, rows_pad;
-  int32_t loop;    // query heads that a CTA loops over: divides the group
-  int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
-  // Deterministic (else NULL), loop = group: how many CTAs have added to each tile of dq_acc so far
-  // [heads, rows_pad / 64], then the tickets given out; all 0 at the start.
-  int32_t *turns;
-  const uint32_t *visits; // [classes, rows_pad / 64][visit_words]: bit i, item i of the list sees the tile
-  int32_t visit_words;
-  float scale, scale_log2;
-};
-
-struct bwd_step {
-  int32_t pos;     // mask position of the tile
-  int32_t tile;    // of dq_acc, heads included
-  int32_t part[2]; // of each half of the keys: -1, it is not seen; 0, all of it is; else the mask is
-                   // asked, for so many real queries
-};
-
-template <int D> struct bwd_smem {
-  alignas(1024) __nv_bfloat16 k[BWD_KEYS * D], v[BWD_KEYS * D]; // [dim / 64][keys][64], swizzled
-  __nv_bfloat16 q[BWD_STAGES][BWD_QUERIES * D], d_o[BWD_STAGES][BWD_QUERIES * D];
-  __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
-  float dq[BWD_QUERIES * D];                   // accumulator order
-  float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
-  int4 facts[BWD_KEYS];     // of each key (seen_by.cuh)
-  worklist_item item;       // this CTA's keys; here, not in registers, which are short
-  int32_t head_kv;
-  bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
-  int32_t turn[BWD_STEPS];  // deterministic: CTAs that add to the step's tile before this one
-  int32_t ticket;
-  uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
-  uint64_t ds_full[2], ds_empty[2];
-};
 
 // A [64, D] K-major, one of `rows` rows, times B [N, D] K-major.
 template <int D, int N>
@@ -79,92 +34,6 @@ static __device__ __forceinline__ void product_over_dim(float (&acc)[N / 2], ptx
   for (int c = 0; c < D / 16; c++)
     ptx::wgmma_op<N, 0>::ss(acc, a.at(c / 4 * rows * 128 + c % 4 * 32),
                             b.at(b_bytes + c / 4 * N * 128 + c % 4 * 32), c > 0);
-}
-
-// part[half] of a step: `of_run` is the run's word in the list, `valid` the tile's queries, `keys` the CTA's.
-static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, int half) {
-  if (keys <= 64 * half || (of_run && !(of_run & WORKLIST_SEEN << half)))
-    return -1;
-  const bool whole = !of_run || (of_run & WORKLIST_WHOLE << half && valid == BWD_QUERIES);
-  return whole && keys >= 64 * (half + 1) ? 0 : valid;
-}
-
-// Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees.
-struct bwd_walk {
-  int4 run; // row, pos, tiles, valid
-  int next, tile;
-
-  __device__ __forceinline__ bwd_walk(const worklist_item &item)
-      : run(make_int4(0, 0, 0, 0)), next(item.run_begin), tile(0) {}
-  // To the next tile; false: there is none.
-  __device__ __forceinline__ bool step(const bwd_params &p, const worklist_item &item, bool alone) {
-    while (++tile >= run.z) {
-      if (next == item.run_end)
-        return false;
-      run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) +
-                  (p.turns ? item.run_begin + item.run_end - 1 - next : next));
-      if (alone != (run.w && !(run.w & WORKLIST_SEEN)))
-        run.z = 0;
-      tile = -1;
-      next++;
-    }
-    return true;
-  }
-};
-
-// A list's items add to a tile in the order of the list: how many come before item `place`.
-static __device__ __forceinline__ int bwd_turn(const bwd_params &p, int64_t tile, int place) {
-  const uint32_t *const visits = p.visits + tile * p.visit_words;
-  int before = __popc(visits[place / 32] & ((1u << place % 32) - 1));
-#pragma unroll 1
-  for (int w = 0; w < place / 32; w++)
-    before += __popc(visits[w]);
-  return before;
-}
-
-// Tiles that one half sees alone come in turns, so that both warpgroups have work. Deterministic, runs go
-// from the last to the first: where items end alike, as under a causal mask, each then starts on a tile
-// that earlier items have left, and not on one that they still have to reach.
-template <int D>
-static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first,
-                                int place) {
-  const int head_kv = first / p.group;
-  ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
-  ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
-  ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
-  int i = 0;
-  for (int head = first; head < first + p.loop; head++) {
-    bwd_walk seen(item), alone(item);
-    bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
-    for (; more || more_alone; i++) {
-      const bool other = more_alone && (owed || !more);
-      const int4 run = other ? alone.run : seen.run;
-      const int count = other ? alone.tile : seen.tile, t = p.turns ? run.z - 1 - count : count;
-      const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
-      const int at = head * p.rows_pad + row;
-      const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
-      const bwd_step step = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
-                             {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
-      ptx::mbarrier_wait(&sm.q_empty[s], parity);
-      sm.step[i % BWD_STEPS] = step;
-      if (p.turns) {
-        const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
-        sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
-      }
-      ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
-      ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-      ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
-      ptx::mbarrier_wait(&sm.do_empty[s], parity);
-      ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
-      ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-      ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
-      owed = step.part[1] < 0;
-      if (other)
-        more_alone = alone.step(p, item, true);
-      else
-        more = seen.step(p, item, false);
-    }
-  }
 }
 
 // dQ [queries, 64 columns] = dS K of `Keys` keys from the one on at which both operands begin.

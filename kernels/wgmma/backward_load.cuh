@@ -1,0 +1,102 @@
+// backward_load.cuh -- the loader of the backward kernel: which query tiles a CTA takes, in which order,
+// and their Q, dO, LSE and D on their way to shared memory.
+//
+// After a tile that half 0 of the keys sees alone comes one that half 1 sees alone, so that both key
+// warpgroups have work. Deterministic, runs go from the last to the first: where items end alike, as
+// under a causal mask, each then starts on a tile that earlier items start on too or have left, not on
+// one that they reach last.
+#ifndef LONGCA_WGMMA_BACKWARD_LOAD_CUH
+#define LONGCA_WGMMA_BACKWARD_LOAD_CUH
+
+#include "../ptx/bulk.cuh"
+#include "../ptx/sync.cuh"
+#include "../ptx/tma.cuh"
+#include "backward_shared.cuh"
+
+namespace wgmma {
+
+// part[half] of a step: `of_run` is the run's word in the list, `valid` the tile's queries, `keys` the CTA's.
+static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, int half) {
+  if (keys <= 64 * half || (of_run && !(of_run & WORKLIST_SEEN << half)))
+    return -1;
+  const bool whole = !of_run || (of_run & WORKLIST_WHOLE << half && valid == BWD_QUERIES);
+  return whole && keys >= 64 * (half + 1) ? 0 : valid;
+}
+
+// Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees.
+struct bwd_walk {
+  int4 run; // row, pos, tiles, valid
+  int next, tile;
+
+  __device__ __forceinline__ bwd_walk(const worklist_item &item)
+      : run(make_int4(0, 0, 0, 0)), next(item.run_begin), tile(0) {}
+  // To the next tile; false: there is none.
+  __device__ __forceinline__ bool step(const bwd_params &p, const worklist_item &item, bool alone) {
+    while (++tile >= run.z) {
+      if (next == item.run_end)
+        return false;
+      run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) +
+                  (p.turns ? item.run_begin + item.run_end - 1 - next : next));
+      if (alone != (run.w && !(run.w & WORKLIST_SEEN)))
+        run.z = 0;
+      tile = -1;
+      next++;
+    }
+    return true;
+  }
+};
+
+// A list's items add to a tile in the order of the list: how many come before item `place`.
+static __device__ __forceinline__ int bwd_turn(const bwd_params &p, int64_t tile, int place) {
+  const uint32_t *const visits = p.visits + tile * p.visit_words;
+  int before = __popc(visits[place / 32] & ((1u << place % 32) - 1));
+#pragma unroll 1
+  for (int w = 0; w < place / 32; w++)
+    before += __popc(visits[w]);
+  return before;
+}
+
+template <int D>
+static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first,
+                                int place) {
+  const int head_kv = first / p.group;
+  ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
+  ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
+  ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
+  int i = 0;
+  for (int head = first; head < first + p.loop; head++) {
+    bwd_walk seen(item), alone(item);
+    bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
+    for (; more || more_alone; i++) {
+      const bool other = more_alone && (owed || !more);
+      const int4 run = other ? alone.run : seen.run;
+      const int count = other ? alone.tile : seen.tile, t = p.turns ? run.z - 1 - count : count;
+      const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
+      const int at = head * p.rows_pad + row;
+      const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
+      const bwd_step step = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
+                             {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
+      ptx::mbarrier_wait(&sm.q_empty[s], parity);
+      sm.step[i % BWD_STEPS] = step;
+      if (p.turns) {
+        const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
+        sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
+      }
+      ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
+      ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
+      ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
+      ptx::mbarrier_wait(&sm.do_empty[s], parity);
+      ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
+      ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
+      ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
+      owed = step.part[1] < 0;
+      if (other)
+        more_alone = alone.step(p, item, true);
+      else
+        more = seen.step(p, item, false);
+    }
+  }
+}
+
+} // namespace wgmma
+#endif

@@ -1,0 +1,59 @@
+// backward_shared.cuh -- what the warpgroups of the backward kernel share: parameters, steps, shared memory.
+#ifndef LONGCA_WGMMA_BACKWARD_SHARED_CUH
+#define LONGCA_WGMMA_BACKWARD_SHARED_CUH
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <stdint.h>
+
+#include "../worklist.h"
+
+namespace wgmma {
+
+enum { BWD_KEYS = 128, BWD_QUERIES = 64, BWD_STAGES = 2, BWD_THREADS = 512, BWD_STEPS = 8 };
+// Registers a thread: 128 * (32 + 64 + 2 * 208) = the whole file.
+enum { BWD_REGS_LOAD = 32, BWD_REGS_DQ = 64, BWD_REGS_KEYS = 208 };
+
+struct bwd_params {
+  CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
+  worklist_view list;        // items of 128 keys, runs of 64-query tiles at rows that 64 divides
+  const float *lse2, *delta; // [heads, rows_pad]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
+  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order; added to
+  __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
+  float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
+  int32_t heads, group, rows_pad;
+  int32_t loop;    // query heads that a CTA loops over: divides the group
+  int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
+  // Deterministic (else NULL), loop = group: how many CTAs have added to each tile of dq_acc so far
+  // [heads, rows_pad / 64], then the tickets given out; all 0 at the start.
+  int32_t *turns;
+  const uint32_t *visits; // [classes, rows_pad / 64][visit_words]: bit i, item i of the list sees the tile
+  int32_t visit_words;
+  float scale, scale_log2;
+};
+
+struct bwd_step {
+  int32_t pos;     // mask position of the tile
+  int32_t tile;    // of dq_acc, heads included
+  int32_t part[2]; // of each half of the keys: -1, it is not seen; 0, all of it is; else the mask is
+                   // asked, for so many real queries
+};
+
+template <int D> struct bwd_smem {
+  alignas(1024) __nv_bfloat16 k[BWD_KEYS * D], v[BWD_KEYS * D]; // [dim / 64][keys][64], swizzled
+  __nv_bfloat16 q[BWD_STAGES][BWD_QUERIES * D], d_o[BWD_STAGES][BWD_QUERIES * D];
+  __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
+  float dq[BWD_QUERIES * D];                   // accumulator order
+  float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
+  int4 facts[BWD_KEYS];     // of each key (seen_by.cuh)
+  worklist_item item;       // this CTA's keys; here, not in registers, which are short
+  int32_t head_kv;
+  bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
+  int32_t turn[BWD_STEPS];  // deterministic: CTAs that add to the step's tile before this one
+  int32_t ticket;
+  uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
+  uint64_t ds_full[2], ds_empty[2];
+};
+
+} // namespace wgmma
+#endif
