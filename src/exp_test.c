@@ -114,7 +114,8 @@ static void profile_goes_over_axes(void **state) {
 
 static void passes_by_name(void **state) {
   size_t n;
-  struct point *p = points_of(SMALL "mask = full\nkernel = fa2\npass = fwd bwd bwd_det\n", "cpu", &n);
+  struct point *p =
+      points_of(SMALL "mask = full\nkernel = fa2\npass = fwd bwd bwd_det\n", "cpu", &n);
   assert_int_equal(n, 3);
   for (size_t i = 0; i < n; i++) {
     struct row row;

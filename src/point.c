@@ -103,8 +103,7 @@ const char *point_describe(const struct point *p, char *buf, size_t size) {
     snprintf(extra, sizeof extra, " block %d ratio %g", p->block, p->ratio);
   if (point_is_cp(p))
     snprintf(ranks, sizeof ranks, " %s on %d ranks, %s", p->cp, p->ranks, p->transport);
-  snprintf(buf, size, "%s %s %d:%d d%d S=%d%s %s%s draw %d", mask_name(p->mask),
-           point_pass_text(p), p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel,
-           ranks, p->draw);
+  snprintf(buf, size, "%s %s %d:%d d%d S=%d%s %s%s draw %d", mask_name(p->mask), point_pass_text(p),
+           p->heads_q, p->heads_kv, p->dim, p->seqlen, extra, p->kernel, ranks, p->draw);
   return buf;
 }
