@@ -2,9 +2,9 @@
 // and their Q, dO, LSE and D on their way to shared memory.
 //
 // After a tile that half 0 of the keys sees alone comes one that half 1 sees alone, so that both key
-// warpgroups have work. Deterministic, runs go from the last to the first: where items end alike, as
-// under a causal mask, each then starts on a tile that earlier items start on too or have left, not on
-// one that they reach last.
+// warpgroups have work. Deterministic, CTAs wait for each other at each tile, and so should reach tiles in
+// one order at one pace: runs go from the last to the first, because items mostly end alike (causal), and
+// all heads take a tile before the next, because else short items wait for long ones at every head.
 #ifndef LONGCA_WGMMA_BACKWARD_LOAD_CUH
 #define LONGCA_WGMMA_BACKWARD_LOAD_CUH
 
@@ -63,33 +63,35 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
   ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
+  const int inner = p.turns ? p.loop : 1; // heads that take a tile one after the other
   int i = 0;
-  for (int head = first; head < first + p.loop; head++) {
+  for (int outer = first; outer < first + p.loop; outer += inner) {
     bwd_walk seen(item), alone(item);
     bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
-    for (; more || more_alone; i++) {
+    while (more || more_alone) {
       const bool other = more_alone && (owed || !more);
       const int4 run = other ? alone.run : seen.run;
       const int count = other ? alone.tile : seen.tile, t = p.turns ? run.z - 1 - count : count;
-      const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, row = run.x + t * BWD_QUERIES;
-      const int at = head * p.rows_pad + row;
+      const int row = run.x + t * BWD_QUERIES;
       const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
-      const bwd_step step = {run.y + t * BWD_QUERIES, at / BWD_QUERIES,
-                             {bwd_part(run.w, valid, item.rows, 0), bwd_part(run.w, valid, item.rows, 1)}};
-      ptx::mbarrier_wait(&sm.q_empty[s], parity);
-      sm.step[i % BWD_STEPS] = step;
-      if (p.turns) {
-        const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
-        sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
+      const int part0 = bwd_part(run.w, valid, item.rows, 0), part1 = bwd_part(run.w, valid, item.rows, 1);
+      for (int head = outer; head < outer + inner; head++, i++) {
+        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, at = head * p.rows_pad + row;
+        ptx::mbarrier_wait(&sm.q_empty[s], parity);
+        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at / BWD_QUERIES, {part0, part1}};
+        if (p.turns) {
+          const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
+          sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
+        }
+        ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
+        ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
+        ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
+        ptx::mbarrier_wait(&sm.do_empty[s], parity);
+        ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
+        ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
+        ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
       }
-      ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
-      ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-      ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
-      ptx::mbarrier_wait(&sm.do_empty[s], parity);
-      ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
-      ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-      ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
-      owed = step.part[1] < 0;
+      owed = part1 < 0;
       if (other)
         more_alone = alone.step(p, item, true);
       else
