@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#include <utility>
 #include <vector>
 
 #include "attn.h"
@@ -40,9 +41,21 @@ static inline int gpu_check(cudaError_t status, const char *what) {
       return -1; \
   } while (0)
 
+// The state of the plan that this one may share with, or NULL.
+template<class State> static inline const State *gpu_like(const attn_plan *plan) {
+  const attn_plan *like = plan->problem.like;
+  return like && like->kernel == plan->kernel && like->problem.mask == plan->problem.mask
+             ? static_cast<const State *>(like->state)
+             : nullptr;
+}
+
 // Device memory of one plan. The account is a counter of the plan: prep_bytes or workspace_bytes.
 struct gpu_memory {
   std::vector<void *> blocks;
+  // Scratch may be another plan's (attn_problem.like): what was asked for there in the same place, where it
+  // is large enough.
+  const gpu_memory *like = nullptr;
+  std::vector<std::pair<void *, int64_t>> asked;
   ~gpu_memory() {
     for (void *block : blocks)
       cudaFree(block);
@@ -50,9 +63,17 @@ struct gpu_memory {
   template<class T> int get(T **ptr, int64_t count, int64_t *account) {
     *ptr = nullptr;
     const int64_t bytes = count * (int64_t)sizeof(T);
-    if (bytes == 0)
-      return 0;
+    const size_t place = asked.size();
     void *block = nullptr;
+    if (bytes && like && place < like->asked.size() && like->asked[place].second >= bytes) {
+      *ptr = (T *)like->asked[place].first;
+      asked.push_back(like->asked[place]);
+      return 0;
+    }
+    if (bytes == 0) {
+      asked.push_back({nullptr, 0});
+      return 0;
+    }
     const cudaError_t status = cudaMalloc(&block, bytes);
     if (status != cudaSuccess) {
       cudaGetLastError();
@@ -61,6 +82,7 @@ struct gpu_memory {
       return -1;
     }
     blocks.push_back(block);
+    asked.push_back({block, bytes});
     *account += bytes;
     *ptr = (T *)block;
     return 0;

@@ -45,6 +45,18 @@ int rep_device_open(struct rep_device *rep, const struct rep_ops *ops, const str
   return status;
 }
 
+int rep_device_share(struct rep_device *rep, const struct rep_device *other) {
+  memset(rep, 0, sizeof *rep);
+  rep->ops = other->ops;
+  rep->copy = malloc(rep->ops->size);
+  if (!rep->copy) {
+    attn_error_set(true, "out of host memory for the mask as %s", rep->ops->name);
+    return -1;
+  }
+  memcpy(rep->copy, other->copy, rep->ops->size);
+  return 0;
+}
+
 void rep_device_close(struct rep_device *rep) {
   for (int i = 0; i < rep->count; i++)
     cudaFree(rep->arrays[i]);

@@ -20,6 +20,8 @@ struct rep_device {
 
 // 0, or -1 with attn_error() set; close in both cases.
 int rep_device_open(struct rep_device *rep, const struct rep_ops *ops, const struct mask *mask);
+// The same arrays, which stay the other's.
+int rep_device_share(struct rep_device *rep, const struct rep_device *other);
 void rep_device_close(struct rep_device *rep);
 
 #ifdef __cplusplus

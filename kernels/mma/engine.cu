@@ -44,7 +44,10 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   s->tiles = {128, 1, 128};
   if (!strcmp(rep, "blocklist") && p->mask->block % 128) // a tile of 128 would straddle lists
     s->tiles = {64, group % 2 ? 1 : 2, 64};
-  if (rep_device_open(&s->rep, rep_find(rep), p->mask) ||
+  const state *like = gpu_like<state>(plan);
+  if (like)
+    s->memory.like = &like->memory;
+  if ((like ? rep_device_share(&s->rep, &like->rep) : rep_device_open(&s->rep, rep_find(rep), p->mask)) ||
       worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, s->tiles.queries, MMA_FWD_KEYS, false))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;

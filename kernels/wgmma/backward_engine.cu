@@ -68,8 +68,8 @@ int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
   const int tiles = rows_padded(p) / BWD_QUERIES;
   s->visit_words = (v.count + 31) / 32;
   const int64_t words = (int64_t)v.classes * tiles * s->visit_words;
-  if (s->memory.get(&s->visits, words, &plan->prep_bytes) ||
-      s->memory.get(&s->turns, (int64_t)p->heads_q * tiles + 1, &plan->workspace_bytes))
+  if (s->order.get(&s->visits, words, &plan->prep_bytes) ||
+      s->order.get(&s->turns, (int64_t)p->heads_q * tiles + 1, &plan->workspace_bytes))
     return -1;
   if (words == 0)
     return 0;

@@ -7,7 +7,8 @@
 #include "../worklist.h"
 
 struct wgmma_backward_state {
-  gpu_memory memory;
+  gpu_memory memory; // scratch
+  gpu_memory order;  // of deterministic sums: not shared between plans
   worklist queries;  // items of 128 keys, runs of 64-query tiles
   int loop, section; // of bwd_params
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;

@@ -59,7 +59,11 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
   for (const wgmma_rep *known : reps)
     if (!strcmp(known->name, rep))
       s->kernels = known;
-  if (rep_device_open(&s->rep, rep_find(rep), p->mask) || prepare_forward(s, p))
+  const state *like = gpu_like<state>(plan);
+  if (like)
+    s->backward.memory.like = &like->backward.memory;
+  if ((like ? rep_device_share(&s->rep, &like->rep) : rep_device_open(&s->rep, rep_find(rep), p->mask)) ||
+      prepare_forward(s, p))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->pieces.bytes;
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
