@@ -91,8 +91,8 @@ __device__ void store4(bf16 *to, float4 x) {
 }
 
 // One block a row of one head. Scores (scaled here) become probabilities, in place. A row's first
-// KEEP * 2048 columns stay in registers between the sum and the division by it: memory and L2 deliver
-// each of those scores once, and its exponential is taken once. Columns beyond are read twice.
+// KEEP * 2048 columns stay in registers between the sum and the division by it: memory and L2
+// deliver each of those scores once, and its exponential is taken once. Columns beyond: twice.
 template<int KEEP>
 __global__ void __launch_bounds__(THREADS)
     softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale, int rows_k,

@@ -9,64 +9,15 @@
 // 32 keys x DIM / 2. Too little to share out: the group's heads are split over CTAs, which add into
 // fp32 buffers.
 //
-// KEYS 128: 8 warps, one CTA a multiprocessor. KEYS 64, for lists of such blocks: 4 warps of the same
-// work, two CTAs, which must do with half the memory: dQ is staged where Q and dO lay.
+// KEYS 128: 8 warps, one CTA a multiprocessor. KEYS 64, for lists of such blocks: 4 warps with the
+// same work each, two CTAs, which must do with half the memory: dQ is staged where Q and dO lay.
 #ifndef LONGCA_MMA_BACKWARD_CUH
 #define LONGCA_MMA_BACKWARD_CUH
 
-#include "../ptx/bulk.cuh"
+#include "backward_shared.cuh"
 #include "dq.cuh"
-#include "engine.h"
-#include "tile.cuh"
 
 namespace mma {
-
-constexpr int BWD_QUERIES = MMA_BWD_QUERIES;
-
-template<class Rep> struct backward_args {
-  const bf16 *q, *k, *v, *d_o; // as in forward_args
-  const float *lse_log2;       // [heads_q, rows_q] lse * log2(e); +inf where no key is visible
-  const float *delta;          // [heads_q, rows_q] D = rowsum(dO * O)
-  float *dq;                   // [heads_q, rows_q, DIM] in the order of dq.cuh, added to
-  bf16 *dk, *dv;               // [rows_k, heads_kv, DIM], or NULL:
-  float *dk_acc, *dv_acc;      // the same in fp32, added to
-  int32_t rows_q, heads_q, heads_kv, splits;
-  bool across; // blockIdx.x counts heads and .y items: the longest items of all heads come first
-  float scale, scale_log2;
-  worklist_view list;
-  Rep rep;
-};
-
-struct head_tile : inner { // limit 0: the end
-  int32_t head;
-};
-
-// BULK, on sm_90: dQ leaves through shared memory, a tile by one reduction of the copy engine. Those
-// from registers stall the warps that issue them for a fifth of the time.
-template<int DIM, int KEYS, bool BULK> struct backward_smem {
-  static constexpr bool STAGE_DQ = BULK && KEYS > 64; // has a place of its own
-  struct stage {
-    bf16 q[BWD_QUERIES * DIM], d_o[BWD_QUERIES * DIM];
-  };
-  bf16 k[KEYS * DIM], v[KEYS * DIM];
-  stage in[2];
-  bf16 p[BWD_QUERIES * KEYS], ds[BWD_QUERIES * KEYS];
-  float dq[STAGE_DQ ? BWD_QUERIES * DIM : 4];
-  float lse[KEYS > 64 ? 2 : 1][BWD_QUERIES], delta[KEYS > 64 ? 2 : 1][BWD_QUERIES];
-  head_tile tile[3]; // of the steps before, now and next: step % 3
-  worklist_item item;
-};
-
-// Accumulator columns (2t, 2t + 1) of two rows, x: even lanes reduce row g, odd ones row g + 8.
-__device__ __forceinline__ void reduce_pairs(float *row_g, float *row_g8, bool there_g,
-                                             bool there_g8, const float (&x)[4], float scale) {
-  const bool odd = threadIdx.x % 2;
-  const float a = __shfl_xor_sync(~0u, odd ? x[0] : x[2], 1),
-              b = __shfl_xor_sync(~0u, odd ? x[1] : x[3], 1);
-  if (odd ? there_g8 : there_g)
-    ptx::reduce_add_4(odd ? row_g8 : row_g, (odd ? a : x[0]) * scale, (odd ? b : x[1]) * scale,
-                      (odd ? x[2] : a) * scale, (odd ? x[3] : b) * scale);
-}
 
 template<class Rep, int DIM, int KEYS>
 __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
@@ -143,7 +94,7 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
     // This tile is there, dQ is staged, every warp is done with the other stage, P and dS.
     __syncthreads();
     if constexpr (BULK) {
-      if (threadIdx.x == 0 && step > 0) { // one piece of memory: the rows of a tile follow each other
+      if (threadIdx.x == 0 && step > 0) { // the rows of a tile are one piece of memory
         const head_tile &before = smem.tile[(step + 2) % 3];
         ptx::bulk_add_f32(p.dq + ((int64_t)before.head * p.rows_q + before.row) * DIM,
                           Smem::STAGE_DQ ? smem.dq : (const float *)&smem.in[stage ^ 1],
@@ -160,7 +111,8 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
     // S = Q K^T and dP = dO V^T
     float s[2][4][4] = {}, dp[2][4][4] = {};
     const uint32_t tq = ptx::smem_addr(smem.in[stage].q);
-    constexpr uint32_t TO_DO = BWD_QUERIES * DIM * 2, TO_V = KEYS * DIM * 2, TO_DS = BWD_QUERIES * KEYS * 2;
+    constexpr uint32_t TO_DO = BWD_QUERIES * DIM * 2, TO_V = KEYS * DIM * 2, // bytes from Q, K, P
+        TO_DS = BWD_QUERIES * KEYS * 2;
     auto product = [&](float(&out)[2][4][4], uint32_t to_x, uint32_t to_y) {
       const fragments<DIM> x(tq, warp_q, 0, true), y(sk, warp_k, 0, false);
 #pragma unroll

@@ -1,8 +1,8 @@
 // dq.cuh -- the workspace in which backward sums dQ, and the pass that makes dQ of it.
 //
-// fp32 [heads_q, rows_q, DIM], unscaled: the rows of a tile follow each other, so that one reduction
-// of the copy engine adds a tile. Chunks of 8 columns of a row are swizzled as the tile is in shared
-// memory, where the four rows that are stored at once fall into different banks.
+// fp32 [heads_q, rows_q, DIM], unscaled: the rows of a tile follow each other, so that the copy
+// engine adds a tile by one reduction. Chunks of 8 columns of a row are swizzled as the tile is in
+// shared memory, where the four rows that are stored at once fall into different banks.
 #ifndef LONGCA_MMA_DQ_CUH
 #define LONGCA_MMA_DQ_CUH
 

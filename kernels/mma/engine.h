@@ -33,7 +33,7 @@ struct mma_backward_buffers {
 static inline float mma_scale(const struct attn_problem *p, const struct attn_args *a) {
   return a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
 }
-// What a CTA owns: forward, `queries` of each of `heads` query heads; backward, `keys` of a KV head.
+// What a CTA owns: forward `queries` of each of `heads` query heads, backward `keys` of a KV head.
 struct mma_tiles {
   int32_t queries, heads, keys;
 };

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
     if (Smem::STAGES == 2)
       tiles.advance();
     ptx::copy_async_wait<0>();
-    __syncthreads(); // this tile has landed (one stage: its K), every warp is done with the V before
+    __syncthreads(); // this tile has landed (one stage: its K), all are done with the V before
     if (Smem::STAGES == 1)
       fetch(0, false, true), tiles.advance();
     else if (tiles.more())
@@ -101,12 +101,12 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
 
     // S = Q K^T
     float s[2][FWD_KEYS / 8][4] = {};
-    const fragments<DIM> queries(sq, warp * 32, 0, true), keys(sk + stage, 0, 0, false);
+    const fragments<DIM> keys(sk + stage, 0, 0, false);
 #pragma unroll
     for (int d = 0; d < DIM; d += 16) {
       uint32_t a[2][4];
-      queries.load(a[0], 0, d);
-      queries.load(a[1], 16, d);
+      for (int m = 0; m < 2; m++) // each by itself: columns.cu spills on sm_80 otherwise
+        fragments<DIM>(sq, warp * 32 + 16 * m, d, true).load(a[m], 0, 0);
 #pragma unroll
       for (int n = 0; n < FWD_KEYS / 8; n += 2) {
         uint32_t b[4];

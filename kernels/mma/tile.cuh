@@ -33,14 +33,14 @@ __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pit
     ptx::copy_async_16((dst ^ (r & 4) << 4) + r * DIM * 2, src + r * pitch, row + r < limit);
 }
 
-// Where a thread reads fragments of a tile, from a corner on, as a function of constants only: a
-// further column is one exclusive or, and further rows (multiples of 8) and tiles behind this one are
-// offsets within the instruction. The columns asked for lie in an aligned power of two of them.
+// Where a thread reads fragments of a tile, from a corner on, by constants: a further column is one
+// exclusive or, and further rows (multiples of 8) and tiles behind this one are offsets within the
+// instruction. The columns asked for lie in an aligned power of two of them.
 template<int DIM> struct fragments {
   uint32_t tile, first; // `first` within the tile: its rows begin at multiples of their length
 
-  // `along`: the 16 rows that lanes 0 to 15 name are the fragment's rows (A, or B's transpose); else
-  // lanes 8 to 15 name the next 8 columns of rows 0 to 7 (B, or A's transpose).
+  // `along`: lanes 0 to 15 name 16 rows (A, or B's transpose); else lanes 8 to 15 name the next 8
+  // columns of rows 0 to 7 (B, or A's transpose).
   __device__ __forceinline__ fragments(uint32_t tile, int row, int col, bool along) : tile(tile) {
     const int lane = threadIdx.x % 32;
     first = along ? at<DIM>(0, row + lane % 16, col / 8 + lane / 16)
