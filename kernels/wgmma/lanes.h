@@ -16,7 +16,7 @@ bool lanes_forward(const char *name, const void *rep, int32_t head, int32_t q_po
                    int32_t first_row, int32_t k_pos, int32_t valid, bool hidden[16][128]);
 
 // Of backward: keys first_key + 0 .. 15 of a tile of `keys` at k_pos, ..., by queries q_pos, ..., of which
-// `valid` exist (0: the tile is full).
+// `valid` exist.
 bool lanes_backward(const char *name, const void *rep, int32_t head, int32_t k_pos, int32_t keys,
                     int32_t first_key, int32_t q_pos, int32_t valid, bool hidden[16][64]);
 
