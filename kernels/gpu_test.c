@@ -186,13 +186,14 @@ static const struct attn_kernel *kernel_of(void **state) {
 static void test_masks(void **state) {
   static const int32_t lengths[] = {1, 63, 64, 65, 127, 129, 191, 1000, 2048};
   const struct attn_kernel *kernel = kernel_of(state);
+  const bool slow = emulated && !strcmp(kernel->name, "naive"); // a block of threads a row
   int ran = 0;
   for (int kind = 0; kind < MASK_KINDS; kind++)
     for (int l = 0; l < 9; l++)
       for (int i = 0; i < 6; i++) { // i: heads and dimension
         struct mask m;
         struct attn_problem p;
-        if (quick && (lengths[l] < 65 || lengths[l] > 191 || i / 2 != 1))
+        if (quick && (lengths[l] < 65 || lengths[l] > (slow ? 65 : 191) || i / 2 != 1))
           continue;
         if ((i + l + kind) % 3 && lengths[l] > 1)
           continue;

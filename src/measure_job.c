@@ -108,7 +108,11 @@ int cmd_rank(int argc, char **argv) {
       getenv("OMPI_COMM_WORLD_RANK") ? getenv("OMPI_COMM_WORLD_RANK") : getenv("PMI_RANK");
   if (!rank)
     rank = getenv("SLURM_PROCID");
-  if (rank && strcmp(rank, "0") != 0)
-    return !strcmp(row.status, "crash") || !strcmp(row.status, "oom") ? 1 : 0;
+  if (rank && strcmp(rank, "0") != 0) {
+    if (strcmp(row.status, "crash") != 0 && strcmp(row.status, "oom") != 0)
+      return 0;
+    fprintf(stderr, "longca rank %s: %s\n", rank, row.reason);
+    return 1;
+  }
   return write_file(argv[2], &row, sizeof row) ? 0 : 1;
 }

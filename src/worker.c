@@ -173,7 +173,7 @@ static double oom_kills(void) {
   return kills;
 }
 
-// Keeps what the worker printed and quotes its last line.
+// Keeps what the worker printed and quotes its last line: the last one of our own, where launchers say more.
 static void read_log(struct worker *w, struct row *row, const char *path) {
   char text[8192];
   const off_t size = lseek(w->log, 0, SEEK_END);
@@ -190,10 +190,12 @@ static void read_log(struct worker *w, struct row *row, const char *path) {
     write_text(path, text);
     snprintf(row->log, sizeof row->log, "%.200s", base ? base + 1 : path);
   }
-  char *last = text;
-  for (char *line, *rest = text; (line = strsep(&rest, "\n"));)
-    if (*line)
-      last = line;
+  const char *last = text, *own = NULL;
+  for (char *line, *rest = text; (line = strsep(&rest, "\n"));) {
+    last = *line ? line : last;
+    own = strncmp(line, "longca", 6) ? own : line;
+  }
+  last = own ? own : last;
   const size_t at = strlen(row->reason);
   snprintf(row->reason + at, sizeof row->reason - at, "; it last said: %.120s", last);
 }
