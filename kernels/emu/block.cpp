@@ -1,10 +1,11 @@
 // block.cpp -- blocks of the emulated GPU: threads as fibres, meetings of lanes, barriers (PTX ISA 8.0,
 // sections 9.7.12.1, 9.7.12.15, 9.7.19.5).
 //
-// Fibres run one at a time, each until it has to wait. Warps take turns from a random first one, and at
-// barriers a fibre now and then sits out many turns, so that warps drift as far apart as their barriers
-// let them. If nobody can go on, the block is stuck: the message says who waits for what. Dynamic shared memory holds NaN at the start and a pattern behind its end that must be there at the
-// end; it begins 128 bytes after a multiple of 1024, for code that aligns by hand.
+// Fibres run one at a time, each until it has to wait. Warps take turns from a random first one, and now and
+// then a fibre sits out many turns, so that warps drift as far apart as their barriers let them. If nobody
+// can go on, the block is stuck: the message says who waits for what. Dynamic shared memory holds NaN at the
+// start, and behind its end a pattern that must be there afterwards; it begins 128 bytes after a multiple of
+// 1024, for code that aligns by hand.
 #include "block.h"
 
 #include <sched.h>
@@ -24,7 +25,7 @@ thread_local block *running;
 
 namespace {
 
-enum { STACK = 256 << 10, SHARED_OFFSET = 128, GUARD = 256 };
+enum { STACK = 256 << 10, SHARED_OFFSET = 128, GUARD = 256, AT_BARRIER = 64, AT_MEETING = 4096 };
 
 struct host_thread { // what a thread of the host keeps from block to block
   char *stacks, *shared;
@@ -217,9 +218,9 @@ void wait_until(bool (*test)(void *), void *state, const char *what, uint64_t de
   to_scheduler();
 }
 
-// Now and then this thread is slow.
-static void stall() {
-  if (running->draw() % 64)
+// Now and then, once in `times`, this thread is slow, and its warp with it.
+static void stall(unsigned times) {
+  if (running->draw() % times)
     return;
   const int until = running->turn + (1 << running->draw() % 8);
   running->stalled++;
@@ -229,6 +230,7 @@ static void stall() {
 
 void meet(unsigned mask, const char *what, void *argument,
           void (*act)(void **arguments, unsigned mask)) {
+  stall(AT_MEETING);
   fibre *f = running->self;
   warp &w = running->warp_of(f);
   const unsigned bit = 1u << f->at.thread.x % WARP, first = f->at.thread.x / WARP * WARP;
@@ -285,7 +287,7 @@ unsigned ballot(unsigned mask, bool predicate) {
 bool barrier(int id, int threads, bool wait, bool mine) {
   if (id < 0 || id >= 16 || threads % WARP || threads <= 0)
     fault("barrier %d of %d threads", id, threads);
-  stall();
+  stall(AT_BARRIER);
   named_barrier &b = running->barriers[id];
   if (b.arrived && b.threads != threads)
     fault("barrier %d is waited for by %d and by %d threads", id, b.threads, threads);
@@ -304,7 +306,7 @@ bool barrier(int id, int threads, bool wait, bool mine) {
 }
 
 void meet_block() {
-  stall();
+  stall(AT_BARRIER);
   const int threads = ((int)running->fibres.size() + WARP - 1) / WARP * WARP;
   named_barrier &b = running->barriers[0];
   const int round = b.round, last = (int)running->fibres.size();
@@ -342,7 +344,7 @@ void mbarrier_arrive(uint64_t *bar, uint32_t expect_bytes) {
   m->bytes += expect_bytes;
   m->missing--;
   complete(m);
-  stall();
+  stall(AT_BARRIER);
 }
 
 void mbarrier_deliver(uint64_t *bar, uint32_t bytes) {
@@ -358,7 +360,7 @@ bool mbarrier_done(const uint64_t *bar, uint32_t parity) {
 void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   if (!mbarrier_done(bar, parity))
     wait_for([=] { return mbarrier_done(bar, parity); }, "the mbarrier at", shared_address(bar));
-  stall();
+  stall(AT_BARRIER);
 }
 
 void wait_for_word(const int32_t *word, int32_t value) {
