@@ -63,17 +63,15 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   // One CTA for a whole group where that gives each multiprocessor two items, and none more than an
   // even share of all; else the group's heads are split. Where few items are long, they come first.
   const worklist_view &list = s->queries.view;
-  worklist_item longest; // of the first class, for all: the lists of a mask are alike
-  GPU_TRY(cudaMemcpy(&longest, list.items, sizeof longest, cudaMemcpyDeviceToHost));
   const int64_t items = (int64_t)list.count * p->heads_kv,
                 tiles = s->queries.tiles / list.classes * p->heads_kv;
   int &splits = s->buffers.splits = 1;
   while (splits < group &&
-         (items * splits < 2 * sms || (int64_t)longest.tiles * sms > tiles * splits))
+         (items * splits < 2 * sms || (int64_t)s->queries.longest * sms > tiles * splits))
     do
       splits++;
     while (group % splits);
-  s->buffers.across = longest.tiles * items > 2 * tiles;
+  s->buffers.across = s->queries.longest * items > 2 * tiles;
   const int64_t rows = (int64_t)p->rows_q * p->heads_q;
   const int64_t keys = s->buffers.splits > 1 ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
   return s->memory.get(&s->buffers.lse_log2, rows, &plan->workspace_bytes) ||

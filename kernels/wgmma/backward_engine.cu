@@ -101,15 +101,8 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   const worklist_view &v = s->queries.view;
   const int group = p->heads_q / p->heads_kv;
   const int64_t items = (int64_t)v.count * v.classes;
-  worklist_item longest = {};
-  for (int c = 0; c < v.classes && v.count; c++) {
-    worklist_item first;
-    GPU_TRY(cudaMemcpy(&first, v.items + (int64_t)c * v.count, sizeof first, cudaMemcpyDeviceToHost));
-    if (first.tiles > longest.tiles)
-      longest = first;
-  }
-  const bool alike = (double)longest.tiles * (double)items <= 1.1 * (double)s->queries.tiles;
-  const bool small = longest.tiles <= 64;
+  const bool alike = (double)s->queries.longest * (double)items <= 1.1 * (double)s->queries.tiles;
+  const bool small = s->queries.longest <= 64;
   s->loop = alike || small ? group : group % 2 ? 1 : 2;
   while (s->loop > 1 && (int64_t)v.count * (p->heads_q / s->loop) < 2 * sms) // give every SM some
     do
