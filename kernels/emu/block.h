@@ -19,7 +19,7 @@ struct queue {
     int group;
   };
   std::vector<op> ops;
-  int group = 0; // being filled
+  int group = 0;                // being filled
   void finish(int groups_left); // acts until no more than that many groups are under way
 };
 
@@ -69,9 +69,9 @@ struct block {
   uint64_t random;
   work done;
 
-  uint64_t draw();                     // pseudo-random
-  bool late() { return draw() % 2; }   // whether what is asynchronous waits
-  bool transfer_one();                 // false: none is under way
+  uint64_t draw();                   // pseudo-random
+  bool late() { return draw() % 2; } // whether what is asynchronous waits
+  bool transfer_one();               // false: none is under way
   warp &warp_of(const fibre *f) { return warps[f->at.thread.x / WARP]; }
 };
 

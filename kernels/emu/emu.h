@@ -46,7 +46,7 @@ struct config {
   size_t shared;
   config(dim3 grid, dim3 block, size_t shared = 0, cudaStream_t = nullptr)
       : grid(grid), block(block), shared(shared) {}
-  template <class... A> auto operator()(A &&...args) const {
+  template<class... A> auto operator()(A &&...args) const {
     return std::make_pair(*this, std::tuple<std::decay_t<A>...>(std::forward<A>(args)...));
   }
 };
@@ -55,21 +55,21 @@ struct config {
 void launch(const config &c, const std::function<void()> &body);
 
 // kernel<<<grid, block, shared, stream>>>(args), as emu.sed writes it: kernel % config(...)(args).
-template <class... P, class Bound> void operator%(void (*kernel)(P...), const Bound &bound) {
+template<class... P, class Bound> void operator%(void (*kernel)(P...), const Bound &bound) {
   std::tuple<std::decay_t<P>...> args(bound.second);
   launch(bound.first, [&] { std::apply(kernel, args); });
 }
 
 // What cudaLaunchKernel takes for a kernel: it finds each parameter behind a pointer.
 typedef void (*entry_fn)(void **args);
-template <class... P, size_t... I>
+template<class... P, size_t... I>
 void call(void (*kernel)(P...), void **args, std::index_sequence<I...>) {
   kernel(*static_cast<std::remove_reference_t<P> *>(args[I])...);
 }
-template <class... P> void call(void (*kernel)(P...), void **args) {
+template<class... P> void call(void (*kernel)(P...), void **args) {
   call(kernel, args, std::index_sequence_for<P...>());
 }
-template <auto Kernel> const void *entry() {
+template<auto Kernel> const void *entry() {
   return reinterpret_cast<const void *>(+[](void **args) { call(Kernel, args); });
 }
 
@@ -79,13 +79,14 @@ struct place {
   dim3 threads, blocks;
 };
 const place &here();
-void *dynamic_shared(); // of the running block, aligned to 1024 bytes; what precedes it is 16-byte aligned
+void *
+dynamic_shared(); // of the running block, aligned to 1024 bytes; what precedes it is 16-byte aligned
 uint32_t shared_address(const void *p); // and back; other memory than the block's is an error
 void *shared_pointer(uint32_t address);
 
 // Blocks this thread until test(state) holds; what and detail say for what, should it never.
 void wait_until(bool (*test)(void *), void *state, const char *what, uint64_t detail);
-template <class F> void wait_for(F test, const char *what, uint64_t detail) {
+template<class F> void wait_for(F test, const char *what, uint64_t detail) {
   wait_until([](void *f) { return (*static_cast<F *>(f))(); }, &test, what, detail);
 }
 
@@ -101,7 +102,7 @@ struct shuffle {
   int lane; // read from; outside the warp: one's own
 };
 uint32_t exchange(unsigned mask, uint32_t value, int lane);
-template <class T> T exchange_as(unsigned mask, T value, int lane) {
+template<class T> T exchange_as(unsigned mask, T value, int lane) {
   static_assert(sizeof(T) == 4, "32-bit values are exchanged");
   uint32_t bits;
   memcpy(&bits, &value, 4);
@@ -122,17 +123,17 @@ static inline int emu_lane() { return (int)(threadIdx.x % emu::WARP); }
 
 // ---- intrinsics, as the kernels use them
 
-template <class T> static inline T __ldg(const T *p) { return *p; }
-template <class T> static inline T __shfl_sync(unsigned mask, T v, int lane) {
+template<class T> static inline T __ldg(const T *p) { return *p; }
+template<class T> static inline T __shfl_sync(unsigned mask, T v, int lane) {
   return emu::exchange_as(mask, v, lane & 31);
 }
-template <class T> static inline T __shfl_xor_sync(unsigned mask, T v, int flip, int width = 32) {
+template<class T> static inline T __shfl_xor_sync(unsigned mask, T v, int flip, int width = 32) {
   return emu::exchange_as(mask, v, emu_lane() ^ flip);
 }
-template <class T> static inline T __shfl_up_sync(unsigned mask, T v, int by) {
+template<class T> static inline T __shfl_up_sync(unsigned mask, T v, int by) {
   return emu::exchange_as(mask, v, emu_lane() >= by ? emu_lane() - by : emu_lane());
 }
-template <class T> static inline T __shfl_down_sync(unsigned mask, T v, int by) {
+template<class T> static inline T __shfl_down_sync(unsigned mask, T v, int by) {
   return emu::exchange_as(mask, v, emu_lane() + by < 32 ? emu_lane() + by : emu_lane());
 }
 static inline unsigned __ballot_sync(unsigned mask, bool p) { return emu::ballot(mask, p); }
@@ -173,7 +174,7 @@ EMU_BITS(__float_as_uint, unsigned, float)
 #define __expf expf
 #define __logf logf
 static inline float __fdividef(float x, float y) { return x / y; }
-template <class T> static inline T atomicAdd(T *p, T x) {
+template<class T> static inline T atomicAdd(T *p, T x) {
   if constexpr (std::is_integral<T>::value) {
     return __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST);
   } else {
@@ -186,31 +187,34 @@ template <class T> static inline T atomicAdd(T *p, T x) {
   }
 }
 static inline int atomicAdd(int *p, int x) { return atomicAdd<int>(p, x); }
-template <class T> static inline T atomicMax(T *p, T x) {
+template<class T> static inline T atomicMax(T *p, T x) {
   T old = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (old < x && !__atomic_compare_exchange_n(p, &old, x, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+  while (old < x &&
+         !__atomic_compare_exchange_n(p, &old, x, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
   }
   return old;
 }
-template <class T> static inline T atomicOr(T *p, T x) {
+template<class T> static inline T atomicOr(T *p, T x) {
   return __atomic_fetch_or(p, x, __ATOMIC_SEQ_CST);
 }
-template <class T> static inline T atomicExch(T *p, T x) {
+template<class T> static inline T atomicExch(T *p, T x) {
   return __atomic_exchange_n(p, x, __ATOMIC_SEQ_CST);
 }
-long long clock64(); // nanoseconds; jumps a second a call, so that kernels that wait for the host give up
+long long
+clock64(); // nanoseconds; jumps a second a call, so that kernels that wait for the host give up
 
-template <class A, class B> static inline std::common_type_t<A, B> min(A a, B b) {
+template<class A, class B> static inline std::common_type_t<A, B> min(A a, B b) {
   typedef std::common_type_t<A, B> T;
   return (T)b < (T)a ? (T)b : (T)a;
 }
-template <class A, class B> static inline std::common_type_t<A, B> max(A a, B b) {
+template<class A, class B> static inline std::common_type_t<A, B> max(A a, B b) {
   typedef std::common_type_t<A, B> T;
   return (T)a < (T)b ? (T)b : (T)a;
 }
 
-template <class... P>
-static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute which, int value) {
+template<class... P>
+static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute which,
+                                               int value) {
   return cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), which, value);
 }
 

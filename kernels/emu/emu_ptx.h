@@ -56,24 +56,30 @@ namespace ptx {
 
 // sync.cuh
 static inline uint32_t smem_addr(const void *p) { return emu::shared_address(p); }
-static inline void mbarrier_init(uint64_t *bar, uint32_t arrivals) { emu::mbarrier_init(bar, arrivals); }
+static inline void mbarrier_init(uint64_t *bar, uint32_t arrivals) {
+  emu::mbarrier_init(bar, arrivals);
+}
 static inline void mbarrier_init_fence() {}
 static inline void mbarrier_arrive(uint64_t *bar) { emu::mbarrier_arrive(bar, 0); }
 static inline void mbarrier_arrive_expect(uint64_t *bar, uint32_t bytes) {
   emu::mbarrier_arrive(bar, bytes);
 }
-static inline void mbarrier_wait(uint64_t *bar, uint32_t parity) { emu::mbarrier_wait(bar, parity); }
+static inline void mbarrier_wait(uint64_t *bar, uint32_t parity) {
+  emu::mbarrier_wait(bar, parity);
+}
 static inline void barrier_sync(int id, int threads) { emu::barrier(id, threads, true, false); }
 static inline void barrier_arrive(int id, int threads) { emu::barrier(id, threads, false, false); }
 static inline bool barrier_any(int id, int threads, bool mine) {
   return emu::barrier(id, threads, true, mine);
 }
 static inline int4 load_shared(const void *p) { return *static_cast<const int4 *>(p); }
-static inline void count_after_bulk(int32_t *count) { __atomic_fetch_add(count, 1, __ATOMIC_RELEASE); }
+static inline void count_after_bulk(int32_t *count) {
+  __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
+}
 static inline void wait_for_count(const int32_t *count, int32_t n) { emu::wait_for_word(count, n); }
 static inline int same_in_warp(int x) { return x; }
-template <int Registers> static inline void registers_give() { emu::registers(Registers); }
-template <int Registers> static inline void registers_take() { emu::registers(Registers); }
+template<int Registers> static inline void registers_give() { emu::registers(Registers); }
+template<int Registers> static inline void registers_take() { emu::registers(Registers); }
 static inline int thread_now() { return (int)threadIdx.x; }
 
 // math.cuh
@@ -103,7 +109,7 @@ static inline void copy_async_4(uint32_t smem, const void *src, bool there) {
   emu::copy_async(smem, src, 4, there);
 }
 static inline void copy_async_commit() { emu::copy_async_commit(); }
-template <int N> static inline void copy_async_wait() { emu::copy_async_wait(N); }
+template<int N> static inline void copy_async_wait() { emu::copy_async_wait(N); }
 static inline void reduce_add_4(float *dst, float x, float y, float z, float w) {
   const float v[4] = {x, y, z, w};
   for (int i = 0; i < 4; i++)
@@ -118,8 +124,8 @@ static inline void bulk_add_f32(float *dst, const void *src, uint32_t bytes) {
   emu::add_f32(dst, static_cast<const float *>(src), bytes);
 }
 static inline void bulk_commit() { emu::bulk_commit(); }
-template <int N> static inline void bulk_wait_read() { emu::bulk_wait(N); }
-template <int N> static inline void bulk_wait() { emu::bulk_wait(N); }
+template<int N> static inline void bulk_wait_read() { emu::bulk_wait(N); }
+template<int N> static inline void bulk_wait() { emu::bulk_wait(N); }
 static inline void fence_async_shared() {}
 static inline void add_f32x2(float *dst, float a, float b) {
   emu::add_global(dst, a);
@@ -144,11 +150,11 @@ struct wgmma_desc {
 };
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() { emu::wgmma_commit(); }
-template <int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
-template <class T, int N> static inline void wgmma_pin(T (&d)[N]) {
+template<int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
+template<class T, int N> static inline void wgmma_pin(T (&d)[N]) {
   asm volatile("" : : "r"(d) : "memory"); // in memory, where products read and write it
 }
-template <int N, int TB> struct wgmma_op {
+template<int N, int TB> struct wgmma_op {
   static void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int keep) {
     emu::wgmma(d, N, nullptr, a, b, TB, keep);
   }
