@@ -78,11 +78,7 @@ static double area_of(const struct point *p) {
     return area;
   struct mask mask;
   char err[ROW_REASON];
-  const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->seqlen,
-                                     .histogram = *p->histogram ? p->histogram : NULL,
-                                     .window = p->window,
-                                     .block = p->block};
+  const struct mask_recipe recipe = point_recipe(p);
   last = *p;
   area = 0;
   if (!mask_draw_nth(&mask, p->seed, 0, &recipe, err, sizeof err)) {
@@ -97,25 +93,12 @@ static bool refused(const struct point *p) {
   const struct attn_kernel *kernel = attn_find(p->kernel, p->place);
   struct mask mask;
   char err[ROW_REASON];
-  const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->block         ? 2 * p->block
-                                               : p->seqlen < 64 ? p->seqlen
-                                                                : 64,
-                                     .histogram = *p->histogram ? p->histogram : NULL,
-                                     .heads_kv = p->heads_kv,
-                                     .window = p->window,
-                                     .block = p->block,
-                                     .ratio = p->ratio};
+  struct point small = *p;
+  small.seqlen = p->block ? 2 * p->block : p->seqlen < 64 ? p->seqlen : 64;
+  const struct mask_recipe recipe = point_recipe(&small);
   if (!kernel || mask_draw_nth(&mask, p->seed, 0, &recipe, err, sizeof err))
     return true;
-  const struct attn_problem problem = {.mask = &mask,
-                                       .dtype = p->dtype,
-                                       .heads_q = p->heads_q,
-                                       .heads_kv = p->heads_kv,
-                                       .dim = p->dim,
-                                       .rows_q = recipe.seqlen,
-                                       .rows_k = recipe.seqlen,
-                                       .backward = p->pass == ATTN_BWD};
+  const struct attn_problem problem = point_problem(&small, &mask);
   const bool no = attn_why_not(kernel, &problem) != NULL;
   mask_free(&mask);
   return no;

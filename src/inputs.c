@@ -82,13 +82,7 @@ const char *inputs_mask(const struct point *p, const struct mask **mask, char re
   if (*kept_key)
     mask_free(&kept);
   *kept_key = 0;
-  const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->seqlen,
-                                     .histogram = *p->histogram ? p->histogram : NULL,
-                                     .heads_kv = p->heads_kv,
-                                     .window = p->window,
-                                     .block = p->block,
-                                     .ratio = p->ratio};
+  const struct mask_recipe recipe = point_recipe(p);
   if (mask_draw_nth(&kept, p->seed, p->draw, &recipe, reason, ROW_REASON))
     return "unsupported";
   memcpy(kept_key, key, sizeof key);

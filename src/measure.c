@@ -41,16 +41,8 @@ struct measurement {
   struct attn_args args; // in the place's memory
 };
 
-// x to so many significant digits: no clock is better than 6, and rows are read by people too.
-static double rounded(double x, int digits) {
-  char text[32];
-  snprintf(text, sizeof text, "%.*g", digits, x);
-  return strtod(text, NULL);
-}
-
 static int fail(struct row *row, const char *status, const char *reason) {
-  snprintf(row->status, sizeof row->status, "%s", status);
-  snprintf(row->reason, sizeof row->reason, "%s", reason);
+  row_status(row, status, reason);
   return 1;
 }
 
@@ -117,8 +109,8 @@ static int run_checked(struct measurement *m, enum attn_pass pass, bool last_pas
   struct verify_report report = {0};
   const struct attn_args args = arguments(m, true);
   const bool right = check_outputs(&m->problem, &args, pass, m->p->seed, &report);
-  row->err_max = rounded(report.err_max, 4);
-  row->err_cos = rounded(report.err_cos, 4);
+  row->err_max = row_rounded(report.err_max, 4);
+  row->err_cos = row_rounded(report.err_cos, 4);
   row->wrong = (double)report.wrong;
   if (right)
     return 0;
@@ -177,17 +169,10 @@ static int time_calls(struct measurement *m) {
     free(time_us);
     return *attn_error() ? fail_kernel(m) : fail_place(m);
   }
-  row->n = n;
-  row->time_us = rounded(stats_median(time_us, (size_t)n), 6);
-  stats_median_interval(time_us, (size_t)n, &row->time_us_low, &row->time_us_high);
-  row->time_us_low = rounded(row->time_us_low, 6);
-  row->time_us_high = rounded(row->time_us_high, 6);
-  row->time_us_q20 = rounded(stats_quantile(time_us, (size_t)n, 0.2), 6);
-  row->time_us_q80 = rounded(stats_quantile(time_us, (size_t)n, 0.8), 6);
-  row->time_us_p99 = rounded(stats_quantile(time_us, (size_t)n, 0.99), 6);
-  row->sm_mhz_median = rounded(stats_median(sm_mhz, (size_t)n), 5);
-  row->sm_mhz_min = rounded(stats_quantile(sm_mhz, (size_t)n, 0), 5);
-  row->power_w = rounded(stats_median(power_w, (size_t)n), 5);
+  row_times(row, time_us, n);
+  row->sm_mhz_median = row_rounded(stats_median(sm_mhz, (size_t)n), 5);
+  row->sm_mhz_min = row_rounded(stats_quantile(sm_mhz, (size_t)n, 0), 5);
+  row->power_w = row_rounded(stats_median(power_w, (size_t)n), 5);
   if (!m->place->shares_host) {
     row->throttled = throttled;
     row->exposed = exposed;
@@ -213,9 +198,9 @@ static int rate(struct measurement *m) {
   if (mask_is_block_sparse(m->p->mask))
     row->flop_nominal = flops_attention((double)m->p->seqlen * m->p->seqlen * m->p->ratio,
                                         m->p->heads_q, m->p->dim, m->p->pass);
-  row->tflop_s = rounded(row->flop / row->time_us * 1e-6, 6);
+  row->tflop_s = row_rounded(row->flop / row->time_us * 1e-6, 6);
   const double peak = m->place->peak_tflop_s(m->p->dtype, row->tflop_s);
-  row->peak_pct = rounded(100 * row->tflop_s / peak, 4);
+  row->peak_pct = row_rounded(100 * row->tflop_s / peak, 4);
   if (!(row->tflop_s > peak)) // an unknown peak is NaN
     return 0;
   snprintf(row->reason, sizeof row->reason,
@@ -244,15 +229,7 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   if (refused)
     return fail(row, refused, reason);
   describe_mask(m->mask, row);
-  m->problem = (struct attn_problem){.mask = m->mask,
-                                     .dtype = p->dtype,
-                                     .heads_q = p->heads_q,
-                                     .heads_kv = p->heads_kv,
-                                     .dim = p->dim,
-                                     .rows_q = p->seqlen,
-                                     .rows_k = p->seqlen,
-                                     .backward = p->pass == ATTN_BWD,
-                                     .deterministic = p->deterministic};
+  m->problem = point_problem(p, m->mask);
   const char *why_not = attn_why_not(kernel, &m->problem);
   if (!why_not && !(p->pass == ATTN_BWD ? kernel->backward != NULL : kernel->forward != NULL))
     why_not = "this kernel has no such pass";
@@ -268,8 +245,8 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   if (run_checked(m, ATTN_FWD, !bwd) || (bwd && run_checked(m, ATTN_BWD, true)) || time_calls(m))
     return 1;
   row->area = mask_area(m->mask);
-  row->prep_us = rounded(m->plan.prep_us, 6);
-  row->compile_us = rounded(m->plan.compile_us, 6);
+  row->prep_us = row_rounded(m->plan.prep_us, 6);
+  row->compile_us = row_rounded(m->plan.compile_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;
   row->workspace_bytes = (double)m->plan.workspace_bytes;
   row->input_bytes = row->output_bytes = 0;

@@ -99,14 +99,7 @@ static int time_passes(struct rank *r) {
     status = transfers_us(r, &alone_us);
   struct row *row = r->s->row;
   if (!status && r->comm->rank == 0) {
-    row->n = n;
-    row->time_us = row_rounded(stats_median(time_us, (size_t)n), 6);
-    stats_median_interval(time_us, (size_t)n, &row->time_us_low, &row->time_us_high);
-    row->time_us_low = row_rounded(row->time_us_low, 6);
-    row->time_us_high = row_rounded(row->time_us_high, 6);
-    row->time_us_q20 = row_rounded(stats_quantile(time_us, (size_t)n, 0.2), 6);
-    row->time_us_q80 = row_rounded(stats_quantile(time_us, (size_t)n, 0.8), 6);
-    row->time_us_p99 = row_rounded(stats_quantile(time_us, (size_t)n, 0.99), 6);
+    row_times(row, time_us, n);
     row->comm_us = row_rounded(stats_median(wait_us, (size_t)n), 6);
     const double hidden = 100 * (1 - row->comm_us / alone_us);
     row->overlap_pct = isnan(hidden) ? NAN : row_rounded(fmax(hidden, 0), 4);
@@ -211,7 +204,7 @@ static bool refused(struct rank_shared *s, const struct cp_transport *transport)
   else if (rank_draw(p, &mask))
     snprintf(reason, sizeof reason, "%s", attn_error());
   else {
-    const struct attn_problem problem = rank_problem(p, &mask);
+    const struct attn_problem problem = point_problem(p, &mask);
     const char *why = cp_why_not(s->schedule, s->kernel, &problem, p->ranks, &s->wish, &grid);
     snprintf(reason, sizeof reason, "%s", why ? why : "");
     mask_free(&mask);

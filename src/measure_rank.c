@@ -10,17 +10,6 @@
 #include "mask_draw.h"
 #include "tensor.h"
 
-double row_rounded(double x, int digits) {
-  char text[32];
-  snprintf(text, sizeof text, "%.*g", digits, x);
-  return strtod(text, NULL);
-}
-
-void row_status(struct row *row, const char *status, const char *reason) {
-  snprintf(row->status, sizeof row->status, "%s", status);
-  snprintf(row->reason, sizeof row->reason, "%s", reason);
-}
-
 static int out_of_memory(const char *what) {
   attn_error_set(true, "out of host memory for %s", what);
   return -1;
@@ -28,30 +17,12 @@ static int out_of_memory(const char *what) {
 
 int rank_draw(const struct point *p, struct mask *mask) {
   char err[ROW_REASON] = "";
-  const struct mask_recipe recipe = {.kind = p->mask,
-                                     .seqlen = p->seqlen,
-                                     .histogram = *p->histogram ? p->histogram : NULL,
-                                     .distributed = true,
-                                     .heads_kv = p->heads_kv,
-                                     .window = p->window,
-                                     .block = p->block,
-                                     .ratio = p->ratio};
+  struct mask_recipe recipe = point_recipe(p);
+  recipe.distributed = true;
   if (!mask_draw_nth(mask, p->seed, p->draw, &recipe, err, sizeof err))
     return 0;
   attn_error_set(false, "%s", err);
   return -1;
-}
-
-struct attn_problem rank_problem(const struct point *p, const struct mask *mask) {
-  return (struct attn_problem){.mask = mask,
-                               .dtype = p->dtype,
-                               .heads_q = p->heads_q,
-                               .heads_kv = p->heads_kv,
-                               .dim = p->dim,
-                               .rows_q = p->seqlen,
-                               .rows_k = p->seqlen,
-                               .backward = p->pass == ATTN_BWD,
-                               .deterministic = p->deterministic};
 }
 
 static int32_t heads_of(const struct point *p, int tensor) {
@@ -210,7 +181,7 @@ int rank_check(struct rank *r, enum attn_pass pass, bool *right) {
 }
 
 int rank_make(struct rank *r) {
-  r->problem = rank_problem(r->s->p, &r->mask);
+  r->problem = point_problem(r->s->p, &r->mask);
   return rank_draw(r->s->p, &r->mask) ||
                  cp_plan_init(&r->plan, r->s->schedule, &r->s->wish, r->s->kernel, &r->problem,
                               r->comm) ||

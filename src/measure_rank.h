@@ -29,7 +29,6 @@ struct rank {
 
 // All return 0, or -1 with attn_error() set.
 int rank_draw(const struct point *p, struct mask *mask);
-struct attn_problem rank_problem(const struct point *p, const struct mask *mask);
 // Mask, plan and filled tensors. rank_release() even after a failure.
 int rank_make(struct rank *r);
 void rank_release(struct rank *r);
@@ -37,8 +36,5 @@ int rank_pass(struct rank *r, enum attn_pass pass);
 // Runs one pass; rank 0 gathers and checks it whole against the double reference, and notes the errors, or
 // status `wrong`, in the row. *right is the same on all ranks.
 int rank_check(struct rank *r, enum attn_pass pass, bool *right);
-
-double row_rounded(double x, int digits); // to so many significant digits
-void row_status(struct row *row, const char *status, const char *reason);
 
 #endif

@@ -7,7 +7,28 @@
 #include <string.h>
 
 #include "../kernels/attn.h"
-#include "mask_draw.h"
+
+struct mask_recipe point_recipe(const struct point *p) {
+  return (struct mask_recipe){.kind = p->mask,
+                              .seqlen = p->seqlen,
+                              .histogram = *p->histogram ? p->histogram : NULL,
+                              .heads_kv = p->heads_kv,
+                              .window = p->window,
+                              .block = p->block,
+                              .ratio = p->ratio};
+}
+
+struct attn_problem point_problem(const struct point *p, const struct mask *mask) {
+  return (struct attn_problem){.mask = mask,
+                               .dtype = p->dtype,
+                               .heads_q = p->heads_q,
+                               .heads_kv = p->heads_kv,
+                               .dim = p->dim,
+                               .rows_q = p->seqlen,
+                               .rows_k = p->seqlen,
+                               .backward = p->pass == ATTN_BWD,
+                               .deterministic = p->deterministic};
+}
 
 const char *point_pass_name(enum attn_pass pass) { return pass == ATTN_BWD ? "bwd" : "fwd"; }
 const char *point_pass_text(const struct point *p) {

@@ -3,6 +3,7 @@
 #define LONGCA_POINT_H
 
 #include "../kernels/attn.h"
+#include "mask_draw.h"
 #include "row.h"
 
 enum { POINT_NAME = 48, POINT_KEY = 320 };
@@ -43,6 +44,11 @@ void point_to_row(const struct point *p, struct row *row);
 const char *point_key(const struct row *row, char key[POINT_KEY]);
 // "causal fwd 64:8 d128 S=8192 fa2 draw 0", for people; returns buf.
 const char *point_describe(const struct point *p, char *buf, size_t size);
+
+// What draws the point's mask. The histogram is the point's own string.
+struct mask_recipe point_recipe(const struct point *p);
+// What a kernel is asked: the whole sequence, on one GPU.
+struct attn_problem point_problem(const struct point *p, const struct mask *mask);
 
 const char *point_pass_name(enum attn_pass pass);    // "fwd" "bwd"
 const char *point_pass_text(const struct point *p);  // "fwd" "bwd" "bwd_det"

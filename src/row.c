@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stats.h"
+
 const struct row_column row_columns[] = {
 #define COLUMN_T(column) {#column, true, offsetof(struct row, column)},
 #define COLUMN_N(column) {#column, false, offsetof(struct row, column)},
@@ -62,4 +64,28 @@ const struct row_column *row_find_column(const char *name) {
 double row_number(const struct row *row, const char *column) {
   const struct row_column *c = row_find_column(column);
   return c && !c->text ? number_at(row, c) : NAN;
+}
+
+// No clock is better than 6 digits, and rows are read by people too.
+double row_rounded(double x, int digits) {
+  char text[32];
+  snprintf(text, sizeof text, "%.*g", digits, x);
+  return strtod(text, NULL);
+}
+
+void row_status(struct row *row, const char *status, const char *reason) {
+  snprintf(row->status, sizeof row->status, "%s", status);
+  snprintf(row->reason, sizeof row->reason, "%s", reason);
+}
+
+void row_times(struct row *row, const double *time_us, int n) {
+  const size_t count = (size_t)n;
+  row->n = n;
+  row->time_us = row_rounded(stats_median(time_us, count), 6);
+  stats_median_interval(time_us, count, &row->time_us_low, &row->time_us_high);
+  row->time_us_low = row_rounded(row->time_us_low, 6);
+  row->time_us_high = row_rounded(row->time_us_high, 6);
+  row->time_us_q20 = row_rounded(stats_quantile(time_us, count, 0.2), 6);
+  row->time_us_q80 = row_rounded(stats_quantile(time_us, count, 0.8), 6);
+  row->time_us_p99 = row_rounded(stats_quantile(time_us, count, 0.99), 6);
 }

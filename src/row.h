@@ -59,4 +59,9 @@ const char *row_text(const struct row *row, const struct row_column *column, cha
 const struct row_column *row_find_column(const char *name);
 double row_number(const struct row *row, const char *column); // NaN when the column is not a number
 
+double row_rounded(double x, int digits); // to so many significant digits
+void row_status(struct row *row, const char *status, const char *reason);
+// n, and the time columns: median with its interval, and quantiles, of time_us [n].
+void row_times(struct row *row, const double *time_us, int n);
+
 #endif
