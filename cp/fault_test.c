@@ -28,13 +28,7 @@ static int stops(struct cp_comm *comm, void *context) {
 
 static int ungrouped(struct cp_comm *comm, void *context) { // send, then receive: a cycle
   char byte = 0, in;
-  const struct cp_op send = {true, (comm->rank + 1) % comm->size, &byte, 1};
-  const struct cp_op recv = {false, (comm->rank + comm->size - 1) % comm->size, &in, 1};
-  const struct cp_transport *net = comm->transport;
-  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) ||
-                 net->post(comm, CP_KV, &recv, 1) || net->wait(comm, CP_KV)
-             ? -1
-             : 0;
+  return ungrouped_ring(comm, &byte, &in, 1);
 }
 
 static int absent(struct cp_comm *comm,

@@ -75,13 +75,7 @@ static int hang_body(struct cp_comm *comm, void *context) {
 
 static int ungrouped_body(struct cp_comm *comm, void *context) {
   char byte = 0, in;
-  const struct cp_op send = {true, (comm->rank + 1) % comm->size, &byte, 1};
-  const struct cp_op recv = {false, (comm->rank + comm->size - 1) % comm->size, &in, 1};
-  const struct cp_transport *net = comm->transport;
-  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) ||
-                 net->post(comm, CP_KV, &recv, 1) || net->wait(comm, CP_KV)
-             ? -1
-             : 0;
+  return ungrouped_ring(comm, &byte, &in, 1);
 }
 
 static int be_rank(const char *what, int ranks) {

@@ -63,12 +63,8 @@ static int stops_body(struct cp_comm *comm, void *context) {
 
 static int ungrouped_body(struct cp_comm *comm, void *context) {
   char *out = comm->memory->alloc(64), *in = comm->memory->alloc(64);
-  const struct cp_op send = {true, (comm->rank + 1) % comm->size, out, 64};
-  const struct cp_op recv = {false, (comm->rank + comm->size - 1) % comm->size, in, 64};
-  const struct cp_transport *net = comm->transport;
-  return net->post(comm, CP_KV, &send, 1) || net->wait(comm, CP_KV) ||
-                 net->post(comm, CP_KV, &recv, 1) || net->wait(comm, CP_KV) ||
-                 comm->memory->sync(comm->stream) || net->barrier(comm)
+  return ungrouped_ring(comm, out, in, 64) || comm->memory->sync(comm->stream) ||
+                 comm->transport->barrier(comm)
              ? -1
              : 0;
 }
