@@ -254,6 +254,13 @@ void meet(unsigned mask, const char *what, void *argument,
   w.meeting++;
 }
 
+namespace {
+struct shuffle {
+  uint32_t value, result;
+  int lane; // read from; outside the warp: one's own
+};
+} // namespace
+
 uint32_t exchange(unsigned mask, uint32_t value, int lane) {
   shuffle mine = {value, value, lane};
   meet(mask, "a shuffle of warp", &mine, [](void **lanes, unsigned in) {

@@ -97,10 +97,6 @@ void meet_block();
 
 [[noreturn]] void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-struct shuffle {
-  uint32_t value, result;
-  int lane; // read from; outside the warp: one's own
-};
 uint32_t exchange(unsigned mask, uint32_t value, int lane);
 template<class T> T exchange_as(unsigned mask, T value, int lane) {
   static_assert(sizeof(T) == 4, "32-bit values are exchanged");
@@ -133,26 +129,13 @@ template<class T> static inline T __shfl_xor_sync(unsigned mask, T v, int flip, 
 template<class T> static inline T __shfl_up_sync(unsigned mask, T v, int by) {
   return emu::exchange_as(mask, v, emu_lane() >= by ? emu_lane() - by : emu_lane());
 }
-template<class T> static inline T __shfl_down_sync(unsigned mask, T v, int by) {
-  return emu::exchange_as(mask, v, emu_lane() + by < 32 ? emu_lane() + by : emu_lane());
-}
 static inline unsigned __ballot_sync(unsigned mask, bool p) { return emu::ballot(mask, p); }
 static inline bool __any_sync(unsigned mask, bool p) { return emu::ballot(mask, p) != 0; }
 static inline bool __all_sync(unsigned mask, bool p) { return emu::ballot(mask, !p) == 0; }
 static inline void __syncwarp(unsigned mask = ~0u) { emu::ballot(mask, false); }
 static inline void __syncthreads() { emu::meet_block(); }
-static inline void __threadfence() { __sync_synchronize(); }
-static inline void __threadfence_block() { __sync_synchronize(); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-static inline unsigned __brev(unsigned x) {
-  unsigned y = 0;
-  for (int i = 0; i < 32; i++)
-    y |= (x >> i & 1) << (31 - i);
-  return y;
-}
 static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   const uint64_t bytes = (uint64_t)y << 32 | x;
   unsigned out = 0;
@@ -168,12 +151,9 @@ static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   }
 EMU_BITS(__int_as_float, float, int)
 EMU_BITS(__uint_as_float, float, unsigned)
-EMU_BITS(__float_as_int, int, float)
-EMU_BITS(__float_as_uint, unsigned, float)
 #undef EMU_BITS
 #define __expf expf
 #define __logf logf
-static inline float __fdividef(float x, float y) { return x / y; }
 template<class T> static inline T atomicAdd(T *p, T x) {
   if constexpr (std::is_integral<T>::value) {
     return __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST);
@@ -196,9 +176,6 @@ template<class T> static inline T atomicMax(T *p, T x) {
 }
 template<class T> static inline T atomicOr(T *p, T x) {
   return __atomic_fetch_or(p, x, __ATOMIC_SEQ_CST);
-}
-template<class T> static inline T atomicExch(T *p, T x) {
-  return __atomic_exchange_n(p, x, __ATOMIC_SEQ_CST);
 }
 long long
 clock64(); // nanoseconds; jumps a second a call, so that kernels that wait for the host give up
