@@ -1,6 +1,6 @@
 # ranks.gp -- panels of curves over the ranks, for the figures of context parallelism (fig5, fig20..23).
-# Rates are per rank, by the slowest one. A panel for each transport and pass that was measured; TITLE(panel)
-# is set before. A schedule that refuses a number of ranks leaves a gap and is named below it.
+# Rates are per rank, by the slowest one. A panel for each transport and pass that was measured, all on one y
+# axis; TITLE(panel) is set before. A schedule that refuses a number of ranks leaves a gap, and is named below it.
 #
 # Where the machine's links and rates are known (machine.ini beside its rows, by longca model --calibrate), dashed
 # lines without points show what the model says, up to the 96 ranks of the paper.
@@ -30,23 +30,25 @@ if (strlen(INI) > 0) {
   do for [n in "1 2 4 8 16 32 64 96"] { if (real(n) >= X0) { set xtics add (n int(n)) } }
 }
 modelled(p, k) = "< awk -F, -v c=".k." -v p=".part(p, 2)." '$3 == c && $2 == p && $9 + 0 > 0 { print $4, $9 }' '".dat.".model'"
-LEFT = COLS > 1 ? 0.085 : 0.13; RIGHT = 0.985; GAP = 0.055
+LEFT = COLS > 1 ? 0.085 : 0.13; RIGHT = 0.985; GAP = 0.035
 PW = (RIGHT - LEFT - GAP * (COLS - 1)) / COLS
 SERIES = meta("series")
 # "ulysses on 96": what was not run in this panel; "8 ranks" alone when nothing was.
 refused(p) = system("awk -v p='".p."' '/^# / { on = $2 == p; k = $3; m += on } on && $5 == \"unsupported\" { r[$1] = r[$1] \" \" k; c[$1]++ } END { for (x in r) printf \"%s%s on %s\", (n++ ? \"; \" : \"\"), c[x] == m ? \" all\" : r[x], x }' '".dat."'")
+YMAX = MAX > 0 ? MAX * K * (strlen(INI) > 0 ? 1.25 : 1.12) : 1
+set yrange [0 : YMAX]; set ytics tick_step(YMAX)
 set multiplot
 do for [i = 1:NP] {
   P = word(PANELS, i); COL = (i - 1) % COLS; ROW = (i - 1) / COLS
-  set yrange [0 : (top_of(P) > 0 ? top_of(P) * K * (MODELLED(P) ? 1.25 : 1.12) : 1)]
   set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
   set tmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER)) / H
   set bmargin at screen 1 - (TOP + 0.2 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
   set label 1 sprintf("{/:Bold (%s)} %s", letter(i), TITLE(P)) at graph 0, graph 1.07 left font F.",7.5"
   set label 2 meta("shape ".P) at graph 1, graph 1.07 right font F.",6" tc rgb GREY
   r = refused(P)
-  set label 4 (MODELLED(P) ? "dashed: model" : "") at graph 0.985, graph 0.04 right font F.",5.5" tc rgb GREY
+  set label 4 (MODELLED(P) ? "dashed: model" : part(P, 1) eq "nccl" ? "" : "all ranks share one machine") at graph 0.985, graph 0.96 right font F.",5.5" tc rgb GREY
   set label 3 (strlen(r) > 0 ? "not run:".r : "") at graph 0.015, graph 0.04 left font F.",5.5" tc rgb GREY noenhanced
+  set format y (COL == 0 ? "%g" : "")
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
   if (ROW == ROWS - 1 || i + COLS > NP) { set xlabel "ranks" offset 0, 0.6 font F.",7.5" } else { unset xlabel }
   DRAWN = meta("drawn ".P)

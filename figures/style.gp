@@ -69,6 +69,9 @@ set ytics offset 0.5, 0
 set grid ytics lw 0.5 lt 1 lc rgb LIGHT
 if (FORMAT eq "dumb") { unset grid }
 set bars 0.4
+# Four to eight ticks at round numbers on an axis from 0 to x.
+decade(x) = 10.0 ** floor(log10(x))
+tick_step(x) = decade(x) * (x < 1.6 * decade(x) ? 0.2 : x < 4 * decade(x) ? 0.5 : 1)
 set key font F.",7" samplen 1.6 spacing 1.1
 # Part i of "a/b/c".
 part(p, i) = word(system("echo '".p."' | tr / ' '"), i)

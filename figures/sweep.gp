@@ -1,7 +1,7 @@
 # sweep.gp -- panels of curves over the sequence length, shared by the figures that are such (loaded
 # by fig4, fig8..14, fig16..19). Set before: PANELS (names in the block file), COLS, TITLE(panel), MODE(panel) (gqa or mha), and
 # Y = "rate" or "memory"; optionally PANEL_H in cm. Rates start at 0, memory has logarithmic axes (straight lines
-# are powers of the length); panels in a row share their y axis.
+# are powers of the length); all panels share one y axis, so that a mask can be held against another.
 
 NP = words(PANELS); ROWS = (NP + COLS - 1) / COLS
 if (!exists("PANEL_H")) { PANEL_H = 3.5 }
@@ -29,19 +29,15 @@ do for [x in XS] { l = log(real(x)) / log(2)
 
 # Where the mark of a point that failed stands: rates at the foot, memory at the top of the panel.
 FAIL_AT(n) = Y eq "rate" ? YMAX * (0.045 * n - 0.01) : YMAX * 1.8 * 0.87 ** (n - 1)
-YMIN = 1
-if (Y ne "rate") { set logscale y 2; YMIN = real(meta("low")) * K / 1.3 }
+YMAX = MAX * K
+if (Y eq "rate") { set yrange [0 : YMAX * 1.1]; set ytics tick_step(YMAX * 1.1) } \
+else { set logscale y 2; set yrange [real(meta("low")) * K / 1.3 : YMAX * 2] }
 LEFT = COLS > 2 ? 0.072 : 0.085; RIGHT = 0.985; GAP = COLS > 2 ? 0.02 : 0.035
 PW = (RIGHT - LEFT - GAP * (COLS - 1)) / COLS
 SERIES = meta("series")
 set multiplot
 do for [i = 1:NP] {
   P = word(PANELS, i); COL = (i - 1) % COLS; ROW = (i - 1) / COLS
-  # The row's common top: the largest value of its panels, with room for the marks.
-  YMAX = 0
-  do for [j = ROW * COLS + 1 : ROW * COLS + COLS] {
-    if (j <= NP) { t = top_of(word(PANELS, j)) * K; if (t > YMAX) { YMAX = t } } }
-  if (Y eq "rate") { set yrange [0 : YMAX * 1.1] } else { set yrange [YMIN : YMAX * 2] }
   set lmargin at screen LEFT + COL * (PW + GAP); set rmargin at screen LEFT + COL * (PW + GAP) + PW
   set tmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER)) / H
   set bmargin at screen 1 - (TOP + 0.45 + ROW * (PANEL_H + GUTTER) + PANEL_H) / H
