@@ -8,12 +8,12 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "../kernels/cpu/cpu.h"
+#include "sys.h"
 #include "timer.h"
 
 static int nothing(void) { return 0; }
@@ -22,21 +22,12 @@ static int nothing(void) { return 0; }
 
 static double resident_before;
 
-// A line of /proc/self/status in bytes; NaN when there is none.
-static double proc_bytes(const char *field) {
-  FILE *f = fopen("/proc/self/status", "re");
-  char line[256];
-  double kb = NAN;
-  while (f && fgets(line, sizeof line, f))
-    if (!strncmp(line, field, strlen(field)) && sscanf(line + strlen(field), ": %lf kB", &kb) == 1)
-      break;
-  if (f)
-    fclose(f);
-  return kb * 1024;
+static double status_bytes(const char *field) {
+  return sys_field_bytes("/proc/self/status", field);
 }
 
-static void host_peak_begin(size_t held) { resident_before = proc_bytes("VmRSS") - (double)held; }
-static double host_peak_bytes(void) { return proc_bytes("VmHWM") - resident_before; }
+static void host_peak_begin(size_t held) { resident_before = status_bytes("VmRSS") - (double)held; }
+static double host_peak_bytes(void) { return status_bytes("VmHWM") - resident_before; }
 
 static int host_sample(int (*call)(void *), void *context, struct device_sample *sample) {
   memset(sample, 0, sizeof *sample);

@@ -2,7 +2,7 @@
 HISTOGRAMS := $(sort $(wildcard data/distributions/*.csv))
 DEFS += -I$(B)/src
 # What the environment record says of the compiler.
-$(B)/src/env.o: private DEFS += -DLONGCA_CFLAGS='"$(CFLAGS)"'
+$(B)/src/env_json.o: private DEFS += -DLONGCA_CFLAGS='"$(CFLAGS)"'
 
 $(B)/src/histograms.inc: $(HISTOGRAMS) src/src.mk
 	$(call say,GEN,$@)

@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sys.h"
 #include "timer.h"
 
 struct reply {
@@ -40,24 +41,13 @@ static void write_text(const char *path, const char *text) {
   }
 }
 
-static double field_kb(const char *path, const char *field) {
-  FILE *f = fopen(path, "re");
-  char line[256];
-  double kb = 0;
-  while (f && fgets(line, sizeof line, f))
-    if (!strncmp(line, field, strlen(field)) && sscanf(line + strlen(field), ": %lf kB", &kb) == 1)
-      break;
-  if (f)
-    fclose(f);
-  return kb;
-}
-
 static void limit_memory(enum attn_place place) {
 #ifndef __SANITIZE_ADDRESS__ // its shadow is larger than any memory
   // CUDA reserves address space far beyond what it uses, so device workers are not limited.
-  const double free_kb = field_kb("/proc/meminfo", "MemAvailable");
-  if (place == ATTN_HOST && free_kb > 0) {
-    const rlim_t bytes = (rlim_t)((free_kb + field_kb("/proc/self/status", "VmData")) * 1024);
+  const double free_bytes = sys_field_bytes("/proc/meminfo", "MemAvailable");
+  const double held_bytes = sys_field_bytes("/proc/self/status", "VmData");
+  if (place == ATTN_HOST && free_bytes > 0 && held_bytes >= 0) {
+    const rlim_t bytes = (rlim_t)(free_bytes + held_bytes);
     setrlimit(RLIMIT_DATA, &(struct rlimit){bytes, bytes});
   }
 #endif
