@@ -115,7 +115,19 @@ int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, co
 
 // ---- who holds what -------------------------------------------------------------------------
 
+// Where the rows are cut before each piece is dealt out (shard.c). Whatever it is, results are the same.
+enum cp_cut {
+  CP_CUT_BEST,       // documents where that balances, else slices
+  CP_CUT_CONTIGUOUS, // one piece a rank
+  CP_CUT_WHOLE,      // zigzag over the whole sequence
+  CP_CUT_DOCUMENTS,  // zigzag in each document (the study)
+  CP_CUT_SLICES,     // zigzag in each slice of rows whose cost is linear (mask_slices)
+  CP_CUTS
+};
+extern const char *const cp_cut_names[CP_CUTS];
+
 struct cp_grid {
+  enum cp_cut cut;
   int heads, context, windows; // heads * context ranks; windows divides context
   bool context_first;          // neighbouring ranks share a ring (true) or the heads of one (false)
   int align; // pieces of documents begin at multiples of that many rows, if the kernel needs it; 0: at any
@@ -124,12 +136,13 @@ int cp_grid_rank(const struct cp_grid *g, int head, int context);
 int cp_grid_head(const struct cp_grid *g, int rank);
 int cp_grid_context(const struct cp_grid *g, int rank);
 
-// Tokens by rank (study 6.2, "padded layout"). A document is cut into 2 * context near-equal pieces and
-// context rank r owns pieces r and its mirror, so that every causal share is the same; ownership moves
-// on by one rank a document, or short documents would all fall on the first ranks. Each document has
-// a slot of the same rows on every rank: its piece, the mirror, then padding. The context rank's rows are
-// split evenly over its head ranks.
+// Tokens by rank (study 6.2, "padded layout"). A stretch of rows, such as a document, is cut into 2 * context
+// near-equal pieces and context rank r owns pieces r and its mirror: where a row's cost is linear in the
+// row, every share is the same. Ownership moves on by one rank a stretch, or short ones would all fall
+// on the first ranks. Each stretch has a slot of the same rows on every rank: its piece, the mirror, then
+// padding. The context rank's rows are split evenly over its head ranks.
 struct cp_shard {
+  enum cp_cut cut;      // what was done; never CP_CUT_BEST
   int32_t rows;         // of one rank: tensors are [rows, heads, dim]
   int32_t context_rows; // of one context rank: rows * heads ranks
   int contexts;
@@ -155,6 +168,7 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 // What may be asked of a schedule beside its name; 0: its default.
 struct cp_wish {
   int heads, context, windows;
+  enum cp_cut cut;
   // Kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB.
   int64_t keep_bytes;
 };
@@ -215,7 +229,8 @@ struct cp_schedule {
 };
 
 extern const struct cp_schedule *const cp_schedules[]; // NULL-terminated
-// "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows). NULL: unknown.
+// "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows); or with a cut:
+// "usp:slices", "usp:4x2:whole". NULL: unknown.
 const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish);
 const char *cp_schedule_names(void);
 

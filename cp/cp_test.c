@@ -8,6 +8,7 @@
 // clang-format on
 #include <malloc.h>
 
+#include "../src/mask_draw.h"
 #include "cp_test_kernel.h"
 
 // ---- the matrix -----------------------------------------------------------------------------
@@ -71,7 +72,8 @@ static void test_fewer_tokens_than_ranks(void **state) {
   }
 }
 
-// The masks that the study's strategies do not take: here a schedule asks only by position.
+// The masks that the study's strategies do not take: here a schedule asks only by position, and their rows
+// may be cut in slices.
 static void test_other_masks(void **state) {
   static const int ranks[] = {3, 4};
   for (int kind = 0; kind < MASK_KINDS; kind++) {
@@ -126,6 +128,37 @@ static void test_bf16_error_does_not_grow(void **state) {
     }
   }
   whole_free(&w);
+}
+
+// Results do not depend on where rows are cut.
+static void test_cuts(void **state) {
+  static const int ranks[] = {2, 3, 4};
+  static const char *const schedules[] = {"ring_p2p", "ring_allgather", "usp:2x2",
+                                          "loongtrain:1x4x2"};
+  int ran = 0;
+  for (int kind = 0; kind < MASK_KINDS; kind++) {
+    struct whole w;
+    if (mask_is_block_sparse((enum mask_kind)kind) || kind == MASK_BLOCK_CAUSAL_DOCUMENT)
+      continue;
+    assert_int_equal(0, whole_make(&w, (enum mask_kind)kind, lengths_main, 6, 4, 2, ATTN_FP32));
+    for (int i = 0; i < 4; i++)
+      for (int cut = 0; cut < CP_CUTS; cut++)
+        for (int r = 0; r < 3; r++) {
+          char name[64];
+          const char *tensor = "";
+          snprintf(name, sizeof name, "%s:%s", schedules[i], cp_cut_names[cut]);
+          struct run run = {.whole = &w, .kernel = &plain};
+          run.schedule = cp_schedule_find(name, &run.wish);
+          const double error = run_case(&run, ranks[r], &tensor);
+          if (error == -1)
+            continue;
+          if (!(error <= LIMIT))
+            fail_case(&run, ranks[r], tensor);
+          ran++;
+        }
+    whole_free(&w);
+  }
+  assert_true(ran > 300);
 }
 
 // Shapes given by hand: every split of 8 and of 12 ranks, and every number of windows.
@@ -235,6 +268,11 @@ static void test_refusals(void **state) {
   assert_null(cp_schedule_find("usp:2x", &wish));
   assert_null(cp_schedule_find("usp:2x2x2x2", &wish));
   assert_null(cp_schedule_find("usp:0x4", &wish));
+  assert_null(cp_schedule_find("usp:", &wish));
+  assert_null(cp_schedule_find("usp:2x2:slice", &wish));
+  assert_non_null(cp_schedule_find("usp:2x3:slices", &wish));
+  assert_int_equal(wish.heads * 10 + wish.context, 23);
+  assert_int_equal(wish.cut, CP_CUT_SLICES);
   whole_free(&w);
 }
 
@@ -266,6 +304,35 @@ static void test_balance(void **state) {
       assert_true(fabs(area - mask_area(&m)) < 0.5);
       assert_true(balance <= 1.02);
       assert_true(padding <= 1.25);
+      cp_shard_free(&s);
+      mask_free(&m);
+    }
+}
+
+// Slices balance every mask, but for rows that cannot be halved: a rank may have two of the longest more.
+static void test_slices_balance_every_mask(void **state) {
+  for (int kind = 0; kind < MASK_KINDS; kind++)
+    for (int ranks = 2; ranks <= 64; ranks *= 2) {
+      const struct mask_recipe recipe = {
+          .kind = (enum mask_kind)kind, .seqlen = 2048 * ranks, .distributed = true, .heads_kv = 1};
+      struct cp_grid grid = {.heads = 1, .context = ranks, .windows = 1, .cut = CP_CUT_SLICES};
+      struct mask m;
+      struct cp_shard s;
+      if (mask_is_block_sparse((enum mask_kind)kind))
+        continue;
+      assert_int_equal(0, mask_draw_nth(&m, 42, 0, &recipe, NULL, 0));
+      assert_int_equal(0, cp_shard_init(&s, &m, &grid));
+      const double slices = cp_shard_balance(&s, &m);
+      cp_shard_free(&s);
+      grid.cut = CP_CUT_BEST;
+      assert_int_equal(0, cp_shard_init(&s, &m, &grid));
+      const double best = cp_shard_balance(&s, &m);
+      print_message("balance %-24s %2d ranks: slices %.4f, best %.4f by %s, padded rows %.3f\n",
+                    mask_name((enum mask_kind)kind), ranks, slices, best, cp_cut_names[s.cut],
+                    (double)s.rows * ranks / m.seqlen);
+      const double two_rows = 2.0 * m.seqlen * ranks / mask_area(&m);
+      assert_true(slices <= 1.01 + two_rows);
+      assert_true(best <= 1.02 || best == slices);
       cp_shard_free(&s);
       mask_free(&m);
     }
@@ -359,6 +426,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_refusals),
       cmocka_unit_test(test_balance),
+      cmocka_unit_test(test_slices_balance_every_mask),
+      cmocka_unit_test(test_cuts),
       cmocka_unit_test(test_heads_8_8),
       cmocka_unit_test(test_heads_8_2),
       cmocka_unit_test(test_heads_8_1),

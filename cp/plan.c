@@ -89,15 +89,19 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
                        const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
                        struct cp_grid *grid) {
   const struct cp_wish none = {0};
-  *grid = (struct cp_grid){
-      .heads = 1, .context = 1, .windows = 1, .context_first = schedule->context_first};
+  wish = wish ? wish : &none;
+  *grid = (struct cp_grid){.cut = wish->cut,
+                           .heads = 1,
+                           .context = 1,
+                           .windows = 1,
+                           .context_first = schedule->context_first};
   if (ranks < 1)
     return "at least one rank is needed";
   if (mask_is_block_sparse(problem->mask->kind))
     return "block-sparse masks have a pattern a head, which schedules do not split";
   const char *why = attn_why_not(kernel, problem);
   if (!why)
-    why = schedule->arrange(problem, ranks, wish ? wish : &none, grid);
+    why = schedule->arrange(problem, ranks, wish, grid);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
   if (!why && (why = layout_why_not(kernel, problem, grid))) {

@@ -34,18 +34,33 @@ TRANSPORTS(DECLARE_TRANSPORT)
 const struct cp_schedule *const cp_schedules[] = {SCHEDULES(ENTRY) NULL};
 const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
 
+const char *const cp_cut_names[CP_CUTS] = {"best", "contiguous", "whole", "documents", "slices"};
+
+// "4x2", "2x4x2" or the name of a cut; `n` characters of text.
+static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
+  char word[64];
+  int end = 0;
+  snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : 0), text);
+  for (int i = 0; i < CP_CUTS; i++)
+    if (!strcmp(word, cp_cut_names[i])) {
+      wish->cut = (enum cp_cut)i;
+      return true;
+    }
+  const bool three =
+      sscanf(word, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
+  if (!three && sscanf(word, "%dx%d%n", &wish->heads, &wish->context, &end) != 2)
+    return false;
+  return !word[end] && wish->heads >= 1 && wish->context >= 1 && (!three || wish->windows >= 1);
+}
+
 const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish) {
   const size_t name = strcspn(text, ":");
-  int end = 0;
   *wish = (struct cp_wish){0};
-  if (text[name]) {
-    const char *shape = text + name + 1;
-    const bool three =
-        sscanf(shape, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
-    if (!three && sscanf(shape, "%dx%d%n", &wish->heads, &wish->context, &end) != 2)
+  for (const char *at = text + name; *at;) {
+    const size_t n = strcspn(++at, ":");
+    if (!parse_wish(at, n, wish))
       return NULL;
-    if (shape[end] || wish->heads < 1 || wish->context < 1 || (three && wish->windows < 1))
-      return NULL;
+    at += n;
   }
   for (int i = 0; cp_schedules[i]; i++)
     if (strlen(cp_schedules[i]->name) == name && !strncmp(cp_schedules[i]->name, text, name))

@@ -166,6 +166,11 @@ int mask_row_spans(const struct mask *m, int32_t q, struct mask_span spans[MASK_
 double mask_area(const struct mask *m);
 double mask_area_rows(const struct mask *m, int32_t q_begin, int32_t q_end);
 
+// Cuts the rows where the number of visible keys stops being linear in the row: begin [*count + 1], the
+// first row of each slice and seqlen at the end; the caller frees it. NULL: out of memory. Not for
+// block-sparse masks.
+int32_t *mask_slices(const struct mask *m, int32_t *count);
+
 // The mask as a picture of n x n cells, queries downwards: density[i * n + j] is the visible fraction
 // of queries [i S/n, (i+1) S/n) by keys [j S/n, (j+1) S/n) in KV head `head`. 1 <= n <= seqlen.
 void mask_picture(const struct mask *m, int32_t head, int32_t n, double *density);

@@ -45,6 +45,29 @@ static void check_areas(const struct mask *m) {
   free(sum);
 }
 
+// Within a slice the third row goes on as the first two began; where slices meet, it does not.
+static void check_slices(const struct mask *m) {
+  if (mask_is_block_sparse(m->kind))
+    return;
+  double *sum = count_rows(m);
+  int32_t n, *begin = mask_slices(m, &n);
+  assert_non_null(begin);
+  assert_in_range(n, 1, m->seqlen);
+  assert_int_equal(begin[0], 0);
+  assert_int_equal(begin[n], m->seqlen);
+#define BEND(q) (sum[(q) + 1] - 3 * sum[q] + 3 * sum[(q)-1] - sum[(q)-2]) // of keys a row, at row q
+  for (int32_t i = 0; i < n; i++) {
+    assert_true(begin[i] < begin[i + 1]);
+    for (int32_t q = begin[i] + 2; q < begin[i + 1]; q++)
+      assert_true(BEND(q) == 0);
+    if (begin[i + 1] - begin[i] > 1 && i + 1 < n)
+      assert_true(BEND(begin[i + 1]) != 0);
+  }
+#undef BEND
+  free(begin);
+  free(sum);
+}
+
 static void check_spans(const struct mask *m) {
   if (mask_is_block_sparse(m->kind))
     return;
@@ -90,6 +113,7 @@ static void check_structure(const struct mask *m) {
     assert_true(m->doc_begin[m->doc_of[x]] <= x && x < m->doc_begin[m->doc_of[x] + 1]);
   check_areas(m);
   check_spans(m);
+  check_slices(m);
   check_picture(m);
 }
 
@@ -140,6 +164,7 @@ static void test_given(void **state) {
         assert_int_equal(m.docs, mask_has_docs(m.kind) ? docs : 1);
         check_areas(&m);
         check_spans(&m);
+        check_slices(&m);
         mask_free(&m);
       }
 }
