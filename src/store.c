@@ -1,110 +1,42 @@
 // store.c -- rows in a CSV file (style C.3: one row a tuple of independent variables).
 //
-// A row is one line (line breaks inside text become blanks) written by one call, so whatever stops a
-// run, only the last line can be torn, and a line is whole exactly when it ends in a newline. The
-// lock is flock(2) on the file itself: it goes with the process that holds it, kill -9 included.
+// A row is one line written by one call, so whatever stops a run, only the last line can be torn, and a line
+// is whole exactly when it ends in a newline. The lock is flock(2) on the file itself: it goes with the
+// process that holds it, kill -9 included.
 #include "store.h"
 
-#include <csv.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { MAX_COLUMNS = 256 };
+#include "row_csv.h"
 
 // ---- reading --------------------------------------------------------------------------------
 
-struct reader {
-  const struct row_column *columns[MAX_COLUMNS]; // by position in the file; NULL: not known here
-  int n_columns, field;
-  size_t line; // of the file, from 1
-  bool header_done;
-  struct row row, *rows;
-  size_t n, capacity;
-  char fault[160];
-};
-
-static void on_field(void *text, size_t size, void *context) {
-  struct reader *r = context;
-  const int i = r->field++;
-  char buf[ROW_REASON];
-  snprintf(buf, sizeof buf, "%.*s", (int)size, text ? (const char *)text : "");
-  if (!r->header_done) {
-    if (i < MAX_COLUMNS)
-      r->columns[i] = row_find_column(buf);
-    return;
-  }
-  const struct row_column *c = i < r->n_columns ? r->columns[i] : NULL;
-  if (!c)
-    return;
-  if (c->text) {
-    memcpy((char *)&r->row + c->offset, buf, sizeof buf);
-    return;
-  }
-  char *end;
-  const double x = *buf ? strtod(buf, &end) : NAN;
-  if (*buf && *end && !*r->fault)
-    snprintf(r->fault, sizeof r->fault, "line %zu: '%.40s' is not a number (column %s)", r->line,
-             buf, c->name);
-  memcpy((char *)&r->row + c->offset, &x, sizeof x);
-}
-
-static void on_line(int end, void *context) {
-  (void)end;
-  struct reader *r = context;
-  if (!r->header_done) {
-    r->header_done = true;
-    r->n_columns = r->field;
-    if (r->field > MAX_COLUMNS)
-      snprintf(r->fault, sizeof r->fault, "more than %d columns", (int)MAX_COLUMNS);
-  } else if (r->field != r->n_columns && !*r->fault) {
-    snprintf(r->fault, sizeof r->fault, "line %zu: %d fields where the header has %d", r->line,
-             r->field, r->n_columns);
-  } else if (!*r->fault) {
-    if (r->n == r->capacity) {
-      const size_t capacity = r->capacity ? 2 * r->capacity : 64;
-      struct row *rows = realloc(r->rows, capacity * sizeof *rows);
-      if (!rows) {
-        snprintf(r->fault, sizeof r->fault, "out of memory");
-        return;
-      }
-      r->rows = rows;
-      r->capacity = capacity;
-    }
-    r->rows[r->n++] = r->row;
-  }
-  r->field = 0;
-  row_clear(&r->row);
-}
-
-// Whole file as text, NUL-terminated, for free(); NULL with errno.
+// All that is left to read, a pipe too, NUL-terminated, for free(); NULL with errno.
 static char *slurp(int fd, size_t *size) {
-  struct stat st;
-  if (fstat(fd, &st))
-    return NULL;
-  char *text = malloc((size_t)st.st_size + 1);
-  size_t got = 0;
-  while (text && got < (size_t)st.st_size) {
-    const ssize_t r = pread(fd, text + got, (size_t)st.st_size - got, (off_t)got);
-    if (r < 0) {
-      free(text);
-      return NULL;
-    }
-    if (r == 0)
+  size_t capacity = 1 << 16;
+  char *text = NULL, *more;
+  *size = 0;
+  while ((more = realloc(text, capacity))) {
+    text = more;
+    const ssize_t r = read(fd, text + *size, capacity - 1 - *size);
+    if (r < 0 && errno != EINTR)
       break;
-    got += (size_t)r;
+    *size += r > 0 ? (size_t)r : 0;
+    text[*size] = 0;
+    if (r == 0)
+      return text;
+    capacity *= *size == capacity - 1 ? 2 : 1;
   }
-  if (text)
-    text[got] = 0;
-  *size = got;
-  return text;
+  free(text);
+  return NULL;
 }
 
 static size_t whole_lines(const char *text, size_t size) {
@@ -118,73 +50,26 @@ int store_read(const char *path, struct row **rows, size_t *n, char *err, size_t
   *n = 0;
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   size_t size = 0;
-  char *text = fd < 0 ? NULL : slurp(fd, &size);
-  if (!text) {
+  char fault[200], *text = fd < 0 ? NULL : slurp(fd, &size);
+  int status = -1;
+  if (!text)
     snprintf(err, err_size, "%s: %s", path, strerror(errno));
-    if (fd >= 0)
-      close(fd);
-    return -1;
-  }
-  close(fd);
-  size = whole_lines(text, size);
-  struct reader r = {.line = 1};
-  row_clear(&r.row);
-  struct csv_parser parser;
-  csv_init(&parser, 0);
-  // One line at a time, so that a fault can be told by its line; a row never spans lines.
-  for (size_t at = 0; at < size && !*r.fault; r.line++) {
-    const size_t length = (size_t)((char *)memchr(text + at, '\n', size - at) - (text + at)) + 1;
-    if (text[at] != '#' && csv_parse(&parser, text + at, length, on_field, on_line, &r) != length)
-      snprintf(r.fault, sizeof r.fault, "line %zu: %s", r.line, csv_strerror(csv_error(&parser)));
-    at += length;
-  }
-  csv_fini(&parser, on_field, on_line, &r);
-  csv_free(&parser);
+  else if ((status = row_csv_parse(text, whole_lines(text, size), rows, n, fault, sizeof fault)))
+    snprintf(err, err_size, "%s: %s", path, fault);
   free(text);
-  if (*r.fault) {
-    snprintf(err, err_size, "%s: %s", path, r.fault);
-    free(r.rows);
-    return -1;
-  }
-  *rows = r.rows;
-  *n = r.n;
-  return 0;
+  if (fd >= 0)
+    close(fd);
+  return status;
 }
 
 // ---- writing --------------------------------------------------------------------------------
 
-// One line: the header when row is NULL. Returns its length.
-static size_t format_line(const struct row *row, char *line, size_t size) {
-  size_t at = 0;
-  for (const struct row_column *c = row_columns; c->name; c++) {
-    char buf[ROW_REASON];
-    const char *text = row ? row_text(row, c, buf, sizeof buf) : c->name;
-    const bool quote = strpbrk(text, ",\"#") != NULL;
-    if (c != row_columns)
-      line[at++] = ',';
-    if (quote)
-      line[at++] = '"';
-    for (; *text && at + 4 < size; text++) {
-      if (*text == '"')
-        line[at++] = '"';
-      line[at++] = (unsigned char)*text < ' ' ? ' ' : *text;
-    }
-    if (quote)
-      line[at++] = '"';
-  }
-  line[at++] = '\n';
-  return at;
-}
-
-// Room for every column at its longest, each character a doubled quote.
-enum { LINE_MAX_BYTES = MAX_COLUMNS * (2 * ROW_REASON + 3) };
-
 static int write_line(int fd, const struct row *row, bool flush) {
-  char *line = malloc(LINE_MAX_BYTES);
+  char *line = malloc(ROW_CSV_LINE_BYTES);
   if (!line)
     return -1;
   const off_t before = lseek(fd, 0, SEEK_END);
-  const size_t size = format_line(row, line, LINE_MAX_BYTES);
+  const size_t size = row_csv_line(row, line);
   size_t done = 0;
   while (before >= 0 && done < size) {
     const ssize_t w = write(fd, line + done, size - done);
@@ -245,8 +130,8 @@ static int open_locked(const char *path, char *err, size_t err_size) {
 // when they have no column that would be lost.
 static int settle_header(struct store *s, const char *text, size_t size, char *err,
                          size_t err_size) {
-  static char header[LINE_MAX_BYTES];
-  const size_t header_size = format_line(NULL, header, sizeof header);
+  static char header[ROW_CSV_LINE_BYTES];
+  const size_t header_size = row_csv_line(NULL, header);
   if (!size) {
     if (!write_line(s->fd, NULL, true))
       return 0;

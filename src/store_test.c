@@ -148,19 +148,44 @@ static void columns_are_found_by_name(void **state) {
 }
 
 static void faults_name_the_line(void **state) {
+  static const struct {
+    const char *text, *fault;
+  } bad[] = {{"mask,draw\nfull,0\nfull,zero\n", "line 3: 'zero' is not a number (column draw)"},
+             {"mask,draw\nfull,0\nfull\n", "line 3: 1 fields where the header has 2"},
+             {"mask,draw\n\n# full\n\"full,0\nfull,0\n", "line 4: a quotation mark is not closed"},
+             {"mask,draw\nfull,0\nfull,\"0\n", "line 3: a quotation mark is not closed"},
+             {"time,rate\n1,2\n", "line 1: no column of a row (schema, exp, ...) in this header"}};
   char other[160];
   struct row *rows;
   size_t n;
   snprintf(other, sizeof other, "%s/bad.csv", folder);
-  append(other, "mask,draw\nfull,0\nfull,zero\n");
-  assert_int_equal(store_read(other, &rows, &n, err, sizeof err), -1);
-  assert_non_null(strstr(err, "line 3: 'zero' is not a number (column draw)"));
-  unlink(other);
-  append(other, "mask,draw\nfull,0\nfull\n");
-  assert_int_equal(store_read(other, &rows, &n, err, sizeof err), -1);
-  assert_non_null(strstr(err, "line 3: 1 fields where the header has 2"));
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    append(other, bad[i].text);
+    assert_int_equal(store_read(other, &rows, &n, err, sizeof err), -1);
+    if (!strstr(err, bad[i].fault))
+      fail_msg("'%s' does not say '%s'", err, bad[i].fault);
+    assert_true(!rows && !n);
+    unlink(other);
+  }
   assert_int_equal(store_read("/nowhere.csv", &rows, &n, err, sizeof err), -1);
   assert_non_null(strstr(err, "No such file"));
+}
+
+static void rows_come_through_a_pipe(void **state) {
+  static const char text[] = "mask,draw\nfull,3\n";
+  int ends[2];
+  char name[32];
+  struct row *rows;
+  size_t n;
+  assert_int_equal(pipe(ends), 0);
+  assert_int_equal(write(ends[1], text, strlen(text)), strlen(text));
+  close(ends[1]);
+  snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+  assert_int_equal(store_read(name, &rows, &n, err, sizeof err), 0);
+  close(ends[0]);
+  assert_int_equal(n, 1);
+  assert_true(rows[0].draw == 3);
+  free(rows);
 }
 
 static void older_columns_are_brought_along(void **state) {
@@ -289,6 +314,7 @@ int main(void) {
       TEST(torn_header_is_written_again),
       TEST(columns_are_found_by_name),
       TEST(faults_name_the_line),
+      TEST(rows_come_through_a_pipe),
       TEST(older_columns_are_brought_along),
       TEST(one_writer_at_a_time),
       TEST(lock_goes_with_its_killed_holder),
