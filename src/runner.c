@@ -1,29 +1,16 @@
-// runner.c -- which points are missing, what they will take, and the loop that measures them.
-//
-// A point is done when its file has a row of the same key (point_key: profile and independent
-// variables, not the experiment), so what one figure measured another never repeats. A row that was
-// only left out by one experiment does not stand in the way of another that measures it.
+// runner.c -- the loop that measures what the plan (runner_plan.h) says is missing.
 //
 // A GPU that is limited by power is another machine an hour later, so with `together` the kernels of a
 // comparison come from one run. Old rows go when their comparison begins anew, not before.
-#define _GNU_SOURCE
 #include "runner.h"
 
-#include <errno.h>
-#include <math.h>
-#include <search.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "estimate.h"
 #include "progress.h"
-#include "store.h"
+#include "runner_plan.h"
 #include "timer.h"
-
-#define LEFT_OUT "left out: "
 
 static const char *const status_names[] = {"ok", "oom", "unsupported", "wrong", "timeout", "crash"};
 
@@ -35,154 +22,6 @@ static enum runner_status status_of(const struct row *row) {
       return (enum runner_status)s;
   return RUNNER_CRASH;
 }
-
-// ---- keys -----------------------------------------------------------------------------------
-
-static int by_text(const void *a, const void *b) { return strcmp(a, b); }
-
-static bool has_key(void *const *keys, const char *key) {
-  return tfind(key, keys, by_text) != NULL;
-}
-
-// False when memory runs out.
-static bool add_key(void **keys, const char *key) {
-  if (has_key(keys, key))
-    return true;
-  char *copy = strdup(key);
-  return copy && tsearch(copy, keys, by_text);
-}
-
-// What the kernels of a comparison share of their keys.
-static const char *comparison_key(const struct row *row, char key[POINT_KEY]) {
-  struct row other = *row;
-  other.kernel[0] = 0;
-  return point_key(&other, key);
-}
-
-static const char *comparison_of(const struct point *p, char key[POINT_KEY]) {
-  struct row row;
-  point_to_row(p, &row);
-  return comparison_key(&row, key);
-}
-
-// Whether a row answers for its point.
-static bool settles(const struct row *row, const struct runner_options *o) {
-  if (!strncmp(row->reason, LEFT_OUT, strlen(LEFT_OUT)))
-    return false;
-  return !o->retry || !strcmp(row->status, "ok");
-}
-
-static bool wanted(const struct row *row, const struct runner_options *o) {
-  for (int i = 0; i < o->onlys; i++)
-    if (!cond_match(&o->only[i], row))
-      return false;
-  return true;
-}
-
-// ---- the plan -------------------------------------------------------------------------------
-
-struct plan {
-  const struct point **points;
-  double *expected_s;
-  size_t n;
-};
-
-// Drops the rows that are to be replaced: those that --retry measures again, and rows left out by
-// one experiment that another now measures.
-static int drop_stale(struct store *s, struct row *rows, size_t n, void *const *todo, char *err,
-                      size_t err_size) {
-  size_t kept = 0;
-  char key[POINT_KEY];
-  for (size_t i = 0; i < n; i++)
-    if (!has_key(todo, point_key(&rows[i], key)))
-      rows[kept++] = rows[i];
-  return kept == n ? 0 : store_replace(s, rows, kept, err, err_size);
-}
-
-// The same for the comparison that begins at point i of the plan.
-static int drop_comparison(struct store *s, const struct plan *plan, size_t i, char *err,
-                           size_t err_size) {
-  char first[POINT_KEY], key[POINT_KEY];
-  struct row *rows, row;
-  size_t n;
-  void *todo = NULL;
-  bool memory = true;
-  comparison_of(plan->points[i], first);
-  for (; memory && i < plan->n && !strcmp(comparison_of(plan->points[i], key), first); i++) {
-    point_to_row(plan->points[i], &row);
-    memory = add_key(&todo, point_key(&row, key));
-  }
-  if (!memory)
-    snprintf(err, err_size, "out of memory");
-  int status = memory ? store_read(s->path, &rows, &n, err, err_size) : -1;
-  if (!status) {
-    status = drop_stale(s, rows, n, &todo, err, err_size);
-    free(rows);
-  }
-  tdestroy(todo, free);
-  return status;
-}
-
-static int make_plan(struct plan *plan, const struct point *points, size_t n, struct store *s,
-                     const struct runner_options *o, struct runner_summary *sum, char *err,
-                     size_t err_size) {
-  struct row *rows = NULL, row;
-  size_t n_rows = 0;
-  void *done = NULL, *left_out = NULL, *asked = NULL, *todo = NULL, *open = NULL;
-  char key[POINT_KEY];
-  int status = -1;
-  plan->points = calloc(n + 1, sizeof *plan->points);
-  plan->expected_s = calloc(n + 1, sizeof *plan->expected_s);
-  bool memory = plan->points && plan->expected_s;
-  struct stat st;
-  if ((s || !stat(o->path, &st)) && store_read(o->path, &rows, &n_rows, err, err_size))
-    goto out;
-  for (size_t i = 0; i < n_rows && memory; i++) {
-    point_key(&rows[i], key);
-    if (settles(&rows[i], o))
-      memory = add_key(&done, key);
-    else if (!strncmp(rows[i].reason, LEFT_OUT, strlen(LEFT_OUT)))
-      memory = add_key(&left_out, key);
-  }
-  estimate_learn(rows, n_rows);
-  for (size_t i = 0; i < n && memory && o->together; i++) {
-    point_to_row(&points[i], &row);
-    if (wanted(&row, o) && !*points[i].left_out && !has_key(&done, point_key(&row, key)))
-      memory = add_key(&open, comparison_key(&row, key));
-  }
-  for (size_t i = 0; i < n && memory; i++) {
-    point_to_row(&points[i], &row);
-    point_key(&row, key);
-    if (!wanted(&row, o) || has_key(&asked, key))
-      continue;
-    memory = add_key(&asked, key);
-    sum->points++;
-    char series[POINT_KEY];
-    const bool there = has_key(&done, key) || (*points[i].left_out && has_key(&left_out, key));
-    if (there && !has_key(&open, comparison_key(&row, series))) {
-      sum->there++;
-      continue;
-    }
-    memory = memory && add_key(&todo, key);
-    plan->expected_s[plan->n] = estimate_s(&points[i]);
-    sum->expected_s += plan->expected_s[plan->n];
-    plan->points[plan->n++] = &points[i];
-  }
-  if (!memory)
-    snprintf(err, err_size, "out of memory");
-  else
-    status = s && !o->together ? drop_stale(s, rows, n_rows, &todo, err, err_size) : 0;
-out:
-  tdestroy(done, free);
-  tdestroy(left_out, free);
-  tdestroy(asked, free);
-  tdestroy(todo, free);
-  tdestroy(open, free);
-  free(rows);
-  return status;
-}
-
-// ---- the loop -------------------------------------------------------------------------------
 
 static volatile int stop;
 static void on_stop(int sig) { stop = sig; }
@@ -198,7 +37,7 @@ static enum worker_end run_point(struct worker *w, const struct point *p, struct
   if (*p->left_out) {
     point_to_row(p, row);
     snprintf(row->status, sizeof row->status, "unsupported");
-    snprintf(row->reason, sizeof row->reason, LEFT_OUT "%.200s", p->left_out);
+    snprintf(row->reason, sizeof row->reason, PLAN_LEFT_OUT "%.200s", p->left_out);
     return WORKER_ROW;
   }
   struct point limited = *p;
@@ -237,13 +76,13 @@ static int measure_all(const struct plan *plan, const struct runner_options *o, 
   progress_begin(&progress, plan->n, sum->expected_s, o->quiet);
   for (size_t i = 0; i < plan->n && !status; i++) {
     struct row row;
-    if (strcmp(comparison_of(plan->points[i], key), before) != 0) {
+    if (strcmp(plan_comparison(plan->points[i], key), before) != 0) {
       if (o->stop_s > 0 && timer_now_us() - progress.begin_us > o->stop_s * 1e6) {
         sum->left = plan->n - i;
         break;
       }
       memcpy(before, key, sizeof before);
-      if (o->together && (status = drop_comparison(s, plan, i, err, err_size)))
+      if (o->together && (status = plan_drop_comparison(s, plan, i, err, err_size)))
         break;
     }
     const enum worker_end end = stop ? WORKER_STOPPED : run_point(&w, plan->points[i], &row, o, s);
@@ -290,7 +129,7 @@ int runner_run(const struct point *points, size_t n, const struct runner_options
   int status = -1;
   if (!o->dry_run && store_open(&s, o->path, err, err_size))
     goto out;
-  if (make_plan(&plan, points, n, o->dry_run ? NULL : &s, o, sum, err, err_size))
+  if (plan_make(&plan, points, n, o->dry_run ? NULL : &s, o, sum, err, err_size))
     goto out;
   if (o->dry_run) {
     status = 0;
@@ -306,7 +145,6 @@ int runner_run(const struct point *points, size_t n, const struct runner_options
   sigaction(SIGTERM, &before_term, NULL);
 out:
   store_close(&s);
-  free(plan.points);
-  free(plan.expected_s);
+  plan_release(&plan);
   return status;
 }
