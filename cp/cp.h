@@ -115,13 +115,14 @@ int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, co
 
 // ---- who holds what -------------------------------------------------------------------------
 
-// Where the rows are cut before each piece is dealt out (shard.c). Whatever it is, results are the same.
+// Where the rows are cut before each piece is dealt out (cut.c). Whatever it is, results are the same.
 enum cp_cut {
-  CP_CUT_BEST,       // documents where that balances, else slices
+  CP_CUT_AUTO,       // documents; slices if these do not balance; chunks if documents see one another
   CP_CUT_CONTIGUOUS, // one piece a rank
   CP_CUT_WHOLE,      // zigzag over the whole sequence
   CP_CUT_DOCUMENTS,  // zigzag in each document (the study)
   CP_CUT_SLICES,     // zigzag in each slice of rows whose cost is linear (mask_slices)
+  CP_CUT_CHUNKS,     // chunks of 256 rows, dealt out by their cost
   CP_CUTS
 };
 extern const char *const cp_cut_names[CP_CUTS];
@@ -142,7 +143,7 @@ int cp_grid_context(const struct cp_grid *g, int rank);
 // on the first ranks. Each stretch has a slot of the same rows on every rank: its piece, the mirror, then
 // padding. The context rank's rows are split evenly over its head ranks.
 struct cp_shard {
-  enum cp_cut cut;      // what was done; never CP_CUT_BEST
+  enum cp_cut cut;      // what was done; never CP_CUT_AUTO
   int32_t rows;         // of one rank: tensors are [rows, heads, dim]
   int32_t context_rows; // of one context rank: rows * heads ranks
   int contexts;

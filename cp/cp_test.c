@@ -309,31 +309,38 @@ static void test_balance(void **state) {
     }
 }
 
-// Slices balance every mask, but for rows that cannot be halved: a rank may have two of the longest more.
-static void test_slices_balance_every_mask(void **state) {
+// Slices balance every mask, but for rows that cannot be halved: a rank may have two of the longest more. So
+// do chunks, but for the dearest.
+static void test_every_mask_balances(void **state) {
   for (int kind = 0; kind < MASK_KINDS; kind++)
     for (int ranks = 2; ranks <= 64; ranks *= 2) {
       const struct mask_recipe recipe = {
           .kind = (enum mask_kind)kind, .seqlen = 2048 * ranks, .distributed = true, .heads_kv = 1};
-      struct cp_grid grid = {.heads = 1, .context = ranks, .windows = 1, .cut = CP_CUT_SLICES};
       struct mask m;
-      struct cp_shard s;
+      double balance[CP_CUTS];
+      enum cp_cut chosen = CP_CUT_AUTO;
       if (mask_is_block_sparse((enum mask_kind)kind))
         continue;
       assert_int_equal(0, mask_draw_nth(&m, 42, 0, &recipe, NULL, 0));
-      assert_int_equal(0, cp_shard_init(&s, &m, &grid));
-      const double slices = cp_shard_balance(&s, &m);
-      cp_shard_free(&s);
-      grid.cut = CP_CUT_BEST;
-      assert_int_equal(0, cp_shard_init(&s, &m, &grid));
-      const double best = cp_shard_balance(&s, &m);
-      print_message("balance %-24s %2d ranks: slices %.4f, best %.4f by %s, padded rows %.3f\n",
-                    mask_name((enum mask_kind)kind), ranks, slices, best, cp_cut_names[s.cut],
-                    (double)s.rows * ranks / m.seqlen);
-      const double two_rows = 2.0 * m.seqlen * ranks / mask_area(&m);
-      assert_true(slices <= 1.01 + two_rows);
-      assert_true(best <= 1.02 || best == slices);
-      cp_shard_free(&s);
+      for (int cut = 0; cut < CP_CUTS; cut++) {
+        const struct cp_grid grid = {
+            .heads = 1, .context = ranks, .windows = 1, .cut = (enum cp_cut)cut};
+        struct cp_shard s;
+        assert_int_equal(0, cp_shard_init(&s, &m, &grid));
+        balance[cut] = cp_shard_balance(&s, &m);
+        chosen = cut == CP_CUT_AUTO ? s.cut : chosen;
+        assert_true(s.tokens_max <= s.context_rows);
+        assert_true(s.cut != CP_CUT_CHUNKS || s.context_rows <= 2048 + 8);
+        cp_shard_free(&s);
+      }
+      print_message("balance %-24s %2d ranks:", mask_name((enum mask_kind)kind), ranks);
+      for (int cut = CP_CUT_CONTIGUOUS; cut < CP_CUTS; cut++)
+        print_message(" %s %.3f", cp_cut_names[cut], balance[cut]);
+      print_message(", takes %s\n", cp_cut_names[chosen]);
+      const double row = (double)m.seqlen * ranks / mask_area(&m); // the longest that one may be
+      assert_true(balance[CP_CUT_SLICES] <= 1.01 + 2 * row);
+      assert_true(balance[CP_CUT_CHUNKS] <= 1.01 + 256 * row);
+      assert_true(balance[CP_CUT_AUTO] == balance[chosen]);
       mask_free(&m);
     }
 }
@@ -426,7 +433,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_refusals),
       cmocka_unit_test(test_balance),
-      cmocka_unit_test(test_slices_balance_every_mask),
+      cmocka_unit_test(test_every_mask_balances),
       cmocka_unit_test(test_cuts),
       cmocka_unit_test(test_heads_8_8),
       cmocka_unit_test(test_heads_8_2),

@@ -1,100 +1,7 @@
-// model.c -- see model.h. The step rules follow ring.c, heads.c and ring_allgather.c.
+// model.c -- time of a schedule, see model.h. The step rules follow ring.c, heads.c and ring_allgather.c.
 #include "model.h"
 
-#include <ini.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-// ---- machine --------------------------------------------------------------------------------
-
-static const struct {
-  const char *name;
-  double value;
-  size_t offset;
-  const char *what;
-} settings[] = {
-#define CP_ENTRY(name, value, what) {#name, value, offsetof(struct cp_machine, name), what},
-    CP_MACHINE(CP_ENTRY)};
-enum { SETTINGS = sizeof settings / sizeof *settings };
-
-static double *setting(struct cp_machine *m, int i) {
-  return (double *)((char *)m + settings[i].offset);
-}
-
-struct reader {
-  struct cp_machine *machine;
-  char *err;
-  size_t err_size;
-};
-
-static int set_value(struct cp_machine *m, const char *key, const char *value, char *err,
-                     size_t err_size) {
-  for (int i = 0; i < SETTINGS; i++)
-    if (!strcmp(key, settings[i].name)) {
-      char *end;
-      const double x = strtod(value, &end);
-      if (end != value && !*end && x >= 0) {
-        *setting(m, i) = x;
-        return 0;
-      }
-      snprintf(err, err_size, "%s = '%s': expected a number of at least 0", key, value);
-      return -1;
-    }
-  int at = snprintf(err, err_size, "unknown setting '%s'; the settings are", key);
-  for (int i = 0; i < SETTINGS && at > 0 && (size_t)at < err_size; i++)
-    at += snprintf(err + at, err_size - (size_t)at, " %s", settings[i].name);
-  return -1;
-}
-
-static int on_entry(void *context, const char *section, const char *key, const char *value) {
-  struct reader *r = context;
-  return !set_value(r->machine, key, value, r->err, r->err_size);
-}
-
-int cp_machine_set(struct cp_machine *m, const char *text, char *err, size_t err_size) {
-  char key[64];
-  const size_t n = strcspn(text, "=");
-  snprintf(key, sizeof key, "%.*s", (int)(n < 63 ? n : 63), text);
-  if (text[n])
-    return set_value(m, key, text + n + 1, err, err_size);
-  snprintf(err, err_size, "'%s': expected KEY=NUMBER", text);
-  return -1;
-}
-
-int cp_machine_read(struct cp_machine *m, const char *path, char *err, size_t err_size) {
-  char fault[512] = "";
-  struct reader r = {m, fault, sizeof fault};
-  for (int i = 0; i < SETTINGS; i++)
-    *setting(m, i) = settings[i].value;
-  const int line = ini_parse(path, on_entry, &r);
-  if (line < 0)
-    snprintf(err, err_size, "cannot read %s", path);
-  else if (line)
-    snprintf(err, err_size, "%s, line %d: %s", path, line,
-             *fault ? fault : "not a line of the form key = value");
-  else if (!(m->fwd_flop_us > 0 && m->bwd_flop_us > 0 && m->near_bytes_us > 0 &&
-             m->far_bytes_us > 0))
-    snprintf(err, err_size, "%s must give fwd_flop_us, bwd_flop_us, near_bytes_us and far_bytes_us",
-             path);
-  else if (!(m->tile_q >= 1 && m->tile_k >= 1 && m->node >= 1 && m->copy_bytes_us > 0))
-    snprintf(err, err_size, "%s: tile_q, tile_k and node are at least 1, copy_bytes_us above 0",
-             path);
-  else
-    return 0;
-  return -1;
-}
-
-void cp_machine_print(const struct cp_machine *m, const char *title) {
-  struct cp_machine copy = *m;
-  printf("; %s\n", title);
-  for (int i = 0; i < SETTINGS; i++) {
-    char text[48];
-    snprintf(text, sizeof text, "%s = %.6g", settings[i].name, *setting(&copy, i));
-    printf("%-28s ; %s\n", text, settings[i].what);
-  }
-}
 
 // ---- kernels --------------------------------------------------------------------------------
 
@@ -111,6 +18,30 @@ static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t be
   return tiles;
 }
 
+// Keys that the queries from first to last see, by these two: the hull of each span, or of all of them where
+// they meet or the two rows have not the same number.
+static int tile_spans(const struct mask *mask, int32_t first, int32_t last,
+                      struct mask_span spans[2 * MASK_SPANS_MAX]) {
+  struct mask_span *other = spans + MASK_SPANS_MAX;
+  const int n = mask_row_spans(mask, first, spans), m = mask_row_spans(mask, last, other);
+  bool apart = n == m;
+  for (int i = 0; i < n && apart; i++) {
+    spans[i].begin = spans[i].begin < other[i].begin ? spans[i].begin : other[i].begin;
+    spans[i].end = spans[i].end > other[i].end ? spans[i].end : other[i].end;
+    apart = i == 0 || spans[i - 1].end < spans[i].begin;
+  }
+  if (apart)
+    return n;
+  struct mask_span hull = {mask->seqlen, 0};
+  for (int i = 0; i < n + m; i++) {
+    const struct mask_span *x = i < n ? &spans[i] : &other[i - n];
+    hull.begin = x->begin < hull.begin ? x->begin : hull.begin;
+    hull.end = x->end > hull.end ? x->end : hull.end;
+  }
+  *spans = hull;
+  return 1;
+}
+
 double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
                 const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys,
                 double *q_tiles) {
@@ -119,16 +50,11 @@ double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q
   for (int32_t s = 0; s < q_segs; s++)
     for (int32_t at = 0; at < q[s].len; at += queries) {
       const int32_t last = at + queries < q[s].len ? at + queries - 1 : q[s].len - 1;
-      struct mask_span spans[MASK_SPANS_MAX];
-      int32_t begin = mask->seqlen, end = 0;
-      for (int row = 0; row < 2; row++) { // the hull of the first and the last query's keys
-        const int n = mask_row_spans(mask, q[s].pos + (row ? last : at), spans);
-        for (int i = 0; i < n; i++) {
-          begin = spans[i].begin < begin ? spans[i].begin : begin;
-          end = spans[i].end > end ? spans[i].end : end;
-        }
-      }
-      const double here = begin < end ? key_tiles(k, k_segs, begin, end, keys) : 0;
+      struct mask_span spans[2 * MASK_SPANS_MAX];
+      const int n = tile_spans(mask, q[s].pos + at, q[s].pos + last, spans);
+      double here = 0;
+      for (int i = 0; i < n; i++)
+        here += key_tiles(k, k_segs, spans[i].begin, spans[i].end, keys);
       tiles += here;
       *q_tiles += here > 0;
     }
@@ -222,16 +148,24 @@ static double exchange_us(const struct run *r, int32_t heads, double elem) {
 
 // ---- schedules ------------------------------------------------------------------------------
 
-enum { SAMPLES = 4 }; // context ranks whose kernels are counted; zigzag makes all much alike
+// Context ranks whose kernels are counted: zigzag in documents or slices makes all much alike.
+static int samples_of(const struct run *r) {
+  const int most = r->shard.cut == CP_CUT_DOCUMENTS || r->shard.cut == CP_CUT_SLICES ? 4 : 64;
+  return r->grid.context < most ? r->grid.context : most;
+}
+
+static int sample(const struct run *r, int x,
+                  int samples) { // spread evenly, with the first and the last
+  return samples > 1 ? (int)((int64_t)x * (r->grid.context - 1) / (samples - 1)) : 0;
+}
 
 // Longest kernel of step (w, i) over the sampled ranks.
 static double slowest_step_us(const struct run *r, int w, int i) {
   const struct cp_shard *s = &r->shard;
-  const int ring = r->grid.context, n = r->grid.windows, size = ring / n;
+  const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
   double most = 0;
-  for (int x = 0; x < SAMPLES && x < ring; x++) {
-    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES)), j = c / size,
-              t = c % size;
+  for (int x = 0; x < samples; x++) {
+    const int c = sample(r, x, samples), j = c / size, t = c % size;
     const int from = (j - w + n) % n * size + (t - i + size) % size;
     most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]));
   }
@@ -282,10 +216,10 @@ static double gather_us(const struct run *r, double bytes) {
 
 static void run_gathered(struct run *r) {
   const struct cp_shard *s = &r->shard;
-  const int ring = r->grid.context;
+  const int ring = r->grid.context, samples = samples_of(r);
   double most = 0;
-  for (int x = 0; x < SAMPLES && x < ring; x++) {
-    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES));
+  for (int x = 0; x < samples; x++) {
+    const int c = sample(r, x, samples);
     // One call: over the blocks as they came, or over all keys put into order first.
     const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
     double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1) : 0;
@@ -300,33 +234,6 @@ static void run_gathered(struct run *r) {
   r->time_us = most;
   if (ring > 1)
     r->time_us += 2 * gather_us(r, kv * (double)r->elem) + (r->bwd ? 2 * gather_us(r, 4 * kv) : 0);
-}
-
-int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid *g,
-                        const struct attn_problem *p, int32_t context_rows) {
-  const int64_t b = cp_elem_bytes(p->dtype),
-                heads_kv = p->heads_kv < g->heads ? 1 : p->heads_kv / g->heads;
-  const int64_t q = (int64_t)context_rows * (p->heads_q / g->heads) * p->dim,
-                k = (int64_t)context_rows * heads_kv * p->dim;
-  if (schedule->gathers)
-    return 2 * k * b * g->context + (p->backward ? 4 * q + 8 * k * g->context + 8 * k : 0);
-  const bool parts = g->context > 1, sums = p->heads_kv < g->heads;
-  const int size = g->context / g->windows;
-  int64_t bytes = 0;
-  if (g->heads > 1) // stage, q, o, k, v; dO, dQ, dK, dV
-    bytes += 3 * q * b + 8 * k + 2 * k * b + (p->backward ? 2 * q * b + 2 * k * b : 0);
-  if (parts || (p->backward && sums))
-    bytes += 4 * q;
-  bytes += (size > 1 ? 4 * k * b : 0) + (g->windows > 1 ? 4 * k * b : 0);
-  return bytes + (p->backward ? 8 * k * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
-}
-
-int64_t cp_memory_bytes(const struct cp_schedule *schedule, const struct cp_grid *g,
-                        const struct attn_problem *p, int32_t context_rows) {
-  const int64_t rows = context_rows / g->heads, row = (int64_t)p->dim * cp_elem_bytes(p->dtype);
-  const int64_t tensors = rows * row * (2 * p->heads_q + 2 * p->heads_kv);
-  return tensors * (p->backward ? 2 : 1) + 4LL * context_rows * (p->heads_q / g->heads) +
-         cp_buffer_bytes(schedule, g, p, context_rows);
 }
 
 const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule,

@@ -34,7 +34,8 @@ TRANSPORTS(DECLARE_TRANSPORT)
 const struct cp_schedule *const cp_schedules[] = {SCHEDULES(ENTRY) NULL};
 const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
 
-const char *const cp_cut_names[CP_CUTS] = {"best", "contiguous", "whole", "documents", "slices"};
+const char *const cp_cut_names[CP_CUTS] = {"auto",      "contiguous", "whole",
+                                           "documents", "slices",     "chunks"};
 
 // "4x2", "2x4x2" or the name of a cut; `n` characters of text.
 static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
