@@ -18,6 +18,30 @@ static double key_tiles(const struct attn_segment *k, int32_t k_segs, int32_t be
   return tiles;
 }
 
+// Keys that the queries from first to last see, by these two: the hull of each span, or of all of them where
+// they meet or the two rows have not the same number.
+static int tile_spans(const struct mask *mask, int32_t first, int32_t last,
+                      struct mask_span spans[2 * MASK_SPANS_MAX]) {
+  struct mask_span *other = spans + MASK_SPANS_MAX;
+  const int n = mask_row_spans(mask, first, spans), m = mask_row_spans(mask, last, other);
+  bool apart = n == m;
+  for (int i = 0; i < n && apart; i++) {
+    spans[i].begin = spans[i].begin < other[i].begin ? spans[i].begin : other[i].begin;
+    spans[i].end = spans[i].end > other[i].end ? spans[i].end : other[i].end;
+    apart = i == 0 || spans[i - 1].end < spans[i].begin;
+  }
+  if (apart)
+    return n;
+  struct mask_span hull = {mask->seqlen, 0};
+  for (int i = 0; i < n + m; i++) {
+    const struct mask_span *x = i < n ? &spans[i] : &other[i - n];
+    hull.begin = x->begin < hull.begin ? x->begin : hull.begin;
+    hull.end = x->end > hull.end ? x->end : hull.end;
+  }
+  *spans = hull;
+  return 1;
+}
+
 double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q_segs,
                 const struct attn_segment *k, int32_t k_segs, int32_t queries, int32_t keys,
                 double *q_tiles) {
@@ -26,16 +50,11 @@ double cp_tiles(const struct mask *mask, const struct attn_segment *q, int32_t q
   for (int32_t s = 0; s < q_segs; s++)
     for (int32_t at = 0; at < q[s].len; at += queries) {
       const int32_t last = at + queries < q[s].len ? at + queries - 1 : q[s].len - 1;
-      struct mask_span spans[MASK_SPANS_MAX];
-      int32_t begin = mask->seqlen, end = 0;
-      for (int row = 0; row < 2; row++) { // the hull of the first and the last query's keys
-        const int n = mask_row_spans(mask, q[s].pos + (row ? last : at), spans);
-        for (int i = 0; i < n; i++) {
-          begin = spans[i].begin < begin ? spans[i].begin : begin;
-          end = spans[i].end > end ? spans[i].end : end;
-        }
-      }
-      const double here = begin < end ? key_tiles(k, k_segs, begin, end, keys) : 0;
+      struct mask_span spans[2 * MASK_SPANS_MAX];
+      const int n = tile_spans(mask, q[s].pos + at, q[s].pos + last, spans);
+      double here = 0;
+      for (int i = 0; i < n; i++)
+        here += key_tiles(k, k_segs, spans[i].begin, spans[i].end, keys);
       tiles += here;
       *q_tiles += here > 0;
     }
@@ -129,16 +148,24 @@ static double exchange_us(const struct run *r, int32_t heads, double elem) {
 
 // ---- schedules ------------------------------------------------------------------------------
 
-enum { SAMPLES = 4 }; // context ranks whose kernels are counted; zigzag makes all much alike
+// Context ranks whose kernels are counted: zigzag in documents or slices makes all much alike.
+static int samples_of(const struct run *r) {
+  const int most = r->shard.cut == CP_CUT_DOCUMENTS || r->shard.cut == CP_CUT_SLICES ? 4 : 64;
+  return r->grid.context < most ? r->grid.context : most;
+}
+
+static int sample(const struct run *r, int x,
+                  int samples) { // spread evenly, with the first and the last
+  return samples > 1 ? (int)((int64_t)x * (r->grid.context - 1) / (samples - 1)) : 0;
+}
 
 // Longest kernel of step (w, i) over the sampled ranks.
 static double slowest_step_us(const struct run *r, int w, int i) {
   const struct cp_shard *s = &r->shard;
-  const int ring = r->grid.context, n = r->grid.windows, size = ring / n;
+  const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
   double most = 0;
-  for (int x = 0; x < SAMPLES && x < ring; x++) {
-    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES)), j = c / size,
-              t = c % size;
+  for (int x = 0; x < samples; x++) {
+    const int c = sample(r, x, samples), j = c / size, t = c % size;
     const int from = (j - w + n) % n * size + (t - i + size) % size;
     most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]));
   }
@@ -189,10 +216,10 @@ static double gather_us(const struct run *r, double bytes) {
 
 static void run_gathered(struct run *r) {
   const struct cp_shard *s = &r->shard;
-  const int ring = r->grid.context;
+  const int ring = r->grid.context, samples = samples_of(r);
   double most = 0;
-  for (int x = 0; x < SAMPLES && x < ring; x++) {
-    const int c = (int)((int64_t)x * ring / (ring < SAMPLES ? ring : SAMPLES));
+  for (int x = 0; x < samples; x++) {
+    const int c = sample(r, x, samples);
     // One call: over the blocks as they came, or over all keys put into order first.
     const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
     double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1) : 0;
