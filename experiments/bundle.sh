@@ -35,6 +35,8 @@ here=\$(cd "\$(dirname "\${BASH_SOURCE[0]}")" && pwd)
 export LONGCA=\$here/longca GPU_TEST=\$here/gpu_test LONGCA_COMMIT=$commit
 folders=\$(find /usr/local /opt /usr/lib -name 'libcublas.so.1*' -o -name 'libcudnn.so.9' -o -name 'libnvrtc.so.1*' \\
   -o -name 'libnccl.so.2' 2>/dev/null | xargs -r -n 1 dirname | sort -u | paste -sd:)
-export LD_LIBRARY_PATH=\$here:\$folders\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH=\$here\${folders:+:\$folders}\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+missing=\$(ldd "\$LONGCA" "\$GPU_TEST" | awk '/not found/ { print \$1 }' | sort -u | paste -sd' ')
+[ -z "\$missing" ] || echo "env.sh: this machine lacks \$missing (looked in /usr/local, /opt, /usr/lib)" >&2
 END
 du -sh "$to" | awk '{ print $1 " in " $2 }'

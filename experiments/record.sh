@@ -44,17 +44,28 @@ mkdir -p "$out" "$(dirname "$rows")"
 kept=$(dirname "$rows") # beside the rows: what a later run goes on with
 tests=$kept/tests.tsv gemm=$kept/gemm.csv logs=$kept/log
 mkdir -p "$logs"
+touch "$tests" "$gemm"
 left() { echo $((end - SECONDS)); }
 
 gemm_rate() {
-  [ -s "$gemm" ] || timeout 60 "$LONGCA" bench --gemm "$GEMM" --rounds 20 --csv | head -1 >"$gemm"
-  timeout 60 "$LONGCA" bench --gemm "$GEMM" --rounds 20 --csv | tail -n +2 >>"$gemm" || true
+  local lines
+  lines=$(timeout 60 "$LONGCA" bench --gemm "$GEMM" --rounds 20 --csv) || return 0
+  [ -s "$gemm" ] || head -1 <<<"$lines" >"$gemm"
+  tail -n +2 <<<"$lines" >>"$gemm"
+}
+
+# What there is goes to OUT after every part, as a machine on loan may go at any moment.
+keep() {
+  local file
+  for file in "$rows" "${rows%.csv}.env.json" "$tests" "$gemm"; do
+    [ ! -s "$file" ] || cp "$file" "$out/"
+  done
+  [ -z "$(ls -A "$logs")" ] || tar -czf "$out/logs.tar.gz" -C "$kept" log
 }
 
 # ---- every kernel against the reference, the fastest engines first
 
 version=$([ ! -x "$GPU_TEST" ] || cksum <"$GPU_TEST" | cut -d' ' -f1)
-touch "$tests"
 test_kernel() { # test_kernel NAME: a line of tests.tsv
   local begin=$SECONDS log=$logs/test-$1.txt rc=0 verdict
   LONGCA_TEST_QUICK=${LONGCA_TEST_QUICK:-1} LONGCA_TEST_KERNEL=$1 \
@@ -85,6 +96,7 @@ if [ -n "$version" ]; then
 else
   printf '  test     there is no %s, so no kernel is tested beforehand\n' "$GPU_TEST"
 fi
+keep
 wrong=$(awk -F'\t' -v v="$version" '$4 == v { now[$1] = $2 }
   END { for (k in now) if (now[k] == "failed" || now[k] == "timeout") print k }' "$tests" | sort | paste -sd,)
 [ -z "$wrong" ] || options+=(--only "kernel!=$wrong")
@@ -102,9 +114,10 @@ for stage in $STAGES; do
     --together --minutes "$minutes" || rc=$?
   case $rc in 0 | 124) ;; 2) exit 2 ;; *) failed=1 ;; esac
   gemm_rate
+  keep
 done
 
-# ---- what there is to keep
+# ---- the summary
 
 # shellcheck disable=SC2016 # awk's own dollars
 summary='
@@ -150,15 +163,12 @@ summary='
           of_gemm(key, "bwd") "," n[key, "fwd"] + 0 "," clock
       }
   }'
-if [ -s "$rows" ]; then
+if [ -s "$rows" ] && [ "$(wc -l <"$rows")" -gt 1 ]; then
   "$LONGCA" show "$rows" --format csv \
     --columns mask,kernel,pass,heads_q,heads_kv,seqlen,block,ratio,status,tflop_s,sm_mhz_median,utc |
     awk -F, "$summary" "$gemm" - >"$out/summary.csv"
   "$LONGCA" show --table "$out/summary.csv"
-  cp "$rows" "${rows%.csv}.env.json" "$out/"
 fi
-cp "$tests" "$gemm" "$out/"
-[ -z "$(ls -A "$logs")" ] || tar -czf "$out/logs.tar.gz" -C "$kept" log
 [ -z "$wrong" ] || printf 'failed its test, and is left out: %s\n' "$wrong"
 printf '%s rows in %s\n' "$([ ! -s "$rows" ] || tail -n +2 "$rows" | wc -l)" "$out"
 [ -z "$wrong" ] && [ $failed -eq 0 ]
