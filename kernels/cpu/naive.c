@@ -2,94 +2,12 @@
 // three steps with the S x S scores in memory between them, one query head after another, KV heads
 // repeated for each (torch's matmul, softmax, matmul). The mask is a dense S x S array of bytes. The
 // products are as fast as the engine's, so what it costs is the memory and the invisible pairs.
-//
-// Memory: mask bytes rows_q * rows_k a pattern; scores 4 * rows_q * rows_k bytes, twice for backward.
 #include <math.h>
-#include <omp.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "naive_plan.h"
 
-enum { TILE = 128 };
 static const float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
-
-struct naive {
-  uint8_t *mask;        // [patterns, rows_q, rows_k]
-  int64_t pad_q, pad_k; // rows_q and rows_k in whole tiles
-  int64_t ld;           // row stride of scores and of transposed keys
-  float *memory;
-  float *p, *ds;          // [pad_q, ld] scores, then probabilities; dP, then dS
-  float *q, *d_o, *out;   // [pad_q, LD(dim)]; out: O or dQ
-  float *k_t, *v_t;       // [dim, ld]
-  float *k, *v, *dk, *dv; // [pad_k, LD(dim)]
-  int threads;
-};
-
-static int32_t position(const struct attn_segment *seg, int32_t segs, int32_t row) {
-  for (int s = 0; s < segs; s++)
-    if (row >= seg[s].row && row < seg[s].row + seg[s].len)
-      return seg[s].pos + row - seg[s].row;
-  return seg ? -1 : row;
-}
-
-static int naive_prepare(struct attn_plan *plan) {
-  const struct attn_problem *p = &plan->problem;
-  struct naive *st = plan->state = calloc(1, sizeof *st);
-  if (!st)
-    goto oom;
-  const int patterns = p->mask->heads ? p->mask->heads : 1;
-  st->threads = omp_get_max_threads();
-  st->pad_q = (p->rows_q + TILE - 1) / TILE * TILE;
-  st->pad_k = (p->rows_k + TILE - 1) / TILE * TILE;
-  st->ld = st->pad_k + CPU_PAD;
-  plan->prep_bytes = (int64_t)patterns * p->rows_q * p->rows_k;
-  st->mask = malloc(plan->prep_bytes + 1);
-  const int64_t rows_q = st->pad_q * CPU_LD(p->dim), rows_k = st->pad_k * CPU_LD(p->dim);
-  const int64_t sizes[] = {
-      st->pad_q * st->ld, rows_q, rows_q,          p->dim * st->ld, rows_k, // forward
-      st->pad_q * st->ld, rows_q, p->dim * st->ld, rows_k,          rows_k, rows_k};
-  float **const at[] = {&st->p,   &st->q,   &st->out, &st->k_t, &st->v, &st->ds,
-                        &st->d_o, &st->v_t, &st->k,   &st->dk,  &st->dv};
-  const int n = p->backward ? 11 : 5;
-  int64_t floats = 0;
-  for (int i = 0; i < n; i++)
-    floats += sizes[i];
-  plan->workspace_bytes = floats * (int64_t)sizeof(float);
-  st->memory = aligned_alloc(64, plan->workspace_bytes);
-  if (!st->mask || !st->memory)
-    goto oom;
-  floats = 0;
-  for (int i = 0; i < n; i++) {
-    *at[i] = st->memory + floats;
-    floats += sizes[i];
-  }
-#pragma omp parallel for schedule(static)
-  for (int32_t q = 0; q < p->rows_q; q++)
-    for (int h = 0; h < patterns; h++) {
-      uint8_t *row = st->mask + ((int64_t)h * p->rows_q + q) * p->rows_k;
-      const int32_t qp = position(p->q_seg, p->q_segs, q);
-      for (int32_t k = 0; k < p->rows_k; k++) {
-        const int32_t kp = p->k_seg ? position(p->k_seg, p->k_segs, k) : k;
-        row[k] = qp >= 0 && kp >= 0 && mask_allows(p->mask, h, qp, kp);
-      }
-    }
-  return 0;
-oom:
-  attn_error_set(true, "out of memory for the naive kernel's S x S scores (%.1f GiB)",
-                 plan->workspace_bytes / 1073741824.0);
-  return -1;
-}
-
-static void naive_release(struct attn_plan *plan) {
-  struct naive *st = plan->state;
-  if (!st)
-    return;
-  free(st->mask);
-  free(st->memory);
-  free(st);
-  plan->state = NULL;
-}
 
 static float scale_of(const struct attn_plan *plan, const struct attn_args *a) {
   return a->scale != 0 ? a->scale : 1 / sqrtf((float)plan->problem.dim);
@@ -117,13 +35,13 @@ static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_r
                     const float *b, int64_t ldb, float *c, int64_t ldc, bool add) {
   const struct cpu_isa *isa = cpu_isa();
 #pragma omp for schedule(dynamic, 1)
-  for (int64_t i = 0; i < m; i += TILE)
-    for (int64_t j = 0; j < n; j += TILE)
-      for (int64_t l = 0; l < k; l += TILE) {
-        const int cols = n - j < TILE ? (int)(n - j) : TILE,
-                  depth = k - l < TILE ? (int)(k - l) : TILE;
-        isa->product(TILE, cols, depth, a + i * a_row + l * a_col, a_row, a_col, b + l * ldb + j,
-                     ldb, c + i * ldc + j, ldc, add || l > 0);
+  for (int64_t i = 0; i < m; i += NAIVE_TILE)
+    for (int64_t j = 0; j < n; j += NAIVE_TILE)
+      for (int64_t l = 0; l < k; l += NAIVE_TILE) {
+        const int cols = n - j < NAIVE_TILE ? (int)(n - j) : NAIVE_TILE,
+                  depth = k - l < NAIVE_TILE ? (int)(k - l) : NAIVE_TILE;
+        isa->product(NAIVE_TILE, cols, depth, a + i * a_row + l * a_col, a_row, a_col,
+                     b + l * ldb + j, ldb, c + i * ldc + j, ldc, add || l > 0);
       }
 }
 
@@ -178,16 +96,18 @@ static void finish_row(const struct attn_plan *plan, const struct attn_args *a, 
 }
 
 static const uint8_t *mask_row(const struct attn_plan *plan, int kv, int64_t row) {
-  const struct naive *st = plan->state;
+  const struct naive_state *st = plan->state;
   const struct attn_problem *p = &plan->problem;
-  return st->mask + ((p->mask->heads ? kv * (int64_t)p->rows_q : 0) + row) * p->rows_k;
+  const int64_t pattern = st->patterns > 1 ? kv : 0;
+  return st->common->visible + (pattern * p->rows_q + row) * p->rows_k;
 }
 
 static int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
-  const struct naive *st = plan->state;
+  const struct naive_state *st = plan->state;
   const int ld = CPU_LD(p->dim), group = p->heads_q / p->heads_kv;
   const float scale = scale_of(plan, a) * LOG2_E;
+  naive_begin(plan);
 #pragma omp parallel num_threads(st->threads)
   for (int h = 0; h < p->heads_q; h++) {
     const int kv = h / group;
@@ -211,7 +131,7 @@ static int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
 static void gradient_row(const struct attn_plan *plan, const struct attn_args *a, int kv, int head,
                          int64_t q, float scale) {
   const struct attn_problem *p = &plan->problem;
-  const struct naive *st = plan->state;
+  const struct naive_state *st = plan->state;
   const uint8_t *seen = mask_row(plan, kv, q);
   const float lse = a->lse[(int64_t)head * p->rows_q + q];
   const float *d_o = st->d_o + q * CPU_LD(p->dim);
@@ -244,13 +164,14 @@ static void put_gradient(const struct attn_plan *plan, const struct attn_args *a
 
 static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
-  const struct naive *st = plan->state;
+  const struct naive_state *st = plan->state;
   const int ld = CPU_LD(p->dim), group = p->heads_q / p->heads_kv;
   const float scale = scale_of(plan, a);
   if (!p->backward) {
     attn_error_set(false, "the plan was prepared without backward");
     return -1;
   }
+  naive_begin(plan);
 #pragma omp parallel num_threads(st->threads)
   for (int h = 0; h < p->heads_q; h++) {
     const int kv = h / group;
