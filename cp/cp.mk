@@ -5,7 +5,8 @@ ifeq ($(WITH_MPI)$(MPICC),1)
   $(error MPI=1, but there is no mpicc; ./setup.sh installs Open MPI)
 endif
 
-CP_OPTIONAL := cp/mpi.c cp/mpirun.c cp/nccl.c cp/fake_cuda.c cp/fake_nccl.c
+CP_NCCL     := cp/nccl.c cp/nccl_connect.c cp/nccl_watch.c
+CP_OPTIONAL := cp/mpi.c cp/mpirun.c $(CP_NCCL) $(wildcard cp/fake_*.c)
 CP_USED     :=
 ifeq ($(WITH_MPI),1)
 # System headers, so that their warnings are not ours.
@@ -17,7 +18,7 @@ NCCL_H := $(wildcard $(CUDA_HOME)/include/nccl.h)
 ifneq ($(NCCL_H),)
 DEFS    += -DLONGCA_NCCL
 LDLIBS  += -lnccl
-CP_USED += cp/nccl.c
+CP_USED += $(CP_NCCL)
 endif
 endif
 endif
@@ -33,7 +34,7 @@ endif
 # objects that name GPU kernels are compiled once more, without them.
 ifneq ($(filter cp/nccl.c,$(CP_USED)),)
 FAKES := $(addprefix $(B)/cp/fake/,kernels/registry.o cp/loopback.o cp/registry.o cp/memory_device.o \
-           cp/fake_cuda.o cp/fake_nccl.o)
+           $(patsubst %.c,%.o,$(wildcard cp/fake_*.c)))
 
 $(B)/cp/fake/%.o: %.c $(B)/compile.stamp
 	$(call say,CC,$< for the fake GPU)
@@ -54,7 +55,7 @@ $(B)/cp/nccl_test $(B)/cp/nccl_fault_test: %: %.o $(FAKES) $(B)/liblongca.a
 
 # The schedules with GPU kernels: the emulated GPU (kernels/emu) with the fakes before its own runtime.
 EMU_LAUNCH := _ZN3emu6launchERKNS_6configERKSt8functionIFvvEE
-CP_EMU     := $(B)/cp/gpu_test.o $(addprefix $(B)/cp/fake/cp/,fake_cuda.o fake_nccl.o fake_emu.o)
+CP_EMU     := $(B)/cp/gpu_test.o $(addprefix $(B)/cp/fake/,$(patsubst %.c,%.o,$(wildcard cp/fake_*.c)) cp/fake_emu.o)
 $(B)/cp/fake/cp/fake_emu.o: cp/fake_emu.cpp kernels/emu/emu.h kernels/emu/emu_ptx.h
 	@mkdir -p $(@D)
 	$(Q)$(CXX) -std=c++17 $(CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels/emu -c -o $@ $<
