@@ -9,7 +9,7 @@
 // clang-format off
 #define CPU_KERNELS(K)                                                                                 \
   K(attn_naive_cpu) K(attn_sdpa_cpu) K(attn_fa2_cpu) K(attn_fa3_cpu) K(attn_cudnn_cpu)                 \
-  K(attn_flex_cpu) K(attn_flashmask_cpu) K(attn_flashmask_v3_cpu) K(attn_vsa_cpu) K(attn_vsa_triton_cpu) \
+  K(attn_flex_cpu) K(attn_flashmask_cpu) K(attn_flashmask_v3_cpu) K(attn_spans_cpu) K(attn_vsa_cpu) K(attn_vsa_triton_cpu) \
   K(attn_fa2_sparse_cpu) K(attn_flashinfer_cpu) K(attn_flex_sparse_cpu)
 #ifdef LONGCA_CUDNN
 #define CUDNN_KERNELS(K) K(attn_cudnn)

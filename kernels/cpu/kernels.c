@@ -80,6 +80,8 @@ CPU_KERNEL(attn_flex_cpu, "flex", "blockmap", flex_supports, "block map and pred
 CPU_KERNEL(attn_flashmask_cpu, "flashmask", "columns", rep_supports, "column intervals, on the CPU")
 CPU_KERNEL(attn_flashmask_v3_cpu, "flashmask_v3", "columns", flashmask_v3_supports,
            "as flashmask on the CPU")
+CPU_KERNEL(attn_spans_cpu, "spans", "spans", rep_supports,
+           "ours: row intervals that move, on the CPU")
 CPU_KERNEL(attn_vsa_cpu, "vsa", "blocklist", vsa_supports, "lists of 64 x 64 blocks, on the CPU")
 CPU_KERNEL(attn_vsa_triton_cpu, "vsa_triton", "blocklist", vsa_triton_supports, "as vsa on the CPU")
 CPU_KERNEL(attn_fa2_sparse_cpu, "fa2_sparse", "blocklist", fa2_sparse_supports,

@@ -13,6 +13,7 @@
 #include "blockmap.h"
 #include "cases.h"
 #include "columns.h"
+#include "spans.h"
 #include "varblock.h"
 
 // Bytes by the formula in the header of the representation.
@@ -27,6 +28,13 @@ static int64_t bytes_stated(const char *name, const struct mask *m, const void *
     const struct columns *x = rep;
     const int vectors = 1 + (x->lte != NULL) + (x->uts != NULL) + (x->ute != NULL);
     return 4 * n * vectors + 32 * ((n + 63) / 64 + (n + 2047) / 2048);
+  }
+  if (!strcmp(name, "spans")) { // a run a document, two with a prefix; one a block row; or a few
+    const struct spans *x = rep;
+    const int64_t docs = m->docs * (m->kind == MASK_PREFIX_LM_DOCUMENT ? 2 : 1);
+    const int64_t rows = m->kind == MASK_BLOCK_CAUSAL_DOCUMENT ? n / m->block + 1 : 0;
+    assert_true(x->count <= (mask_has_docs(m->kind) ? docs + rows : 5));
+    return 24 * (x->count + 1);
   }
   if (!strcmp(name, "blocklist")) {
     int64_t listed = 0;

@@ -58,7 +58,7 @@ enum { REP_ARRAYS_MAX = 16 };
 
 // One static table a representation, in kernels/rep/reps.c; `rep` is the struct named above.
 struct rep_ops {
-  const char *name; // "dense" "band" "columns" "blockmap" "blocklist" "varblock"
+  const char *name; // "dense" "band" "columns" "blockmap" "blocklist" "varblock" "spans"
   size_t size;      // sizeof(struct X)
   const char *(*supports)(const struct mask *m);
   int (*build)(void *rep, const struct mask *m);

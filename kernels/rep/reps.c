@@ -6,6 +6,7 @@
 #include "blockmap.h"
 #include "columns.h"
 #include "dense.h"
+#include "spans.h"
 #include "varblock.h"
 
 // The typed functions of X behind void pointers, and its row of the table.
@@ -56,9 +57,10 @@ REP_TABLE(columns)
 REP_TABLE(blockmap)
 REP_TABLE(blocklist)
 REP_TABLE(varblock)
+REP_TABLE(spans)
 
 const struct rep_ops *const rep_table[] = {
-    &dense_ops, &band_ops, &columns_ops, &blockmap_ops, &blocklist_ops, &varblock_ops, NULL,
+    &dense_ops, &band_ops, &columns_ops, &blockmap_ops, &blocklist_ops, &varblock_ops, &spans_ops, NULL,
 };
 
 const struct rep_ops *rep_find(const char *name) {

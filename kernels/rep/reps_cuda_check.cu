@@ -5,6 +5,7 @@
 #include "blockmap.h"
 #include "columns.h"
 #include "dense.h"
+#include "spans.h"
 #include "varblock.h"
 
 #define CHECK(X) \
@@ -24,3 +25,4 @@ CHECK(columns)
 CHECK(blockmap)
 CHECK(blocklist)
 CHECK(varblock)
+CHECK(spans)

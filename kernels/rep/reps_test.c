@@ -211,9 +211,10 @@ static void check_support(void **state) {
     const char *name;
     uint32_t kinds;
   } expected[] = {{"dense", 0xffff},    {"band", 0x303f},      {"columns", 0x3fff},
-                  {"blockmap", 0xffff}, {"blocklist", 0x4000}, {"varblock", 0xc000}};
+                  {"blockmap", 0xffff}, {"blocklist", 0x4000}, {"varblock", 0xc000},
+                  {"spans", 0x3fff}};
   (void)state;
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 7; i++) {
     assert_string_equal(rep_table[i]->name, expected[i].name);
     assert_ptr_equal(rep_find(expected[i].name), rep_table[i]);
     for (int kind = 0; kind < MASK_KINDS; kind++) {
@@ -223,7 +224,7 @@ static void check_support(void **state) {
       assert_true(!why || !strncmp(why, expected[i].name, strlen(expected[i].name)));
     }
   }
-  assert_null(rep_table[6]);
+  assert_null(rep_table[7]);
   assert_null(rep_find("bands"));
 }
 
@@ -239,6 +240,7 @@ int main(void) {
       REP_TEST("blockmap"),
       REP_TEST("blocklist"),
       REP_TEST("varblock"),
+      REP_TEST("spans"),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
