@@ -45,6 +45,16 @@ REP_HD void spans_row(const struct spans_run *r, int32_t i, int32_t q, int32_t *
   *hi = r->end[i] + (r->moves >> (2 * i + 1) & 1 ? q - r->row : 0);
 }
 
+// Rows [*lo, *hi) of the run that see key k in interval i; none where *lo >= *hi.
+REP_HD void spans_column(const struct spans_run *r, int32_t i, int32_t k, int32_t *lo,
+                         int32_t *hi) {
+  const bool begin_moves = r->moves >> (2 * i) & 1, end_moves = r->moves >> (2 * i + 1) & 1;
+  *lo = r->row + (end_moves ? rep_max(k + 1 - r->end[i], 0) : k < r->end[i] ? 0 : REP_FAR - r->row);
+  *hi = begin_moves        ? rep_min(r[1].row, r->row + k + 1 - r->begin[i])
+        : r->begin[i] <= k ? r[1].row
+                           : r->row;
+}
+
 REP_HD bool spans_allows(const struct spans *x, int32_t head, int32_t q, int32_t k) {
   const struct spans_run *r = &x->run[spans_find(x, q)];
   int32_t lo0, hi0, lo1, hi1;
@@ -105,21 +115,8 @@ REP_HD int32_t spans_skip_keys(const struct spans *x, int32_t head, int32_t q_be
   return next;
 }
 
-// First row q, ... of the run that sees some key of [k_begin, k_end) in interval i, or REP_FAR.
-REP_HD int32_t spans_first_row(const struct spans_run *r, int32_t i, int32_t q, int32_t k_begin,
-                               int32_t k_end) {
-  int32_t lo, hi;
-  spans_row(r, i, q, &lo, &hi);
-  const int32_t late = k_begin + 1 - hi; // rows until the interval's end has passed k_begin
-  if (late > 0) {
-    if (!(r->moves >> (2 * i + 1) & 1) || late >= r[1].row - q)
-      return REP_FAR;
-    q += late;
-    spans_row(r, i, q, &lo, &hi);
-  }
-  return lo < k_end && lo < hi ? q : REP_FAR;
-}
-
+// The first row of a run that sees some key of [k_begin, k_end) in an interval is one that sees the
+// first of these keys that the interval has from row q on.
 REP_HD int32_t spans_skip_queries(const struct spans *x, int32_t head, int32_t k_begin,
                                   int32_t k_end, int32_t q) {
   int32_t next = REP_FAR;
@@ -127,8 +124,16 @@ REP_HD int32_t spans_skip_queries(const struct spans *x, int32_t head, int32_t k
   for (int32_t at = spans_find(x, q); at < x->count && next == REP_FAR; at++) {
     const struct spans_run *r = &x->run[at];
     const int32_t from = rep_max(q, r->row);
-    for (int32_t i = 0; i < 2; i++)
-      next = rep_min(next, spans_first_row(r, i, from, k_begin, k_end));
+    for (int32_t i = 0; i < 2; i++) {
+      int32_t lo, hi;
+      spans_row(r, i, from, &lo, &hi);
+      const int32_t k = rep_max(k_begin, lo);
+      if (k >= k_end || r->begin[i] >= r->end[i])
+        continue;
+      spans_column(r, i, k, &lo, &hi);
+      lo = rep_max(lo, from);
+      next = lo < hi ? rep_min(next, lo) : next;
+    }
   }
   return next;
 }

@@ -103,7 +103,7 @@ bool backward(const Rep &x, int head, int k_pos, int keys, int first_key, int q_
 
 } // namespace
 
-#define REPS(R) R(band) R(columns) R(blocklist) R(varblock) R(dense)
+#define REPS(R) R(band) R(columns) R(blocklist) R(varblock) R(dense) R(spans)
 
 bool lanes_forward(const char *name, const void *rep, int32_t head, int32_t q_pos, int32_t rows,
                    int32_t first_row, int32_t k_pos, int32_t valid, bool hidden[16][128]) {

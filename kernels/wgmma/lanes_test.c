@@ -91,7 +91,7 @@ static void check_rep(void **state) {
 #define TEST(X) \
   { #X, check_rep, NULL, NULL, #X }
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(band), TEST(columns), TEST(blocklist), TEST(varblock),
-                                     TEST(dense)};
+  const struct CMUnitTest tests[] = {TEST(band),     TEST(columns), TEST(blocklist),
+                                     TEST(varblock), TEST(dense),   TEST(spans)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,24 @@ static __device__ __forceinline__ row_bits seen_by(const varblock &x, int head, 
                        varblock_rows(&x, head), pos, valid);
 }
 
+// Of each run that has rows among these, the rows that see either key.
+template <int Queries>
+static __device__ __forceinline__ row_bits seen_by(const spans &x, int, const key_pair &k, int pos,
+                                                   int valid) {
+  row_bits bits = {0, 0};
+  for (int at = spans_find(&x, pos); x.run[at].row < pos + valid; at++)
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const spans_run &r = x.run[at];
+      int lo, hi;
+      spans_column(&r, i, k.k0, &lo, &hi);
+      bits.top |= bits_between(lo - pos, min(hi - pos, valid));
+      spans_column(&r, i, k.k1, &lo, &hi);
+      bits.bottom |= bits_between(lo - pos, min(hi - pos, valid));
+    }
+  return bits;
+}
+
 // What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ... (facts
 // [128] are theirs): a bit an accumulator element, the first key's in the low half.
 template <class Rep>

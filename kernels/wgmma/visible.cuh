@@ -13,6 +13,7 @@
 #include "../rep/blockmap.h" // for predicates: flex.cuh
 #include "../rep/columns.h"
 #include "../rep/dense.h"
+#include "../rep/spans.h"
 #include "../rep/varblock.h"
 
 namespace wgmma {
@@ -96,6 +97,22 @@ static __device__ __forceinline__ row_bits visible(const varblock &x, int head, 
                                                    int valid) {
   return bits_of_lists(x.q2k, varblock_row(&x, head, q0), varblock_row(&x, head, q1),
                        varblock_cols(&x, head), pos, valid);
+}
+
+static __device__ __forceinline__ uint32_t bits_of_run(const spans_run &r, int q, int pos, int valid) {
+  int lo0, hi0, lo1, hi1;
+  spans_row(&r, 0, q, &lo0, &hi0);
+  spans_row(&r, 1, q, &lo1, &hi1);
+  return bits_between(lo0 - pos, min(hi0 - pos, valid)) | bits_between(lo1 - pos, min(hi1 - pos, valid));
+}
+
+template <int Keys>
+static __device__ __forceinline__ row_bits visible(const spans &x, int, int q0, int q1, int pos, int valid) {
+  int at = spans_find(&x, q0);
+  const uint32_t top = bits_of_run(x.run[at], q0, pos, valid);
+  while (x.run[at + 1].row <= q1)
+    at++;
+  return {top, bits_of_run(x.run[at], q1, pos, valid)};
 }
 
 // Bits 0, 1, 8, 9, 16, 17, 24 and 25 of a word, side by side.
