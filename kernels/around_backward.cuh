@@ -8,18 +8,26 @@
 #include "gpu.cuh"
 #include "ptx/math.cuh"
 
+constexpr int QUERY_TILE = 64;
+
 namespace around_backward {
 
-// 16 bytes of O and dO a thread, DIM / 8 threads a (row, head).
+// 16 bytes of O and dO a thread, DIM / 8 threads a (row of the output, head).
 template <int DIM>
 static __global__ void before(const uint4 *o, const uint4 *d_o, const float *lse, float *lse2, float *delta,
-                              int rows, int rows_pad, int heads) {
+                              int rows, int heads, const int2 *tiles, int rows_out) {
   constexpr int lanes = DIM / 8;
-  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes; // row * heads + head
-  const int lane = threadIdx.x % lanes, row = (int)(i / heads), head = (int)(i % heads);
+  const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes; // out * heads + head
+  const int lane = threadIdx.x % lanes, out = (int)(i / heads), head = (int)(i % heads);
+  int2 tile = make_int2(0, rows); // first row, rows
+  if (tiles && out < rows_out)
+    tile = __ldg(tiles + out / QUERY_TILE);
+  const int in_tile = tiles ? out % QUERY_TILE : out, row = tile.x + in_tile;
+  const bool exists = in_tile < tile.y;
   float sum = 0;
-  if (row < rows) {
-    const uint4 x = __ldg(o + i * lanes + lane), y = __ldg(d_o + i * lanes + lane);
+  if (exists) {
+    const int64_t at = ((int64_t)row * heads + head) * lanes + lane;
+    const uint4 x = __ldg(o + at), y = __ldg(d_o + at);
     const uint32_t u[4] = {x.x, x.y, x.z, x.w}, w[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
     for (int e = 0; e < 4; e++)
@@ -29,11 +37,11 @@ static __global__ void before(const uint4 *o, const uint4 *d_o, const float *lse
 #pragma unroll
   for (int step = lanes / 2; step; step /= 2)
     sum += __shfl_xor_sync(~0u, sum, step, lanes);
-  if (lane || row >= rows_pad)
+  if (lane || out >= rows_out)
     return;
-  const float l = row < rows ? lse[(int64_t)head * rows + row] : -INFINITY;
-  delta[(int64_t)head * rows_pad + row] = sum;
-  lse2[(int64_t)head * rows_pad + row] = l == -INFINITY ? INFINITY : l * 1.4426950408889634f;
+  const float l = exists ? lse[(int64_t)head * rows + row] : -INFINITY;
+  delta[(int64_t)head * rows_out + out] = sum;
+  lse2[(int64_t)head * rows_out + out] = l == -INFINITY ? INFINITY : l * 1.4426950408889634f;
 }
 
 static __global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
@@ -46,14 +54,15 @@ static __global__ void to_bf16(const float4 *in, uint2 *out, int64_t n4) {
 
 } // namespace around_backward
 
-// delta and lse2 [heads_q, rows_pad] from o, d_o and lse of the call: lse2 is +inf for rows that saw no
-// key, and for those from rows_q to rows_pad, so that their P is 0. 0, or -1 with attn_error() set.
+// delta and lse2 [heads_q, rows_out] from o, d_o and lse of the call: row by row, or for each of `tiles`,
+// {first row, rows}, QUERY_TILE rows. lse2 is +inf for rows that saw no key, and for those that a tile does not have, so
+// that their P is 0. 0, or -1 with attn_error() set.
 static inline int before_backward(const attn_problem *p, const attn_args *a, float *lse2, float *delta,
-                                  int rows_pad) {
+                                  int rows_out, const int2 *tiles = nullptr) {
   const auto kernel = p->dim == 64 ? around_backward::before<64> : around_backward::before<128>;
-  const int64_t threads = (int64_t)rows_pad * p->heads_q * (p->dim / 8);
+  const int64_t threads = (int64_t)rows_out * p->heads_q * (p->dim / 8);
   kernel<<<(unsigned)((threads + 255) / 256), 256, 0, (cudaStream_t)a->stream>>>(
-      (const uint4 *)a->o, (const uint4 *)a->d_o, a->lse, lse2, delta, p->rows_q, rows_pad, p->heads_q);
+      (const uint4 *)a->o, (const uint4 *)a->d_o, a->lse, lse2, delta, p->rows_q, p->heads_q, tiles, rows_out);
   GPU_LAUNCHED("before backward");
   return 0;
 }

@@ -270,13 +270,13 @@ static void test_blocks(void **state) {
   print_message("  %s: %d cases\n", kernel->name, ran);
 }
 
-// A context-parallel rank: two chunks of queries (which backward on wgmma wants at multiples of 64 rows)
-// against keys in two pieces; rows between are padding.
+// A context-parallel rank: chunks of queries and keys that begin and end at any row, as short as one
+// token, in no order of position; rows between are padding, once where positions go on.
 static void test_segments(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
-  static const struct attn_segment q_seg[2][2] = {{{0, 50, 150}, {170, 450, 149}},
-                                                  {{0, 50, 150}, {192, 450, 127}}};
-  static const struct attn_segment k_seg[] = {{0, 0, 231}, {231, 400, 99}};
+  static const struct attn_segment q_seg[] = {
+      {3, 450, 1}, {4, 50, 65}, {69, 500, 17}, {100, 115, 128}, {230, 243, 64}};
+  static const struct attn_segment k_seg[] = {{0, 420, 1}, {1, 0, 231}, {240, 400, 17}};
   int ran = 0;
   for (int kind = 0; kind < MASK_KINDS; kind++) {
     if (quick && kind % 5 && !mask_is_block_sparse(kind))
@@ -286,14 +286,14 @@ static void test_segments(void **state) {
     assert_int_equal(case_mask(&m, kind, 600, 0), 0);
     // Lists of one head, other masks of a group.
     make_problem(kernel, &m, mask_is_block_sparse(kind) ? 2 : 1, 128, &p);
-    p.rows_q = 319, p.rows_k = 330;
-    p.k_seg = k_seg;
-    p.q_segs = p.k_segs = 2;
-    for (int i = 0, done = 0; i < 2 && !done; i++) {
-      p.q_seg = q_seg[i];
+    p.rows_q = 319, p.rows_k = 300;
+    p.q_seg = q_seg, p.q_segs = 5;
+    p.k_seg = k_seg, p.k_segs = 3;
+    for (int i = 0; i < 2; i++) {
+      p.deterministic = i;
       if (!attn_why_not(kernel, &p)) {
         expect_right(kernel, &p, 0);
-        ran += done = 1;
+        ran++;
       }
     }
     mask_free(&m);

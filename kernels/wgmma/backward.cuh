@@ -115,12 +115,13 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
   for (int i = 0; i < D / 2; i++)
     dk[i] = dv[i] = 0;
 
-  if (lane % 4 == 0)
-    for (int key = key0; key <= key0 + 8; key += 8)
-      sm.facts[key] = key_facts(rep, sm.item.pos + min(key, sm.item.rows - 1));
-  __syncwarp(); // a warp reads its own
-  if (steps > 0)
+  if (steps > 0) { // else the keys may be padding, which has no position
+    if (lane % 4 == 0)
+      for (int key = key0; key <= key0 + 8; key += 8)
+        sm.facts[key] = key_facts(rep, sm.item.pos + min(key, sm.item.rows - 1));
+    __syncwarp(); // a warp reads its own
     ptx::mbarrier_wait(&sm.kv_full, 0);
+  }
 #pragma unroll 1
   for (int i = 0; i < steps; i++) {
     const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2;
@@ -245,7 +246,7 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
   int work = blockIdx.x;
   if (p.turns) { // who waits for a turn waits for lower tickets, whose CTAs run already
     if (threadIdx.x == 0)
-      sm.ticket = atomicAdd(p.turns + p.heads * (p.rows_pad / BWD_QUERIES), 1);
+      sm.ticket = atomicAdd(p.turns + p.heads * p.tiles, 1);
     __syncthreads();
     work = ptx::same_in_warp(sm.ticket);
   }

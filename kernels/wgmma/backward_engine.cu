@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "../around_backward.cuh"
 #include "backward.cuh"
@@ -16,17 +17,19 @@ REPS(DECLARE)
 static const wgmma_backward_rep *const reps[] = {REPS(ENTRY)};
 
 using namespace wgmma;
+static_assert(QUERY_TILE == static_cast<int>(BWD_QUERIES), "before_backward() writes by tile");
 
 namespace {
 
-// One block a (64-row tile, head); a thread takes 8 columns of a row, which are four accumulator quads.
+// One block a (tile, head); a thread takes 8 columns of a row, which are four accumulator quads.
 template <int DIM>
-__global__ void after_backward(const float4 *acc, uint16_t *dq, float *dq_add, int rows, int heads,
-                               float scale) {
+__global__ void after_backward(const float4 *acc, const int2 *tile_rows, uint16_t *dq, float4 *dq_add,
+                               int heads, float scale) {
   const int tile = blockIdx.x, head = blockIdx.y, tiles = gridDim.x;
+  const int2 there = tile_rows[tile]; // first row, rows
   acc += ((int64_t)head * tiles + tile) * (BWD_QUERIES * DIM / 4);
-  for (int i = threadIdx.x; i < BWD_QUERIES * DIM / 8; i += blockDim.x) {
-    const int r = i / (DIM / 8), octet = i % (DIM / 8), row = tile * BWD_QUERIES + r;
+  for (int i = threadIdx.x; i < there.y * (DIM / 8); i += blockDim.x) {
+    const int r = i / (DIM / 8), octet = i % (DIM / 8);
     float v[8];
 #pragma unroll
     for (int c = 0; c < 4; c++) { // thread 32 (r / 16) + 4 (r % 8) + c held columns 2 c and 2 c + 1
@@ -34,16 +37,14 @@ __global__ void after_backward(const float4 *acc, uint16_t *dq, float *dq_add, i
       v[2 * c] = (r & 8 ? x.z : x.x) * scale;
       v[2 * c + 1] = (r & 8 ? x.w : x.y) * scale;
     }
-    if (row >= rows)
-      continue;
-    const int64_t at = ((int64_t)row * heads + head) * DIM + octet * 8;
+    const int64_t at = (((int64_t)there.x + r) * heads + head) * (DIM / 8) + octet; // in eights
     if (dq_add) {
-#pragma unroll
-      for (int c = 0; c < 8; c++)
-        dq_add[at + c] += v[c];
+      float4 &x = dq_add[at * 2], &y = dq_add[at * 2 + 1];
+      x = make_float4(x.x + v[0], x.y + v[1], x.z + v[2], x.w + v[3]);
+      y = make_float4(y.x + v[4], y.y + v[5], y.z + v[6], y.w + v[7]);
     } else {
-      *(uint4 *)(dq + at) = make_uint4(ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3]),
-                                       ptx::pack_bf16(v[4], v[5]), ptx::pack_bf16(v[6], v[7]));
+      ((uint4 *)dq)[at] = make_uint4(ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3]),
+                                     ptx::pack_bf16(v[4], v[5]), ptx::pack_bf16(v[6], v[7]));
     }
   }
 }
@@ -59,40 +60,59 @@ __global__ void mark_visits(worklist_view list, uint32_t *visits, int words, int
     }
 }
 
-int rows_padded(const attn_problem *p) { return (p->rows_q + BWD_QUERIES - 1) / BWD_QUERIES * BWD_QUERIES; }
+// Cuts the queries into tiles, none of which crosses a segment, since its queries stand at positions that
+// follow each other; and makes the list of them, which speaks of rows as if every tile had 64. So segments
+// begin at any row: only scratch, by tile, is longer than they are.
+int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
+  attn_problem p = plan->problem;
+  const attn_segment all = {0, 0, p.rows_q};
+  if (!p.q_seg) {
+    p.q_seg = &all;
+    p.q_segs = 1;
+  }
+  std::vector<attn_segment> segments(p.q_seg, p.q_seg + p.q_segs);
+  std::vector<int2> tiles;
+  int32_t rows = 0;
+  for (attn_segment &g : segments) {
+    const int32_t row = g.row;
+    rows += g.len;
+    g.row = (int32_t)tiles.size() * BWD_QUERIES;
+    for (int32_t r = 0; r < g.len; r += BWD_QUERIES)
+      tiles.push_back({row + r, std::min<int32_t>(BWD_QUERIES, g.len - r)});
+  }
+  p.q_seg = segments.data();
+  s->gaps = rows < p.rows_q;
+  s->tiles = (int)tiles.size();
+  if (s->own.copy(&s->tile_rows, tiles.data(), s->tiles, &plan->prep_bytes) ||
+      worklist_build(&s->queries, rep, &p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true))
+    return -1;
+  plan->prep_bytes += s->queries.bytes;
+  return 0;
+}
 
 // What CTAs need to take turns at dQ.
 int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
   const worklist_view &v = s->queries.view;
-  const int tiles = rows_padded(p) / BWD_QUERIES;
   s->visit_words = (v.count + 31) / 32;
-  const int64_t words = (int64_t)v.classes * tiles * s->visit_words;
-  if (s->order.get(&s->visits, words, &plan->prep_bytes) ||
-      s->order.get(&s->turns, (int64_t)p->heads_q * tiles + 1, &plan->workspace_bytes))
+  const int64_t words = (int64_t)v.classes * s->tiles * s->visit_words;
+  if (s->own.get(&s->visits, words, &plan->prep_bytes) ||
+      s->own.get(&s->turns, (int64_t)p->heads_q * s->tiles + 1, &plan->workspace_bytes))
     return -1;
   if (words == 0)
     return 0;
   GPU_TRY(cudaMemset(s->visits, 0, words * sizeof *s->visits));
-  mark_visits<<<dim3(v.count, v.classes), 64>>>(v, s->visits, s->visit_words, tiles);
+  mark_visits<<<dim3(v.count, v.classes), 64>>>(v, s->visits, s->visit_words, s->tiles);
   GPU_LAUNCHED("ordering the sums of backward");
   return 0;
 }
 
 } // namespace
 
-const char *wgmma_backward_supports(const struct attn_problem *p) {
-  for (int i = 0; p->q_seg && i < p->q_segs; i++)
-    if (p->q_seg[i].row % BWD_QUERIES)
-      return "backward on wgmma: query segments begin at multiples of 64 rows";
-  return NULL;
-}
-
 int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
-  if (worklist_build(&s->queries, rep, p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true))
+  if (cut_queries(s, rep, plan))
     return -1;
-  plan->prep_bytes += s->queries.bytes;
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
@@ -114,7 +134,7 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   // the GPU, so that the others' Q, dO and dQ do not compete for L2.
   const int loops = p->heads_q / s->loop;
   s->section = small ? loops : std::max(1, std::min(loops, (sms + v.count - 1) / std::max(v.count, 1)));
-  const int64_t rows = (int64_t)rows_padded(p) * p->heads_q;
+  const int64_t rows = (int64_t)s->tiles * BWD_QUERIES * p->heads_q;
   const int64_t keys = s->loop < group ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
   int64_t *account = &plan->workspace_bytes;
   if (p->deterministic && order_sums(s, plan))
@@ -130,30 +150,30 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
                        const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   const cudaStream_t stream = (cudaStream_t)a->stream;
-  const int rows_pad = rows_padded(p), tiles = rows_pad / BWD_QUERIES;
-  const int64_t pairs = (int64_t)rows_pad * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
-  if (pairs == 0)
-    return 0;
-  GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, pairs * p->dim * sizeof(float), stream));
+  const int64_t tiles = (int64_t)s->tiles * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
+  if (!a->accumulate && s->gaps)
+    GPU_TRY(cudaMemsetAsync(a->dq, 0, (int64_t)p->rows_q * p->heads_q * p->dim * sizeof(bf16), stream));
   if (s->turns)
-    GPU_TRY(cudaMemsetAsync(s->turns, 0, (pairs / BWD_QUERIES + 1) * sizeof *s->turns, stream));
+    GPU_TRY(cudaMemsetAsync(s->turns, 0, (tiles + 1) * sizeof *s->turns, stream));
   if (!a->accumulate && s->dk_acc) {
     GPU_TRY(cudaMemsetAsync(s->dk_acc, 0, keys * sizeof(float), stream));
     GPU_TRY(cudaMemsetAsync(s->dv_acc, 0, keys * sizeof(float), stream));
-  } else if (!a->accumulate && p->k_seg) { // keys in no segment
-    GPU_TRY(cudaMemsetAsync(a->dk, 0, keys * sizeof(bf16), stream));
-    GPU_TRY(cudaMemsetAsync(a->dv, 0, keys * sizeof(bf16), stream));
   }
-  if (before_backward(p, a, s->lse2, s->delta, rows_pad))
-    return -1;
+  if (tiles) {
+    GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, tiles * BWD_QUERIES * p->dim * sizeof(float), stream));
+    if (before_backward(p, a, s->lse2, s->delta, s->tiles * BWD_QUERIES, s->tile_rows))
+      return -1;
+  }
   for (const wgmma_backward_rep *known : reps)
     if (!strcmp(known->name, rep->ops->name) && known->launch(p, a, rep->copy, s))
       return -1;
   const float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
   const auto after = p->dim == 64 ? after_backward<64> : after_backward<128>;
-  after<<<dim3(tiles, p->heads_q), 256, 0, stream>>>((const float4 *)s->dq_acc, (uint16_t *)a->dq,
-                                                     a->accumulate ? a->dq_acc : NULL, p->rows_q, p->heads_q,
-                                                     scale);
+  if (tiles)
+    after<<<dim3(s->tiles, p->heads_q), 256, 0, stream>>>((const float4 *)s->dq_acc, s->tile_rows,
+                                                          (uint16_t *)a->dq,
+                                                          (float4 *)(a->accumulate ? a->dq_acc : NULL),
+                                                          p->heads_q, scale);
   GPU_LAUNCHED("after backward");
   if (!a->accumulate && s->dk_acc &&
       (round_to_bf16(s->dk_acc, a->dk, keys, stream) || round_to_bf16(s->dv_acc, a->dv, keys, stream)))

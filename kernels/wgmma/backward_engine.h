@@ -8,9 +8,11 @@
 
 struct wgmma_backward_state {
   gpu_memory memory; // scratch
-  gpu_memory order;  // of deterministic sums: not shared between plans
+  gpu_memory own;    // what is not shared between plans: tiles, order of deterministic sums
   worklist queries;  // items of 128 keys, runs of 64-query tiles
-  int loop, section; // of bwd_params
+  int2 *tile_rows;   // of bwd_params, as the next three
+  int tiles, loop, section;
+  bool gaps; // some query rows are in no segment
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
   int32_t *turns; // deterministic, as the next two; else NULL
   uint32_t *visits;
@@ -26,8 +28,6 @@ struct wgmma_backward_rep {
                 const struct wgmma_backward_state *s);
 };
 
-// NULL, or why the engine has no backward for this problem.
-const char *wgmma_backward_supports(const struct attn_problem *p);
 // 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and plan->workspace_bytes.
 int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan);
 int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep,

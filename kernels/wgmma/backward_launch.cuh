@@ -25,6 +25,7 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.list = s->queries.view;
   if (b.list.count == 0)
     return 0;
+  b.tile_rows = s->tile_rows;
   b.lse2 = s->lse2;
   b.delta = s->delta;
   b.dq_acc = s->dq_acc;
@@ -34,7 +35,7 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.dv_acc = a->accumulate ? a->dv_acc : s->dv_acc;
   b.heads = p->heads_q;
   b.group = p->heads_q / p->heads_kv;
-  b.rows_pad = (p->rows_q + BWD_QUERIES - 1) / BWD_QUERIES * BWD_QUERIES;
+  b.tiles = s->tiles;
   b.loop = s->loop;
   b.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)Dim);
   b.scale_log2 = b.scale * 1.4426950408889634f;

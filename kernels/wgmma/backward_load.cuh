@@ -72,24 +72,24 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
       const bool other = more_alone && (owed || !more);
       const int4 run = other ? alone.run : seen.run;
       const int count = other ? alone.tile : seen.tile, t = p.turns ? run.z - 1 - count : count;
-      const int row = run.x + t * BWD_QUERIES;
+      const int tile = run.x / BWD_QUERIES + t, row = __ldg(&p.tile_rows[tile].x);
       const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
       const int part0 = bwd_part(run.w, valid, item.rows, 0), part1 = bwd_part(run.w, valid, item.rows, 1);
       for (int head = outer; head < outer + inner; head++, i++) {
-        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, at = head * p.rows_pad + row;
+        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, at = head * p.tiles + tile;
         ptx::mbarrier_wait(&sm.q_empty[s], parity);
-        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at / BWD_QUERIES, {part0, part1}};
+        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at, {part0, part1}};
         if (p.turns) {
-          const int tiles = p.rows_pad / BWD_QUERIES, cls = p.list.classes == 1 ? 0 : head_kv;
-          sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * tiles + row / BWD_QUERIES, place);
+          const int cls = p.list.classes == 1 ? 0 : head_kv;
+          sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * p.tiles + tile, place);
         }
         ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
         ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-        ptx::bulk_load(sm.lse2[s], p.lse2 + at, sizeof sm.lse2[s], &sm.q_full[s]);
+        ptx::bulk_load(sm.lse2[s], p.lse2 + at * BWD_QUERIES, sizeof sm.lse2[s], &sm.q_full[s]);
         ptx::mbarrier_wait(&sm.do_empty[s], parity);
         ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
         ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-        ptx::bulk_load(sm.delta[s], p.delta + at, sizeof sm.delta[s], &sm.do_full[s]);
+        ptx::bulk_load(sm.delta[s], p.delta + at * BWD_QUERIES, sizeof sm.delta[s], &sm.do_full[s]);
       }
       owed = part1 < 0;
       if (other)

@@ -16,18 +16,19 @@ enum { BWD_REGS_LOAD = 32, BWD_REGS_DQ = 64, BWD_REGS_KEYS = 208 };
 
 struct bwd_params {
   CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
-  worklist_view list;        // items of 128 keys, runs of 64-query tiles at rows that 64 divides
-  const float *lse2, *delta; // [heads, rows_pad]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
-  float *dq_acc;             // [heads, rows_pad / 64][64 * dim] in accumulator order; added to
+  worklist_view list;        // items of 128 keys, runs of 64-query tiles: "row" 64 t is that of tile t
+  const int2 *tile_rows;     // [tiles] first local row of a tile, and how many it has
+  const float *lse2, *delta; // [heads, tiles, 64]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
+  float *dq_acc;             // [heads, tiles][64 * dim] in accumulator order; added to
   __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
   float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
-  int32_t heads, group, rows_pad;
+  int32_t heads, group, tiles;
   int32_t loop;    // query heads that a CTA loops over: divides the group
   int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
   // Deterministic (else NULL), loop = group: how many CTAs have added to each tile of dq_acc so far
-  // [heads, rows_pad / 64], then the tickets given out; all 0 at the start.
+  // [heads, tiles], then the tickets given out; all 0 at the start.
   int32_t *turns;
-  const uint32_t *visits; // [classes, rows_pad / 64][visit_words]: bit i, item i of the list sees the tile
+  const uint32_t *visits; // [classes, tiles][visit_words]: bit i, item i of the list sees the tile
   int32_t visit_words;
   float scale, scale_log2;
 };

@@ -28,8 +28,7 @@ struct state {
 const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
-  const char *why = p->backward ? wgmma_backward_supports(p) : NULL;
-  return why ? why : rep_find(rep)->supports(p->mask);
+  return rep_find(rep)->supports(p->mask);
 }
 
 // Whether gathering takes fewer steps of 64 x 128 pairs than whole tiles, of which many are partial where
