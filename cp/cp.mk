@@ -6,8 +6,8 @@ ifeq ($(WITH_MPI)$(MPICC),1)
 endif
 
 CP_NCCL     := cp/nccl.c cp/nccl_connect.c cp/nccl_watch.c
-CP_OPTIONAL := cp/mpi.c cp/mpirun.c $(CP_NCCL) $(wildcard cp/fake_*.c)
-CP_USED     :=
+CP_OPTIONAL := cp/loopback_gpu.c cp/mpi.c cp/mpirun.c $(CP_NCCL) $(wildcard cp/fake_*.c)
+CP_USED     := $(if $(filter 1,$(WITH_CUDA)),cp/loopback_gpu.c)
 ifeq ($(WITH_MPI),1)
 # System headers, so that their warnings are not ours.
 DEFS   += -DLONGCA_MPI $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile))
@@ -33,7 +33,7 @@ endif
 # The NCCL transport without a GPU (nccl_test.c, nccl_fault_test.c): real sources on a CUDA and an NCCL that are fakes. The
 # objects that name GPU kernels are compiled once more, without them.
 ifneq ($(filter cp/nccl.c,$(CP_USED)),)
-FAKES := $(addprefix $(B)/cp/fake/,kernels/registry.o cp/loopback.o cp/registry.o cp/memory_device.o \
+FAKES := $(addprefix $(B)/cp/fake/,kernels/registry.o cp/registry.o cp/memory_device.o \
            $(patsubst %.c,%.o,$(wildcard cp/fake_*.c)))
 
 $(B)/cp/fake/%.o: %.c $(B)/compile.stamp

@@ -11,12 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#ifdef LONGCA_CUDA
-#include <cuda_runtime_api.h>
-#endif
 
 #include "../src/timer.h"
-#include "cp.h"
+#include "loopback.h"
 
 struct message {
   struct message *next;
@@ -117,7 +114,8 @@ static struct timespec deadline_in(double seconds) {
   return t;
 }
 
-static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n) {
+int cp_loopback_post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops,
+                     int n) {
   struct end *end = comm->state;
   struct world *w = end->world;
   struct group *g = &end->group[channel];
@@ -175,7 +173,7 @@ static struct message *take(struct end *end, int channel, const struct cp_op *op
   return NULL;
 }
 
-static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
+int cp_loopback_wait(struct cp_comm *comm, enum cp_channel channel) {
   struct end *end = comm->state;
   struct world *w = end->world;
   struct group *g = &end->group[channel];
@@ -213,7 +211,7 @@ static int wait_group(struct cp_comm *comm, enum cp_channel channel) {
   return status ? -1 : 0;
 }
 
-static int barrier(struct cp_comm *comm) {
+int cp_loopback_barrier(struct cp_comm *comm) {
   struct world *w = ((struct end *)comm->state)->world;
   const struct timespec deadline = deadline_in(comm->limit_s);
   int status = comm->memory->sync(comm->stream);
@@ -243,14 +241,14 @@ static int barrier(struct cp_comm *comm) {
 }
 
 // Everyone shows where its data are, copies all, and goes on once all have copied.
-static int share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {
+int cp_loopback_share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {
   struct world *w = ((struct end *)comm->state)->world;
   w->shared[comm->rank] = mine;
-  if (barrier(comm))
+  if (cp_loopback_barrier(comm))
     return -1;
   for (int r = 0; r < w->size; r++)
     memcpy((char *)all + r * bytes, w->shared[r], (size_t)bytes);
-  return barrier(comm);
+  return cp_loopback_barrier(comm);
 }
 
 static void *thread_main(void *argument) {
@@ -272,8 +270,8 @@ static void *thread_main(void *argument) {
   return NULL;
 }
 
-static int run_on(const struct cp_transport *transport, const struct cp_memory *memory, int ranks,
-                  double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
+int cp_loopback_run(const struct cp_transport *transport, const struct cp_memory *memory, int ranks,
+                    double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
   struct world w = {.size = ranks,
                     .threads = omp_get_max_threads() / ranks,
                     .limit_s = limit_s,
@@ -330,56 +328,11 @@ static int run_on(const struct cp_transport *transport, const struct cp_memory *
 }
 
 static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
-  return run_on(&cp_loopback, &cp_memory_host, ranks, limit_s, body, context);
+  return cp_loopback_run(&cp_loopback, &cp_memory_host, ranks, limit_s, body, context);
 }
 
 const struct cp_transport cp_loopback = {.name = "loopback",
                                          .summary = "all ranks as threads of one process",
                                          .place = ATTN_HOST,
                                          .run = run,
-                                         .post = post,
-                                         .wait = wait_group,
-                                         .all_gather = cp_all_gather_by_sends,
-                                         .reduce_scatter = cp_reduce_scatter_by_sends,
-                                         .barrier = barrier,
-                                         .share = share};
-
-#ifdef LONGCA_CUDA
-extern const struct cp_transport cp_loopback_gpu;
-
-struct on_device {
-  int device;
-  int (*body)(struct cp_comm *, void *);
-  void *context;
-};
-
-// A new thread would use the first GPU, whichever this one has chosen.
-static int body_on_device(struct cp_comm *comm, void *context) {
-  const struct on_device *d = context;
-  if (cudaSetDevice(d->device) == cudaSuccess)
-    return d->body(comm, d->context);
-  attn_error_set(false, "cannot use GPU %d", d->device);
-  return -1;
-}
-
-static int run_gpu(int ranks, double limit_s, int (*body)(struct cp_comm *, void *),
-                   void *context) {
-  struct on_device d = {0, body, context};
-  if (cudaGetDevice(&d.device) != cudaSuccess) {
-    attn_error_set(false, "there is no GPU");
-    return -1;
-  }
-  return run_on(&cp_loopback_gpu, &cp_memory_device, ranks, limit_s, body_on_device, &d);
-}
-
-const struct cp_transport cp_loopback_gpu = {.name = "loopback_gpu",
-                                             .summary = "all ranks as threads that share one GPU",
-                                             .place = ATTN_DEVICE,
-                                             .run = run_gpu,
-                                             .post = post,
-                                             .wait = wait_group,
-                                             .all_gather = cp_all_gather_by_sends,
-                                             .reduce_scatter = cp_reduce_scatter_by_sends,
-                                             .barrier = barrier,
-                                             .share = share};
-#endif
+                                         CP_LOOPBACK_TRANSFERS};
