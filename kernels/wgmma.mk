@@ -1,6 +1,6 @@
-# wgmma.mk -- the test of the wgmma engine's mask code runs it on the host: no CUDA is needed, but C++,
-# as which lanes.cpp compiles that code.
-TESTS += kernels/wgmma/lanes_test.c
+# wgmma.mk -- tests of the wgmma engine. That of its mask code runs it on the host: no CUDA is needed, but
+# C++, as which lanes.cpp compiles that code. That of gather lists needs a GPU, which may be emulated.
+TESTS += kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c
 LANES_FLAGS = -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas \
               $(if $(CI),$(if $(SANITIZE),,-Werror)) -MMD -MP $(EXTRA_CFLAGS)
 
@@ -13,3 +13,11 @@ $(B)/kernels/wgmma/lanes_test: private LDLIBS += -lstdc++
 $(B)/kernels/wgmma/lanes_test: $(B)/kernels/wgmma/lanes.o
 
 -include $(B)/kernels/wgmma/lanes.d
+
+ifeq ($(WITH_CUDA),1)
+test-gpu: $(B)/kernels/wgmma/gather_test
+test-emulated: $(B)/emu/wgmma/gather_test
+$(B)/emu/wgmma/gather_test: | $(B)/emu/wgmma
+$(B)/emu/wgmma:
+	@mkdir -p $@
+endif

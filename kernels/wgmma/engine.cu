@@ -104,7 +104,9 @@ void wgmma_release(struct attn_plan *plan) {
   delete s;
 }
 
-int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows) {
+// dims[0] and box[0] are 64 columns, strides in bytes are of the other dimensions.
+static int encode_map(CUtensorMap *map, const void *data, const cuuint64_t (&dims)[4],
+                      const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
   // The driver's function by way of the runtime, so that the program needs no libcuda to link.
   typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
   static encode_fn encode;
@@ -122,18 +124,28 @@ int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim,
     }
     encode = reinterpret_cast<encode_fn>(found);
   }
-  const cuuint64_t row_bytes = (cuuint64_t)heads * dim * 2;
-  const cuuint64_t dims[4] = {64, (cuuint64_t)rows, (cuuint64_t)dim / 64, (cuuint64_t)heads};
-  const cuuint64_t strides[3] = {row_bytes, 64 * 2, (cuuint64_t)dim * 2};
-  const cuuint32_t box[4] = {64, (cuuint32_t)box_rows, (cuuint32_t)dim / 64, 1}, steps[4] = {1, 1, 1, 1};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
   const CUresult status =
       encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void *>(data), dims, strides, box, steps,
              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) {
-    attn_error_set(false, "tensor map of [%d, %d, %d] refused by the driver: error %d", rows, heads, dim,
-                   (int)status);
+    attn_error_set(false, "tensor map of [%lld, %lld, %lld, 64] refused by the driver: error %d",
+                   (long long)dims[3], (long long)dims[2], (long long)dims[1], (int)status);
     return -1;
   }
   return 0;
+}
+
+int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows) {
+  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
+  return encode_map(map, data, {64, r, chunks, h}, {h * head_bytes, 64 * 2, head_bytes},
+                    {64, (cuuint32_t)box_rows, (cuuint32_t)chunks, 1});
+}
+
+int tensor_map_packed(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows,
+                      int box_heads) {
+  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
+  return encode_map(map, data, {64, h, r, chunks}, {head_bytes, h * head_bytes, 64 * 2},
+                    {64, (cuuint32_t)box_heads, (cuuint32_t)box_rows, 1});
 }

@@ -103,10 +103,16 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
     return (Gathers ? 0 : wg * 64) + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 
+  // Where row r of the tile belongs: packed, heads of a position are neighbours.
+  __device__ __forceinline__ fwd_row place_of(const fwd_tile &tile, int r) const {
+    const int heads = Gathers ? p.gather.heads : 1, at = Gathers ? r >> (31 - __clz(heads)) : r;
+    return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows};
+  }
+
   __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
     const int r = row_now();
-    write_row<Dim>(p, tile, r, o, 0, m0, s0);
-    write_row<Dim>(p, tile, r + 8, o, 2, m1, s1);
+    write_row<Dim>(p, place_of(tile, r), o, 0, m0, s0);
+    write_row<Dim>(p, place_of(tile, r + 8), o, 2, m1, s1);
   }
 
   // What the mask shows of a step; asked before its scores exist, when registers are free.

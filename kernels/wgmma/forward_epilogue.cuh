@@ -35,17 +35,22 @@ static __device__ __forceinline__ void store_row(uint16_t *row, const float (&o)
   }
 }
 
-// Row r of the tile: O / sum and its LSE; with resume, merged with what memory holds. `sum` is this
-// thread's part. Called by whole warps.
+struct fwd_row {
+  int row, head; // of O
+  bool valid;    // whether it exists
+};
+
+// One row: O / sum and its LSE; with resume, merged with what memory holds. `sum` is this thread's part.
+// Called by whole warps.
 template <int Dim>
-static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_tile &tile, int r,
+static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to,
                                                  const float (&o)[Dim / 2], int half, float maximum,
                                                  float sum) {
   sum += __shfl_xor_sync(~0u, sum, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);
-  const bool valid = r < tile.rows;
-  const int64_t at = ((int64_t)(tile.row + r) * p.heads + tile.head) * Dim;
-  float *lse_at = p.lse + (int64_t)tile.head * p.rows + tile.row + r;
+  const bool valid = to.valid;
+  const int64_t at = ((int64_t)to.row * p.heads + to.head) * Dim;
+  float *lse_at = p.lse + (int64_t)to.head * p.rows + to.row;
   float lse = sum > 0.0f ? maximum * p.scale + ptx::lg2(sum) * 0.69314718f : -INFINITY;
   float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
   const float before = p.resume && valid ? *lse_at : -INFINITY;

@@ -18,13 +18,12 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
   const fwd_params &p;
   fwd_smem<Dim, gathered<Pieces>> &s;
 
-  // Part `part` of the rows of a stage, of which it has `parts`.
+  // Part `part` of a stage, of which it has `parts`.
   __device__ static void load_part(const CUtensorMap *map, uint16_t *stage, int part, int parts, int row,
                                    int head, uint64_t *full) {
 #pragma unroll
     for (int c = 0; c < Dim / 64; c++)
-      ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, row, 0,
-                       head * (Dim / 64) + c, full);
+      ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, head, row, c, full);
   }
 
   __device__ static void load(const CUtensorMap *map, uint16_t *stage, const int (&row)[4], int head,
@@ -39,11 +38,11 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
   __device__ void load_q(const gather_tile *tile, int head, uint32_t before) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const int row = __ldg(&tile->row[h]), own = head + (p.gather.heads == 2 ? h : 0);
+      const int row = __ldg(&tile->row[h]);
       ptx::mbarrier_wait(&s.q_empty[h], before);
-      s.tile[h] = {row, 0, __ldg(&tile->rows[h]), own};
+      s.tile[h] = {row, 0, __ldg(&tile->rows[h]), head};
       ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2);
-      load_part(&p.q, s.q[0][0], h, 2, row, own, &s.q_full[h]);
+      load_part(&p.q, s.q[0][0], h, 2, row, head, &s.q_full[h]);
     }
   }
 
@@ -61,7 +60,7 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
       const gather_tile *tile =
           list.tiles + (list.classes == 1 ? 0 : (int64_t)head_kv * list.count) + item.rank;
       const int begin = __ldg(&tile->begin), end = __ldg(&tile->end);
-      for (int i = begin; i < end; i++) {
+      for (int i = begin; i < end; i++) { // none: no tile
         // Mostly under way while the stage is waited for: {rows, valid, flags}.
         const int4 *at_list = static_cast<const int4 *>(list.stages) + Pieces / 2 * (int64_t)i;
         const int4 a = __ldg(at_list);

@@ -47,7 +47,7 @@ template <int N> struct fwd_shape<gathered<N>> {
 };
 
 struct fwd_params {
-  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, rows, 1, heads * dim / 64}
+  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, heads, rows, dim / 64}
   worklist_view list;
   void *o;      // [rows, heads, dim] bf16
   float *o_acc; // the same shape in fp32, instead of o; or NULL
@@ -68,7 +68,7 @@ enum fwd_flags {
 };
 
 struct fwd_tile {
-  int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist
+  int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist; its (first) head
 };
 
 template <int Dim, class Mask> struct fwd_smem {
@@ -97,7 +97,7 @@ struct fwd_place {
   }
 };
 
-// Work index -> the tile's rank, longest first, and its head (or its first, or how many heads before it).
+// Work index -> the tile's rank, longest first, and its head (packed: its heads' number).
 // All heads of a section take turns at one rank before the next.
 struct fwd_work {
   int rank, head;

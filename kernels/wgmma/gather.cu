@@ -1,43 +1,91 @@
-// gather.cu -- makes gather lists on the device (gather.h), and runs the forward kernel over them.
+// gather.cu -- makes gather lists on the device (gather.h), in four kernels; the host only allocates.
 //
-// The host cuts query rows into halves and these into tiles. Two passes of one kernel, a thread a tile,
-// merge the lists of the tile's halves: the first counts stages, the second writes them. Between them the
-// host sorts the tiles of each class, longest first, and gives out the places.
+//   cut    a warp a class: query rows into parts, at the ends of segments and block rows
+//   count  a thread a list: what its two sides see, merged, in how many stages
+//   place  a thread a list: the longest first, tiles and stages behind those of the lists before
+//   write  a thread a list: its stages, and the tiles that have them
+//
+// Packed, a list is of one part of a block row, of any length, and as many tiles as that takes; else of
+// two parts of up to 64 rows, which are one tile. The same bytes every time.
 #include "gather.h"
 
 #include <string.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "../gpu.cuh"
+#include "../rep/blocklist.h"
+#include "../rep/varblock.h"
 #include "../rep_device.h"
-#include "forward_gather.cuh"
-#include "launch.cuh"
+#include "../work_items.cuh"
+#include "forward_shared.cuh"
 
 namespace {
 
-struct half { // of a tile: query rows of one block row; rows 0: none
+struct part { // query rows of one block row; rows 0: none
   int32_t row, pos, rows; // pos -1: padding, sees nothing
 };
-struct draft { // of a tile
-  gather_tile tile;
-  int32_t pos[2];
-  int32_t rounds;
+struct draft { // of a list
+  part of[2];            // packed: the same twice
+  int32_t stages, pairs; // pairs: rounds of a stage for each half; the others are for both
+  int32_t tiles;
+  int32_t begin, place; // of its stages; of its first tile in the class
 };
 
-__device__ __forceinline__ int64_t list_row(const blocklist *x, int head, int pos) {
-  return blocklist_row(x, head, pos);
-}
-__device__ __forceinline__ int64_t list_row(const varblock *x, int head, int pos) {
-  return varblock_row(x, head, pos);
-}
-__device__ __forceinline__ block_axis key_axis(const blocklist *x, int) { return blocklist_axis(x); }
-__device__ __forceinline__ block_axis key_axis(const varblock *x, int head) {
-  return varblock_cols(x, head);
+struct list_shape {
+  const attn_segment *queries, *keys; // device: row_ranges; segments
+  int32_t query_ranges, key_segments;
+  int32_t classes, heads;
+  int32_t parts, lists; // of a class: room for so many
+};
+
+__device__ int64_t list_row(const blocklist &x, int head, int pos) { return blocklist_row(&x, head, pos); }
+__device__ int64_t list_row(const varblock &x, int head, int pos) { return varblock_row(&x, head, pos); }
+__device__ block_axis row_axis(const blocklist &x, int) { return blocklist_axis(&x); }
+__device__ block_axis row_axis(const varblock &x, int head) { return varblock_rows(&x, head); }
+__device__ block_axis key_axis(const blocklist &x, int) { return blocklist_axis(&x); }
+__device__ block_axis key_axis(const varblock &x, int head) { return varblock_cols(&x, head); }
+
+// Parts of each class and how many there are: a lane cuts a block row, 32 at a time.
+template <class Rep>
+__global__ void cut_rows(const Rep rep, const list_shape s, part *parts, int32_t *cut) {
+  const int head = blockIdx.x, lane = threadIdx.x;
+  const block_axis axis = row_axis(rep, head);
+  int32_t done = 0;
+  parts += (int64_t)head * s.parts;
+  for (int r = 0; r < s.query_ranges; r++) {
+    const attn_segment range = s.queries[r];
+    const bool padding = range.pos < 0;
+    const int32_t last = range.pos + range.len;
+    int32_t block = padding ? 0 : block_axis_find(&axis, range.pos);
+    for (bool more = true; more; block += 32) {
+      const int32_t mine = block + lane;
+      int32_t from = 0, rows = padding && lane == 0 ? range.len : 0; // from the range's beginning
+      if (!padding && mine < axis.blocks) {
+        from = max(block_axis_begin(&axis, mine), range.pos) - range.pos;
+        rows = max(min(block_axis_begin(&axis, mine + 1), last) - range.pos - from, 0);
+      }
+      const int32_t each = s.heads > 1 ? max(rows, 1) : GATHER_ROWS, n = (rows + each - 1) / each;
+      int32_t upto = n; // of the lanes up to this one
+#pragma unroll
+      for (int by = 1; by < 32; by *= 2) {
+        const int32_t below = __shfl_up_sync(~0u, upto, by);
+        upto += lane >= by ? below : 0;
+      }
+      for (int32_t i = 0; i < n; i++) {
+        const int32_t at = from + i * each;
+        parts[done + upto - n + i] = {range.row + at, padding ? -1 : range.pos + at,
+                                      min(each, rows - i * each)};
+      }
+      done += __shfl_sync(~0u, upto, 31);
+      more = !padding && block + 32 < axis.blocks && block_axis_begin(&axis, block + 32) < last;
+    }
+  }
+  if (lane == 0)
+    cut[head] = done;
 }
 
-// Places the pieces of a tile. Who sees one is a bit a half: 1, 2, or 3 for both.
+// Places the pieces of a list. Who sees one is a bit a half: 1, 2, or 3 for both.
 template <int Pieces> struct piece_writer {
   static constexpr int KEYS = GATHER_KEYS / Pieces;
   gather_stage<Pieces> *out; // NULL: only count
@@ -71,19 +119,19 @@ template <int Pieces> struct piece_writer {
   }
 };
 
-// The pieces of a tile, in the order of keys within a segment. Neighbouring blocks that the same halves
+// The pieces of a list, in the order of keys within a segment. Neighbouring blocks that the same halves
 // see are one stretch, which is cut from its beginning.
 template <int Pieces, class Rep>
-__device__ void walk_pieces(const Rep *rep, int head, const draft &d, const attn_segment *segments,
-                            int32_t segment_count, piece_writer<Pieces> &w) {
+__device__ void walk_pieces(const Rep &rep, int head, const list_shape &s, const draft &d,
+                            piece_writer<Pieces> &w) {
   const block_axis axis = key_axis(rep, head);
-  const block_lists &l = rep->q2k;
+  const block_lists &l = rep.q2k;
   int64_t row[2];
   for (int h = 0; h < 2; h++)
-    row[h] = d.tile.rows[h] && d.pos[h] >= 0 ? list_row(rep, head, d.pos[h]) : -1;
+    row[h] = d.of[h].rows && d.of[h].pos >= 0 ? list_row(rep, head, d.of[h].pos) : -1;
   const bool one = row[0] == row[1];
-  for (int s = 0; s < segment_count; s++) {
-    const attn_segment seg = segments[s];
+  for (int i = 0; i < s.key_segments; i++) {
+    const attn_segment seg = s.keys[i];
     const int32_t last = seg.pos + seg.len;
     int64_t at[2], end[2];
     for (int h = 0; h < 2; h++) {
@@ -115,102 +163,176 @@ __device__ void walk_pieces(const Rep *rep, int head, const draft &d, const attn
   }
 }
 
-template <int Pieces, class Rep>
-__global__ void gather_walk(Rep rep, draft *drafts, int32_t drafts_count, int32_t a_class,
-                            const attn_segment *segments, int32_t segment_count, gather_stage<Pieces> *stages) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= drafts_count)
-    return;
-  draft d = drafts[i];
-  piece_writer<Pieces> count = {};
-  walk_pieces(&rep, i / a_class, d, segments, segment_count, count);
-  const int32_t *seen = count.seen, pairs = min(seen[1], seen[2]) / Pieces;
-  const int32_t rest = seen[3] + seen[1] + seen[2] - 2 * pairs * Pieces;
-  const int32_t for_both = pairs || rest ? (rest + Pieces - 1) / Pieces : 1; // no keys: a step of nothing
-  if (!stages) {
-    drafts[i].tile.pairs = pairs;
-    drafts[i].tile.end = for_both + 2 * pairs;
-    drafts[i].rounds = for_both + pairs;
-    return;
+// A thread's list: the class, the number in it; -1: none.
+struct list_index {
+  int head, at;
+  __device__ list_index(const list_shape &s, const int32_t *cut) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    head = (int)(i / s.lists);
+    at = (int)(i % s.lists);
+    if (head >= s.classes || at >= lists_of(s, cut[head]))
+      at = -1;
   }
-  piece_writer<Pieces> w = {stages + d.tile.begin, pairs, for_both};
-  if (for_both)
+  static __device__ int32_t lists_of(const list_shape &s, int32_t parts) {
+    return s.heads > 1 ? parts : (parts + 1) / 2;
+  }
+};
+
+// Totals: stages of each class, tiles of each class, rounds of all.
+template <int Pieces, class Rep>
+__global__ void count_stages(const Rep rep, const list_shape s, const part *parts, const int32_t *cut,
+                             draft *drafts, unsigned long long *totals) {
+  const list_index i(s, cut);
+  if (i.at < 0)
+    return;
+  draft d = {};
+  parts += (int64_t)i.head * s.parts;
+  if (s.heads > 1) {
+    const int32_t rows = GATHER_ROWS / s.heads * 2;
+    d.of[0] = d.of[1] = parts[i.at];
+    d.tiles = (d.of[0].rows + rows - 1) / rows;
+  } else {
+    d.of[0] = parts[2 * i.at];
+    if (2 * i.at + 1 < cut[i.head])
+      d.of[1] = parts[2 * i.at + 1];
+    d.tiles = 1;
+  }
+  piece_writer<Pieces> w = {};
+  walk_pieces(rep, i.head, s, d, w);
+  d.pairs = min(w.seen[1], w.seen[2]) / Pieces;
+  const int32_t rest = w.seen[3] + w.seen[1] + w.seen[2] - 2 * d.pairs * Pieces;
+  const int32_t for_both = d.pairs || rest ? (rest + Pieces - 1) / Pieces : 1; // no keys: a step of nothing
+  d.stages = for_both + 2 * d.pairs;
+  drafts[(int64_t)i.head * s.lists + i.at] = d;
+  atomicAdd(&totals[i.head], (unsigned long long)d.stages);
+  atomicAdd(&totals[s.classes + i.head], (unsigned long long)d.tiles);
+  atomicAdd(&totals[2 * s.classes], (unsigned long long)(for_both + d.pairs) * d.tiles);
+}
+
+__global__ void place_lists(const list_shape s, const int32_t *cut, const unsigned long long *totals,
+                            draft *drafts) {
+  const list_index i(s, cut);
+  if (i.at < 0)
+    return;
+  draft *peers = drafts + (int64_t)i.head * s.lists; // of which each thread changes begin and place of one
+  int32_t begin = 0, place = 0;
+  for (int c = 0; c < i.head; c++)
+    begin += (int32_t)totals[c];
+  each_before(
+      i.at, list_index::lists_of(s, cut[i.head]),
+      [&](int32_t j) { return peers[j].stages - peers[j].pairs; },
+      [&](int32_t j) {
+        begin += peers[j].stages;
+        place += peers[j].tiles;
+      });
+  peers[i.at].begin = begin;
+  peers[i.at].place = place;
+}
+
+template <int Pieces, class Rep>
+__global__ void write_lists(const Rep rep, const list_shape s, const int32_t *cut, const draft *drafts,
+                            gather_stage<Pieces> *stages, gather_tile *tiles, int32_t count) {
+  const list_index i(s, cut);
+  if (i.at < 0)
+    return;
+  const draft d = drafts[(int64_t)i.head * s.lists + i.at];
+  piece_writer<Pieces> w = {stages + d.begin, d.pairs, d.stages - 2 * d.pairs};
+  if (w.for_both)
     w.put(0, 0, 0, 0, 0, 0);
-  walk_pieces(&rep, i / a_class, d, segments, segment_count, w);
+  walk_pieces(rep, i.head, s, d, w);
   for (int h = 0; h < 2; h++) {
-    if (h == 0 || !for_both)
+    if (h == 0 || !w.for_both)
       w.out[h].flags |= wgmma::STEP_FIRST;
-    if (h == 0 || pairs)
-      w.out[for_both + 2 * pairs - 1 - h].flags |= wgmma::STEP_LAST;
+    if (h == 0 || d.pairs)
+      w.out[d.stages - 1 - h].flags |= wgmma::STEP_LAST;
+  }
+  tiles += (int64_t)i.head * count + d.place;
+  for (int32_t t = 0; t < d.tiles; t++) {
+    gather_tile tile = {{}, {}, d.begin, d.begin + d.stages};
+    for (int h = 0; h < 2; h++) {
+      const int32_t rows = GATHER_ROWS / s.heads, first = s.heads > 1 ? (2 * t + h) * rows : 0;
+      tile.row[h] = d.of[h].row + first;
+      tile.rows[h] = min(max(d.of[h].rows - first, 0), rows);
+    }
+    tiles[t] = tile;
   }
 }
 
 struct builder {
   gpu_memory memory; // while building
-  std::vector<draft> drafts;
-  draft *device_drafts;
-  attn_segment *segments;
-  int32_t segment_count, count, classes, pieces;
+  list_shape shape;
+  part *parts;
+  int32_t *cut; // [classes] parts of each
+  draft *drafts;
+  unsigned long long *totals;
 
-  // Rows of an axis position range, cut at 64 and at block rows' ends.
-  static void cut(std::vector<half> &halves, const attn_segment &s, const int32_t *block_begin,
-                  int32_t blocks) {
-    for (int32_t at = s.pos, b = mask_find(block_begin, blocks, at); at < s.pos + s.len; b++)
-      for (const int32_t end = std::min(block_begin[b + 1], s.pos + s.len); at < end;) {
-        const int32_t rows = std::min<int32_t>(GATHER_ROWS, end - at);
-        halves.push_back({s.row + at - s.pos, at, rows});
-        at += rows;
-      }
-  }
-  static void cut_padding(std::vector<half> &halves, int32_t row, int32_t end) {
-    for (; row < end; row += GATHER_ROWS)
-      halves.push_back({row, -1, std::min<int32_t>(GATHER_ROWS, end - row)});
+  int allocate(const attn_problem *p) {
+    const attn_segment whole = {0, 0, p->rows_k};
+    const std::vector<attn_segment> ranges = row_ranges(p->q_seg, p->q_segs, p->rows_q);
+    const int32_t group = p->heads_q / p->heads_kv;
+    list_shape &s = shape;
+    int64_t account = 0; // not kept
+    s.classes = std::max(p->mask->heads, 1);
+    s.heads = std::min<int32_t>(group & -group, GATHER_ROWS);
+    s.query_ranges = (int32_t)ranges.size();
+    s.key_segments = p->k_seg ? p->k_segs : 1;
+    s.parts = s.heads > 1 ? 0 : p->rows_q / GATHER_ROWS;
+    for (const attn_segment &range : ranges)
+      s.parts += range.pos < 0 ? 1 : std::min(range.len, p->mask->blocks_q);
+    s.lists = s.heads > 1 ? s.parts : (s.parts + 1) / 2;
+    const std::vector<unsigned long long> zeros(2 * s.classes + 1);
+    return memory.copy((attn_segment **)&s.queries, ranges.data(), s.query_ranges, &account) ||
+                   memory.copy((attn_segment **)&s.keys, p->k_seg ? p->k_seg : &whole, s.key_segments,
+                               &account) ||
+                   memory.copy(&totals, zeros.data(), zeros.size(), &account) ||
+                   memory.get(&parts, (int64_t)s.classes * s.parts, &account) ||
+                   memory.get(&cut, s.classes, &account) ||
+                   memory.get(&drafts, (int64_t)s.classes * s.lists, &account)
+               ? -1
+               : 0;
   }
 
-  // Tiles of all classes; where one has fewer, empty ones follow.
-  void make_tiles(const attn_problem *p, int32_t heads) {
-    const mask *m = p->mask;
-    const attn_segment whole = {0, 0, p->rows_q};
-    const attn_segment *q = p->q_seg ? p->q_seg : &whole;
-    std::vector<std::vector<half>> of_class(classes);
-    count = 0;
-    for (int32_t c = 0; c < classes; c++) {
-      std::vector<half> &halves = of_class[c];
-      int32_t done = 0;
-      for (int32_t s = 0; s < (p->q_seg ? p->q_segs : 1); s++) {
-        cut_padding(halves, done, q[s].row);
-        cut(halves, q[s], m->row_begin + (int64_t)c * (m->blocks_q + 1), m->blocks_q);
-        done = q[s].row + q[s].len;
-      }
-      cut_padding(halves, done, p->rows_q);
-      const int32_t n = (int32_t)halves.size();
-      count = std::max(count, heads == 2 ? n : (n + 1) / 2);
+  // What stays, in one allocation, once its size is known.
+  template <int Pieces> int allocate_list(gather *list) {
+    const int classes = shape.classes;
+    std::vector<unsigned long long> sums(2 * classes + 1);
+    GPU_TRY(cudaMemcpy(sums.data(), totals, sums.size() * sizeof sums[0], cudaMemcpyDeviceToHost));
+    int64_t stages = 0, count = 0;
+    for (int c = 0; c < classes; c++) {
+      stages += (int64_t)sums[c];
+      count = std::max(count, (int64_t)sums[classes + c]);
     }
-    for (const std::vector<half> &halves : of_class)
-      for (int32_t i = 0; i < count; i++) {
-        draft d = {};
-        for (int32_t h = 0; h < 2; h++) {
-          const size_t at = heads == 2 ? i : 2 * i + h;
-          const half none = {0, -1, 0}, x = at < halves.size() ? halves[at] : none;
-          d.tile.row[h] = x.row, d.tile.rows[h] = x.rows, d.pos[h] = x.pos;
-        }
-        drafts.push_back(d);
-      }
+    if (stages > INT32_MAX) {
+      attn_error_set(false, "the mask needs more than %d stages of keys, more than a list holds", INT32_MAX);
+      return -1;
+    }
+    const int64_t stages_bytes = stages * (int64_t)sizeof(gather_stage<Pieces>),
+                  tiles_bytes = classes * count * (int64_t)sizeof(gather_tile);
+    char *base;
+    list->rounds = (int64_t)sums[2 * classes];
+    list->bytes = stages_bytes + tiles_bytes + 2 * (int64_t)sizeof(int32_t);
+    if (gpu_check(cudaMalloc(&base, list->bytes), "allocating the gather list"))
+      return -1;
+    char *tiles = base + stages_bytes;
+    list->view = {(gather_tile *)tiles, base,        Pieces, (int32_t)count, classes,
+                  shape.heads,          (int32_t *)(tiles + tiles_bytes)};
+    GPU_TRY(cudaMemset(tiles, 0, tiles_bytes + 2 * sizeof(int32_t))); // where a class has fewer: no tiles
+    return 0;
   }
 
-  template <int Pieces, class Rep> void launch_as(const rep_device *rep, void *stages) {
-    const int n = (int)drafts.size();
-    gather_walk<Pieces, Rep>
-        <<<(n + 31) / 32, 32>>>(*(const Rep *)rep->copy, device_drafts, n, count, segments, segment_count,
-                                static_cast<gather_stage<Pieces> *>(stages));
-  }
-  int launch(const rep_device *rep, void *stages) {
-    const bool equal = !strcmp(rep->ops->name, "blocklist");
-    if (pieces == 2)
-      equal ? launch_as<2, blocklist>(rep, stages) : launch_as<2, varblock>(rep, stages);
-    else
-      equal ? launch_as<4, blocklist>(rep, stages) : launch_as<4, varblock>(rep, stages);
-    GPU_LAUNCHED("building the gather list");
+  template <int Pieces, class Rep> int build(gather *list, const Rep &rep) {
+    const list_shape &s = shape;
+    const unsigned blocks = (unsigned)(((int64_t)s.classes * s.lists + 31) / 32);
+    cut_rows<Rep><<<s.classes, 32>>>(rep, s, parts, cut);
+    count_stages<Pieces, Rep><<<blocks, 32>>>(rep, s, parts, cut, drafts, totals);
+    place_lists<<<blocks, 32>>>(s, cut, totals, drafts);
+    GPU_LAUNCHED("counting the gather list");
+    if (allocate_list<Pieces>(list))
+      return -1;
+    write_lists<Pieces, Rep><<<blocks, 32>>>(rep, s, cut, drafts,
+                                             (gather_stage<Pieces> *)list->view.stages,
+                                             (gather_tile *)list->view.tiles, list->view.count);
+    GPU_LAUNCHED("writing the gather list");
     GPU_TRY(cudaDeviceSynchronize());
     return 0;
   }
@@ -221,78 +343,19 @@ struct builder {
 int gather_build(gather *list, const rep_device *rep, const attn_problem *p) {
   memset(list, 0, sizeof *list);
   builder b = {};
-  const attn_segment whole = {0, 0, p->rows_k};
-  const int32_t heads = p->heads_q / p->heads_kv % 2 ? 1 : 2;
-  int64_t account = 0, stages = 0;
+  if (b.allocate(p))
+    return -1;
   // Blocks of whole pieces of 64 lose nothing by them; others lose half a piece at each end of a stretch.
-  b.pieces = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE && p->mask->block % 64 == 0 ? 2 : 4;
-  b.classes = std::max(p->mask->heads, 1);
-  b.make_tiles(p, heads);
-  b.segment_count = p->k_seg ? p->k_segs : 1;
-  const int64_t n = (int64_t)b.drafts.size();
-  if (b.memory.copy(&b.segments, p->k_seg ? p->k_seg : &whole, b.segment_count, &account) ||
-      b.memory.copy(&b.device_drafts, b.drafts.data(), n, &account) || b.launch(rep, NULL))
-    return -1;
-  GPU_TRY(cudaMemcpy(b.drafts.data(), b.device_drafts, n * sizeof(draft), cudaMemcpyDeviceToHost));
-  std::vector<gather_tile> tiles;
-  for (int32_t c = 0; c < b.classes; c++)
-    std::stable_sort(b.drafts.begin() + (int64_t)c * b.count, b.drafts.begin() + (int64_t)(c + 1) * b.count,
-                     [](const draft &x, const draft &y) { return x.rounds > y.rounds; });
-  for (draft &d : b.drafts) {
-    d.tile.begin = (int32_t)stages;
-    d.tile.end += (int32_t)stages;
-    stages += d.tile.end - d.tile.begin;
-    list->rounds += d.rounds;
-    tiles.push_back(d.tile);
-    if (stages > INT32_MAX) {
-      attn_error_set(false, "the mask needs more than %d stages of keys, more than a list holds", INT32_MAX);
-      return -1;
-    }
+  const bool halves = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE && p->mask->block % 64 == 0;
+  if (!strcmp(rep->ops->name, "blocklist")) {
+    const blocklist &x = *(const blocklist *)rep->copy;
+    return halves ? b.build<2>(list, x) : b.build<4>(list, x);
   }
-  // What stays, in one allocation.
-  const int64_t tiles_bytes = n * sizeof(gather_tile);
-  const int64_t stages_bytes =
-      stages * (b.pieces == 2 ? sizeof(gather_stage<2>) : sizeof(gather_stage<4>));
-  char *memory;
-  list->bytes = tiles_bytes + stages_bytes + 2 * sizeof(int32_t);
-  if (gpu_check(cudaMalloc(&memory, list->bytes), "allocating the gather list"))
-    return -1;
-  char *of_tiles = memory + tiles_bytes;
-  list->view = {(gather_tile *)memory, of_tiles, b.pieces, b.count, b.classes, heads,
-                (int32_t *)(of_tiles + stages_bytes)};
-  GPU_TRY(cudaMemcpy(memory, tiles.data(), tiles_bytes, cudaMemcpyHostToDevice));
-  GPU_TRY(cudaMemset(list->view.counter, 0, 2 * sizeof(int32_t)));
-  GPU_TRY(cudaMemcpy(b.device_drafts, b.drafts.data(), n * sizeof(draft), cudaMemcpyHostToDevice));
-  return b.launch(rep, of_tiles);
+  const varblock &x = *(const varblock *)rep->copy;
+  return halves ? b.build<2>(list, x) : b.build<4>(list, x);
 }
 
 void gather_free(gather *list) {
-  cudaFree((void *)list->view.tiles);
+  cudaFree((void *)list->view.stages);
   memset(list, 0, sizeof *list);
-}
-
-namespace wgmma {
-
-template <int Dim, int Pieces>
-static int run(const gather *list, const attn_problem *p, const attn_args *a) {
-  fwd_params f = forward_params(p, a);
-  constexpr int chunks = Dim / 64, keys = GATHER_KEYS / Pieces; // as heads of 64
-  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q * chunks, 64, GATHER_ROWS) ||
-      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv * chunks, 64, keys) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv * chunks, 64, keys))
-    return -1;
-  f.gather = list->view;
-  gathered<Pieces> none;
-  void *args[] = {&f, &none};
-  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), args,
-                (int64_t)list->view.count * (p->heads_q / list->view.heads),
-                fwd_smem_bytes<Dim, gathered<Pieces>>(), a->stream);
-}
-
-} // namespace wgmma
-
-int gather_forward(const gather *list, const attn_problem *p, const attn_args *a) {
-  if (list->view.pieces == 2)
-    return p->dim == 64 ? wgmma::run<64, 2>(list, p, a) : wgmma::run<128, 2>(list, p, a);
-  return p->dim == 64 ? wgmma::run<64, 4>(list, p, a) : wgmma::run<128, 4>(list, p, a);
 }

@@ -8,5 +8,9 @@
 // in shared memory as [dim / 64][box_rows][64] with the 128-byte swizzle. Coordinates: {0, row, chunk of
 // 64, head}. 0, or -1 with attn_error() set.
 int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows);
+// Boxes of 64 columns of box_heads neighbouring heads of box_rows rows: [box_rows][box_heads][64].
+// Coordinates: {0, head, row, chunk of 64}.
+int tensor_map_packed(CUtensorMap *map, const void *data, int rows, int heads, int dim,
+                      int box_rows, int box_heads);
 
 #endif
