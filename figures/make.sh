@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make.sh WHAT... -- measures what figures and tables lack on this machine, then draws them.
 #
-# WHAT is figN, tableN, claims or report. From the environment (set by figures.mk):
+# WHAT is figN, open_X, tableN, claims or report. From the environment (set by figures.mk):
 #   PROFILE  scale of the measurements: cpu, quick, paper, smoke     B     build folder
 #   DATA     all: this machine's rows and beside them every machine's in data/recorded
 #            fresh: this machine's alone;  recorded: those in data/recorded alone, nothing is measured
@@ -23,8 +23,8 @@ for what in "$@"; do
   case $what in
     claims | report | table[1-8]) ;;
     *)
-      if [ ! -e "figures/$what.gp" ] || [ "${what#fig}" = "$what" ]; then
-        printf "make.sh: unknown %s; there are fig1 to fig23, table1 to table8, claims, report\n" "$what" >&2
+      if [ ! -e "figures/$what.gp" ] || ! grep -q '^#caption ' "figures/$what.gp"; then
+        printf "make.sh: unknown %s; there are fig1 to fig23, open_a to open_d, table1 to table8, claims, report\n" "$what" >&2
         exit 2
       fi
       ;;
@@ -39,7 +39,7 @@ experiments_of() {
     table7) echo table4 ;;
     table8) echo table5 ;;
     table*) echo "$1" ;;
-    fig*) sed -n 's/^#run //p' "figures/$1.gp" ;;
+    fig* | open_*) sed -n 's/^#run //p' "figures/$1.gp" ;;
   esac
 }
 
@@ -49,7 +49,7 @@ for what in "$@"; do
     case " ${experiments[*]} " in *" $e "*) ;; *) experiments+=("$e") ;; esac
   done
   case $what in
-    fig*) if grep -q '^#run ' "figures/$what.gp"; then figs+=("$what"); else free+=("$what"); fi ;;
+    fig* | open_*) if grep -q '^#run ' "figures/$what.gp"; then figs+=("$what"); else free+=("$what"); fi ;;
     table*) tables+=("$what") ;;
   esac
 done

@@ -31,6 +31,8 @@ LT_vsa = 8;        set linetype 8  lc rgb "#0072b2" pt 7  ps 0.5  lw 1.3
 LT_vsa_triton = 9; set linetype 9  lc rgb "#cc79a7" pt 6  ps 0.5  lw 1.3
 LT_fa2_sparse = 10; set linetype 10 lc rgb "#56b4e9" pt 8 ps 0.55 lw 1.3
 LT_flashinfer = 11; set linetype 11 lc rgb "#009e73" pt 15 ps 0.5 lw 1.3
+LT_flashmask_v3 = 7
+LT_spans = 13;     set linetype 13 lc rgb "#000000" pt 7  ps 0.45 lw 1.3
 LT_flex_sparse = 12; set linetype 12 lc rgb "#e69f00" pt 4 ps 0.45 lw 1.3
 
 # ---- what the block file says of itself --------------------------------------------------------
@@ -44,7 +46,8 @@ mask_title(m) = m eq "full" ? "FULL" : m eq "causal" ? "CAUSAL" : m eq "sliding_
   m eq "causal_document" ? "CAUSAL DOCUMENT" : m eq "share_question" ? "SHARED QUESTION" : \
   m eq "causal_blockwise" ? "CAUSAL BLOCKWISE" : m eq "global_sliding_window" ? "GLOBAL SLIDING" : \
   m eq "prefix_lm_causal" ? "PREFIX LM CAUSAL" : m eq "prefix_lm_document" ? "PREFIX LM DOCUMENT" : \
-  m eq "block_causal_document" ? "BLOCK CAUSAL DOCUMENT" : m
+  m eq "block_causal_document" ? "BLOCK CAUSAL DOCUMENT" : m eq "full_document_long" ? "FULL DOCUMENT LONG" : \
+  m eq "causal_document_long" ? "CAUSAL DOCUMENT LONG" : m
 pass_title(p) = p eq "fwd" ? "forward" : "backward"
 mode_title(m) = m eq "gqa" ? "GQA" : "MHA"
 letter(i) = substr("abcdefghijklmnopqrstuvwxyz", i, i)
@@ -71,7 +74,7 @@ if (FORMAT eq "dumb") { unset grid }
 set bars 0.4
 # Four to eight ticks at round numbers on an axis from 0 to x.
 decade(x) = 10.0 ** floor(log10(x))
-tick_step(x) = decade(x) * (x < 1.6 * decade(x) ? 0.2 : x < 4 * decade(x) ? 0.5 : 1)
+tick_step(x) = decade(x) * (x < 1.6 * decade(x) ? 0.2 : x < 4 * decade(x) ? 0.5 : x < 8 * decade(x) ? 1 : 2)
 set key font F.",7" samplen 1.6 spacing 1.1
 # Part i of "a/b/c".
 part(p, i) = word(system("echo '".p."' | tr / ' '"), i)

@@ -1,5 +1,5 @@
-# sweep.gp -- panels of curves over the sequence length, shared by the figures that are such (loaded
-# by fig4, fig8..14, fig16..19). Set before: PANELS (names in the block file), COLS, TITLE(panel), MODE(panel) (gqa or mha), and
+# sweep.gp -- panels of curves over the sequence length, or the share of blocks kept, for the figures that are
+# such (fig4, fig8..14, fig16..19, open_a, open_d). Set before: PANELS (names in the block file), COLS, TITLE(panel), MODE(panel) (gqa or mha), and
 # Y = "rate" or "memory"; optionally PANEL_H in cm. Rates start at 0, memory has logarithmic axes (straight lines
 # are powers of the length); all panels share one y axis, so that a mask can be held against another.
 
@@ -18,14 +18,16 @@ do for [p in PANELS] { t = top_of(p); if (t > MAX) { MAX = t } }
 if (Y eq "rate") { K = MAX < 2 ? 1000.0 : 1.0; YLABEL = MAX < 2 ? "GFLOP/s" : "TFLOP/s" } \
 else { K = MAX < 2 ? 1000.0 : 1.0; YLABEL = MAX < 2 ? "peak memory (MB)" : "peak memory (GB)" }
 
-# Ticks at the powers of two that were measured; other lengths get a mark without a label.
+# Ticks at the powers of two that were measured; other lengths get a mark without a label. Or, for shares of
+# the blocks kept, at those.
 XS = meta("xnames"); X0 = real(word(XS, 1)); X1 = real(word(XS, words(XS)))
-set logscale x 2
-set xrange [X0 / 1.12 : X1 * 1.12]
+XLABEL = X1 > 1 ? "sequence length" : "key blocks kept"
 set xtics (0)
+if (X1 > 1) { set logscale x 2; set xrange [X0 / 1.12 : X1 * 1.12] } else { set xrange [0:1] }
 do for [x in XS] { l = log(real(x)) / log(2)
+  if (X1 <= 1) { set xtics add (sprintf("%g %%%%", 100 * real(x)) real(x)) } else {
   if (abs(l - int(l + 0.5)) < 1e-6) { set xtics add (length_label(int(x)) int(x)) } \
-  else { set xtics add ("" int(x) 1) } }
+  else { set xtics add ("" int(x) 1) } } }
 
 # Where the mark of a point that failed stands: rates at the foot, memory at the top of the panel.
 FAIL_AT(n) = Y eq "rate" ? YMAX * (0.045 * n - 0.01) : YMAX * 1.8 * 0.87 ** (n - 1)
@@ -49,7 +51,7 @@ do for [i = 1:NP] {
   else { set label 3 u at graph 0.99, graph 0.05 right font F.",5.5" tc rgb GREY noenhanced }
   set format y (COL == 0 ? (Y eq "rate" ? "%g" : "%.3g") : "")
   if (COL == 0) { set ylabel YLABEL offset 1.2, 0 font F.",7.5" } else { unset ylabel }
-  if (ROW == ROWS - 1) { set xlabel "sequence length" offset 0, 0.6 font F.",7.5" } else { unset xlabel }
+  if (ROW == ROWS - 1) { set xlabel XLABEL offset 0, 0.6 font F.",7.5" } else { unset xlabel }
   DRAWN = meta("drawn ".P)
   # A cross at the edge, in the kernel's colour, stands for a length at which it ran out of memory; a
   # star for one that failed otherwise (wrong, timeout, crash).

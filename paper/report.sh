@@ -16,6 +16,8 @@ out=paper/out/index.html
 mkdir -p paper/out
 figures="fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 fig16 fig17 fig18 fig19 fig20 fig21 fig22 fig23"
 
+open="open_a open_b open_c open_c_rate open_d"
+
 escape() { sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'; }
 
 . figures/place.sh
@@ -41,14 +43,16 @@ inline_svg() { # FILE ID TITLE
 }
 
 figure_section() {
-  local fig=$1 n=${1#fig} script=figures/$1.gp caption csv any=0
-  printf '<section id="%s"><h3>Figure %s</h3>\n' "$fig" "$n"
+  local fig=$1 script=figures/$1.gp title caption csv any=0
+  title=$(sed -n 's/^#title //p' "$script" | escape)
+  title=${title:-Figure ${fig#fig}}
+  printf '<section id="%s"><h3>%s</h3>\n' "$fig" "$title"
   caption=$(sed -n 's/^#caption //p' "$script" | escape)
   printf '<p>%s</p>\n' "$caption"
   if ! grep -q '^#run ' "$script"; then
     if [ -e "figures/out/common/$fig.svg" ]; then
       printf '<figure><div class="plot">'
-      inline_svg "figures/out/common/$fig.svg" "$fig" "Figure $n"
+      inline_svg "figures/out/common/$fig.svg" "$fig" "$title"
       printf '</div></figure>\n'
       any=1
     fi
@@ -59,7 +63,7 @@ figure_section() {
       [ -e "$base.svg" ] || continue
       any=1
       printf '<figure class="%s"><div class="plot">' "$class"
-      inline_svg "$base.svg" "$fig-$class-${machine//[^A-Za-z0-9]/}-$profile" "Figure $n, $machine, $profile"
+      inline_svg "$base.svg" "$fig-$class-${machine//[^A-Za-z0-9]/}-$profile" "$title, $machine, $profile"
       printf '</div><figcaption>%s. Points are medians; bars are the 95 %% interval of the median, or the range over several masks.' "$tag"
       printf ' Numbers: <code>%s.dat</code></figcaption>\n' "$base"
       if grep -q '^#reason' "$base.dat"; then
@@ -133,12 +137,14 @@ environment_section() {
 rows=("$@")
 {
   cat paper/head.html
-  printf '<nav><a href="#figures">Figures</a> <a href="#tables">Tables</a> <a href="#claims">Claims</a> <a href="#environment">Environment</a>\n<div>'
+  printf '<nav><a href="#figures">Figures</a> <a href="#tables">Tables</a> <a href="#open">Open questions</a> <a href="#claims">Claims</a> <a href="#environment">Environment</a>\n<div>'
   for fig in $figures; do printf '<a href="#%s">%s</a> ' "$fig" "${fig#fig}"; done
   printf '</div></nav>\n<main>\n<h2 id="figures">Figures</h2>\n'
   for fig in $figures; do figure_section "$fig"; done
   printf '<h2 id="tables">Tables</h2>\n'
   for table in table1 table2 table3 table4 table5 table6 table7 table8; do table_section "$table"; done
+  printf '<h2 id="open">Open questions</h2>\n<p>What the paper leaves open, and what this tree has to say to it.</p>\n'
+  for fig in $open; do figure_section "$fig"; done
   printf '<h2 id="claims">Claims</h2>\n<p>The 26 claims of the paper, each with the relation that would confirm it. A claim about GPUs is judged by rows of GPUs alone.</p>\n'
   claims_section
   printf '<p class="how"><code>make claims</code></p>\n<h2 id="environment">Environment</h2>\n'

@@ -1,5 +1,6 @@
 // cmd_mask.c -- `longca mask`: a seeded mask as a picture with its area and documents, as one CSV row a
-// draw (the form of the study's own draws), or as a matrix of densities for gnuplot (figure 2).
+// draw (the form of the study's own draws), as a matrix of densities for gnuplot (figure 2), or what each
+// representation of it takes.
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -12,6 +13,7 @@
 
 #include "cmd.h"
 #include "mask_draw.h"
+#include "mask_sizes.h"
 
 struct request {
   struct mask_recipe recipe;
@@ -19,7 +21,7 @@ struct request {
   int32_t first, draws;  // draws [first, first + draws) of the stream
   int32_t head;          // KV head shown
   int32_t matrix, width; // cells a side; 0: not asked for, as the terminal has
-  bool csv, plain;
+  bool csv, sizes, plain;
 };
 
 static void usage(FILE *out) {
@@ -35,6 +37,9 @@ static void usage(FILE *out) {
       "  --csv             one row a draw: "
       "mask,seqlen,seed,draw,histogram,lengths,prefix,window,area;\n"
       "                    lengths, prefix and window where the mask draws them\n"
+      "  --sizes           one row a draw and representation: "
+      "mask,seqlen,seed,draw,representation,\n"
+      "                    bytes,build_ms,reason\n"
       "  --matrix N        N x N visible fractions, a line a row of queries (gnuplot: plot ... "
       "matrix)\n"
       "  --width N         cells of the picture (as the terminal has; 64 when not on a terminal)\n"
@@ -118,27 +123,18 @@ static int parse_value(struct request *r, const char *name, const char *text) {
 
 // Fills the request; 0, the exit status of a refusal, or -1 after --help.
 static int parse(int argc, char **argv, struct request *r) {
-  int distributed = 0, csv = 0, plain = 0, status = 0, c, index;
+  int distributed = 0, csv = 0, sizes = 0, plain = 0, status = 0, c, index;
   const struct option options[] = {
-      {"kind", 1, 0, 'v'},
-      {"seqlen", 1, 0, 'v'},
-      {"seed", 1, 0, 'v'},
-      {"draw", 1, 0, 'v'},
-      {"draws", 1, 0, 'v'},
-      {"matrix", 1, 0, 'v'},
-      {"width", 1, 0, 'v'},
-      {"histogram", 1, 0, 'v'},
-      {"window", 1, 0, 'v'},
-      {"block", 1, 0, 'v'},
-      {"block-min", 1, 0, 'v'},
-      {"ratio", 1, 0, 'v'},
-      {"heads-kv", 1, 0, 'v'},
-      {"head", 1, 0, 'v'},
-      {"csv", 0, &csv, 1},
-      {"plain", 0, &plain, 1},
-      {"distributed", 0, &distributed, 1},
-      {"help", 0, 0, 'h'},
-      {0},
+      {"kind", 1, 0, 'v'},      {"seqlen", 1, 0, 'v'},
+      {"seed", 1, 0, 'v'},      {"draw", 1, 0, 'v'},
+      {"draws", 1, 0, 'v'},     {"matrix", 1, 0, 'v'},
+      {"width", 1, 0, 'v'},     {"histogram", 1, 0, 'v'},
+      {"window", 1, 0, 'v'},    {"block", 1, 0, 'v'},
+      {"block-min", 1, 0, 'v'}, {"ratio", 1, 0, 'v'},
+      {"heads-kv", 1, 0, 'v'},  {"head", 1, 0, 'v'},
+      {"csv", 0, &csv, 1},      {"sizes", 0, &sizes, 1},
+      {"plain", 0, &plain, 1},  {"distributed", 0, &distributed, 1},
+      {"help", 0, 0, 'h'},      {0},
   };
   opterr = 0;
   optind = 1;
@@ -156,6 +152,7 @@ static int parse(int argc, char **argv, struct request *r) {
   }
   r->recipe.distributed = distributed;
   r->csv = csv;
+  r->sizes = sizes;
   r->plain = plain || !isatty(STDOUT_FILENO);
   if (optind < argc)
     return refuse("what is '%s'? longca mask --help says what it takes", argv[optind]);
@@ -165,8 +162,8 @@ static int parse(int argc, char **argv, struct request *r) {
     return refuse("--seqlen is missing, e.g. --seqlen 64");
   if (r->first > INT32_MAX - r->draws)
     return refuse("--draw and --draws together are above %d", INT32_MAX);
-  if (csv && r->matrix)
-    return refuse("choose --csv or --matrix");
+  if (csv + sizes + (r->matrix > 0) > 1)
+    return refuse("choose one of --csv, --sizes and --matrix");
   if (r->matrix > r->recipe.seqlen || r->matrix > 8192)
     return refuse("--matrix is at most --seqlen and at most 8192");
   if (r->head >= r->recipe.heads_kv)
@@ -279,6 +276,12 @@ static int print_mask(const struct mask *m, const struct request *r, int32_t dra
     print_csv(m, r, draw);
     return 0;
   }
+  if (r->sizes) {
+    char prefix[96];
+    snprintf(prefix, sizeof prefix, "%s,%d,%llu,%d", mask_name(m->kind), m->seqlen,
+             (unsigned long long)r->seed, draw);
+    return mask_sizes_print(m, prefix);
+  }
   const int32_t n = r->matrix ? r->matrix : picture_cells(r);
   double *density = malloc(sizeof *density * (size_t)n * (size_t)n);
   if (!density)
@@ -311,10 +314,12 @@ int cmd_mask(int argc, char **argv) {
       return refuse("%s", err);
     if (draw == 0 && r.csv)
       puts("mask,seqlen,seed,draw,histogram,lengths,prefix,window,area");
+    if (draw == 0 && r.sizes)
+      puts("mask,seqlen,seed,draw,representation,bytes,build_ms,reason");
     const int failed = draw >= r.first && print_mask(&m, &r, draw);
     mask_free(&m);
     if (failed)
-      return refuse("out of memory for the picture");
+      return refuse("out of memory for %s", r.sizes ? "a representation" : "the picture");
   }
   if (fflush(stdout) || ferror(stdout)) {
     fputs("longca mask: the output could not be written.\n", stderr);

@@ -73,6 +73,19 @@ static void test_picture(void **state) {
   assert_string_equal(capture_out, "0.75 0 0\n1 0.75 0\n1 1 0.666667\n");
 }
 
+// Every representation once: its bytes, or why not; a dense mask that is too large is not built.
+static void test_sizes(void **state) {
+  assert_int_equal(run("--kind causal_document --seqlen 1024 --sizes"), 0);
+  static const char header[] = "mask,seqlen,seed,draw,representation,bytes,build_ms,reason\n";
+  assert_memory_equal(capture_out, header, sizeof header - 1);
+  assert_non_null(strstr(capture_out, "\ncausal_document,1024,42,0,dense,131072,"));
+  assert_non_null(strstr(capture_out, "\ncausal_document,1024,42,0,spans,120,")); // 4 documents
+  assert_non_null(strstr(capture_out, ",varblock,,,\"varblock: "));
+  assert_int_equal(run("--kind causal --seqlen 128K --sizes --draws 2"), 0);
+  assert_non_null(strstr(capture_out, "\ncausal,131072,42,1,dense,2147483648,,\n"));
+  assert_non_null(strstr(capture_out, "\ncausal,131072,42,1,spans,48,"));
+}
+
 static void test_options(void **state) {
   assert_int_equal(run("--kind full_document --seqlen 8192 --histogram prolong64k --csv"), 0);
   assert_non_null(strstr(capture_out, "full_document,8192,42,0,prolong64k,545 719 166"));
@@ -105,6 +118,7 @@ static void test_refusals(void **state) {
       {"--kind full --seqlen 8 --foo", "unknown option '--foo'"},
       {"--kind full --seqlen 8 x", "'x'"},
       {"--kind full --seqlen 8 --matrix 9", "--matrix"},
+      {"--kind full --seqlen 8 --csv --sizes", "choose one of"},
       {"--kind full --seqlen 8 --head 1", "--heads-kv"},
       {"--kind causal_document --seqlen 8 --histogram c4", "pile, prolong512k, prolong64k"},
       {"--kind block_causal_document --seqlen 1000", "multiple of its block, 1024"},
@@ -116,10 +130,8 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_csv),
-      cmocka_unit_test(test_picture),
-      cmocka_unit_test(test_options),
-      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_csv),     cmocka_unit_test(test_picture),  cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_options), cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
