@@ -131,7 +131,6 @@ struct cp_grid {
   enum cp_cut cut;
   int heads, context, windows; // heads * context ranks; windows divides context
   bool context_first;          // neighbouring ranks share a ring (true) or the heads of one (false)
-  int align; // pieces of documents begin at multiples of that many rows, if the kernel needs it; 0: at any
 };
 int cp_grid_rank(const struct cp_grid *g, int head, int context);
 int cp_grid_head(const struct cp_grid *g, int rank);

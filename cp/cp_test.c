@@ -189,39 +189,28 @@ static void test_shapes(void **state) {
   whole_free(&w);
 }
 
-static const char *wants_whole_tiles(const struct attn_kernel *kernel,
-                                     const struct attn_problem *p) {
-  for (int i = 0; p->q_seg && i < p->q_segs; i++)
-    if (p->q_seg[i].row % 64)
-      return "query segments begin at multiples of 64 rows";
-  return NULL;
-}
-
 static const char *wants_one_piece(const struct attn_kernel *kernel, const struct attn_problem *p) {
   return p->q_segs > 1 ? "one segment of queries" : NULL;
 }
 
-// Who needs pieces at multiples of 64 rows gets them; who cannot be helped is refused.
-static void test_kernels_that_want_a_layout(void **state) {
+// What a kernel says to the pieces that a rank would have is what the schedule says to the whole.
+static void test_kernels_that_take_no_pieces(void **state) {
   static const char *const names[] = {"ring_p2p", "ring_allgather", "usp:2x2", "loongtrain:1x4x2"};
-  struct attn_kernel aligned = plain, whole = plain;
-  aligned.supports = wants_whole_tiles;
-  whole.supports = wants_one_piece;
-  for (int m = 0; m < KINDS; m++) {
-    struct whole w;
-    assert_int_equal(0, whole_make(&w, kinds[m], lengths_main, 6, 4, 2, ATTN_FP32));
-    for (int i = 0; i < 4; i++) {
-      struct run run = {.whole = &w, .kernel = &aligned};
-      run.schedule = cp_schedule_find(names[i], &run.wish);
-      const char *tensor = "";
-      const double error = run_case(&run, 4, &tensor);
-      if (!(error >= 0 && error <= LIMIT)) // -1: refused
-        fail_case(&run, 4, tensor);
-      run.kernel = &whole;
-      assert_true(run_case(&run, 4, &tensor) == -1);
-    }
-    whole_free(&w);
+  struct attn_kernel whole_only = plain;
+  whole_only.supports = wants_one_piece;
+  struct whole w;
+  assert_int_equal(0, whole_make(&w, MASK_CAUSAL, lengths_main, 6, 4, 2, ATTN_FP32));
+  const struct attn_problem p = whole_problem(&w);
+  for (int i = 0; i < 4; i++) {
+    struct cp_wish wish;
+    struct cp_grid grid;
+    const struct cp_schedule *schedule = cp_schedule_find(names[i], &wish);
+    assert_null(cp_why_not(schedule, &plain, &p, 4, &wish, &grid));
+    const char *why = cp_why_not(schedule, &whole_only, &p, 4, &wish, &grid);
+    assert_non_null(why);
+    assert_string_equal("one segment of queries", why);
   }
+  whole_free(&w);
 }
 
 // Kernel plans made when they are called give the same bits.
@@ -249,7 +238,7 @@ int main(void) {
       cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_cpu_engine),
       cmocka_unit_test(test_bf16_error_does_not_grow),
-      cmocka_unit_test(test_kernels_that_want_a_layout),
+      cmocka_unit_test(test_kernels_that_take_no_pieces),
       cmocka_unit_test(test_late_plans),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,10 +23,6 @@ static void append(struct attn_segment *list, int32_t *n, int32_t row, int32_t p
     list[(*n)++] = (struct attn_segment){row, pos, len};
 }
 
-static int64_t align_up(int64_t rows, int align) {
-  return align ? (rows + align - 1) / align * align : rows;
-}
-
 static int out_of_memory(const char *what) {
   attn_error_set(true, "out of host memory for %s", what);
   return -1;
@@ -54,7 +50,6 @@ static int zigzag(struct cp_shard *s, const struct cp_grid *grid, const int32_t 
   for (int32_t d = 0; d < n; d++) {
     const int64_t length = begin[d + 1] - begin[d];
     const int64_t longest = (length + pieces - 1) / pieces;
-    const int64_t half = align_up(longest, mirrors ? grid->align : 0);
     for (int r = 0; r < ring; r++) {
       const int64_t first = (r + d) % ring, mirror = pieces - 1 - first;
       const int64_t a = length * first / pieces, b = length * (first + 1) / pieces;
@@ -62,10 +57,10 @@ static int zigzag(struct cp_shard *s, const struct cp_grid *grid, const int32_t 
       if (!mirrors)
         continue;
       const int64_t c = length * mirror / pieces, e = length * (mirror + 1) / pieces;
-      append(s->seg[r], &s->segs[r], (int32_t)(*rows + (grid->align ? half : b - a)),
-             begin[d] + (int32_t)c, (int32_t)(e - c));
+      append(s->seg[r], &s->segs[r], (int32_t)(*rows + b - a), begin[d] + (int32_t)c,
+             (int32_t)(e - c));
     }
-    *rows += mirrors ? 2 * half : half;
+    *rows += mirrors ? 2 * longest : longest;
   }
   return 0;
 }
@@ -94,7 +89,7 @@ static int chunks(struct cp_shard *s, const struct cp_grid *grid, const struct m
   const int ring = grid->context;
   const int64_t size = mask->seqlen, needed = (size + 256LL * ring - 1) / (256LL * ring);
   const int64_t each = needed > 8 ? needed : 8, n = each * ring;
-  const int64_t slot = align_up((size + n - 1) / n, grid->align);
+  const int64_t slot = (size + n - 1) / n;
   struct chunk *chunk = malloc((size_t)n * sizeof *chunk);
   struct load *load = calloc((size_t)ring, sizeof *load);
   if (!chunk || !load || make_room(s, ring, each)) {

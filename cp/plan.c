@@ -6,7 +6,6 @@
 #include "../src/timer.h"
 #include "cp.h"
 
-enum { CP_ALIGN = 64 }; // rows of a query tile of wgmma's backward
 static _Thread_local char sentence[256];
 
 const char *cp_heads_why_not(const struct attn_problem *p, int heads) {
@@ -104,11 +103,7 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
     why = schedule->arrange(problem, ranks, wish, grid);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
-  if (!why && (why = layout_why_not(kernel, problem, grid))) {
-    grid->align = CP_ALIGN; // takes more rows where documents are short: only for who needs it
-    why = layout_why_not(kernel, problem, grid);
-  }
-  return why;
+  return why ? why : layout_why_not(kernel, problem, grid);
 }
 
 void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
