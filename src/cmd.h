@@ -3,6 +3,10 @@
 #ifndef LONGCA_CMD_H
 #define LONGCA_CMD_H
 
+#include <getopt.h>
+
+#include "table.h"
+
 int cmd_list(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
 int cmd_run(int argc, char **argv);
@@ -14,5 +18,13 @@ int cmd_select(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_claims(int argc, char **argv);
 int cmd_env(int argc, char **argv);
+
+// What they share. Says "longca COMMAND: ..." and a full stop on stderr; returns 2.
+int cmd_refuse(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// getopt_long for long options and -h; of what it does not know, or lacks its value, it says so and gives '?'.
+// optind is set to 0 before, since tests run more than one command.
+int cmd_option(int argc, char **argv, const struct option *options);
+// A --format. 0; 2 after a message.
+int cmd_format(const char *command, const char *text, enum table_format *format);
 
 #endif

@@ -1,5 +1,4 @@
 // cmd_bench.c -- `longca bench`: what this machine's processor, or its GPU, gives at this moment.
-#include <getopt.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,15 +23,14 @@ static void usage(FILE *out) {
       out);
 }
 
-static int refuse(const char *what, const char *text) {
-  fprintf(stderr, "longca bench: %s, not '%s'.\n", what, text);
-  return 2;
-}
-
-static int parse_count(const char *text, long low, long high) {
+static int parse_count(const char *option, int low, int high, int *value) {
   char *end;
-  const long x = strtol(text, &end, 10);
-  return end == text || *end || x < low || x > high ? -1 : (int)x;
+  const long x = strtol(optarg, &end, 10);
+  if (end == optarg || *end || x < low || x > high)
+    return cmd_refuse("bench", "%s needs a whole number from %d to %d, not '%s'", option, low, high,
+                      optarg);
+  *value = (int)x;
+  return 0;
 }
 
 int cmd_bench(int argc, char **argv) {
@@ -41,30 +39,41 @@ int cmd_bench(int argc, char **argv) {
       {"gemm", 1, 0, 'g'},   {"csv", 0, 0, 'c'},     {"help", 0, 0, 'h'},   {0}};
   struct bench_cpu_request r = {.seqlen = 4096, .threads = omp_get_max_threads(), .rounds = 9};
   int gemm = 0; // size of the product on the GPU; 0: the CPU engine
-  int status = -1, c;
-  opterr = 0;
-  optind = 1;
-  while (status < 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
-    if (c == 's' && (r.seqlen = parse_count(optarg, 1, 1 << 20)) < 0)
-      status = refuse("--seqlen needs a whole number from 1 to 1048576", optarg);
-    else if (c == 't' && (r.threads = parse_count(optarg, 1, 1024)) < 0)
-      status = refuse("--threads needs a whole number from 1 to 1024", optarg);
-    else if (c == 'r' && (r.rounds = parse_count(optarg, 1, BENCH_ROUNDS_MAX)) < 0)
-      status = refuse("--rounds needs a whole number from 1 to 99", optarg);
-    else if (c == 'g' && (gemm = parse_count(optarg, 8, 1 << 15)) < 0)
-      status = refuse("--gemm needs a whole number from 8 to 32768", optarg);
-    else if (c == 'i' && !cpu_isa_use(optarg))
-      status = refuse("--isa needs avx512, avx2 or base, as far as this processor runs it", optarg);
-    else if (c == 'c')
+  int status = 0;
+  optind = 0;
+  for (int c; !status && (c = cmd_option(argc, argv, options)) != -1;)
+    switch (c) {
+    case 's':
+      status = parse_count("--seqlen", 1, 1 << 20, &r.seqlen);
+      break;
+    case 't':
+      status = parse_count("--threads", 1, 1024, &r.threads);
+      break;
+    case 'r':
+      status = parse_count("--rounds", 1, BENCH_ROUNDS_MAX, &r.rounds);
+      break;
+    case 'g':
+      status = parse_count("--gemm", 8, 1 << 15, &gemm);
+      break;
+    case 'i':
+      if (!cpu_isa_use(optarg))
+        status = cmd_refuse("bench",
+                            "--isa needs avx512, avx2 or base, as far as this processor runs it, "
+                            "not '%s'",
+                            optarg);
+      break;
+    case 'c':
       r.format = TABLE_CSV;
-    else if (c == 'h')
-      usage(stdout), status = 0;
-    else if (c == '?')
-      status = refuse("the options are --seqlen, --threads, --rounds, --isa, --gemm, --csv",
-                      argv[optind - 1]);
-  if (status < 0 && optind < argc)
-    status = refuse("it takes options only", argv[optind]);
-  if (status < 0)
-    status = gemm ? bench_gemm(gemm, r.rounds, r.format) : bench_cpu(&r);
-  return status;
+      break;
+    case 'h':
+      usage(stdout);
+      return 0;
+    default:
+      status = 2;
+    }
+  if (!status && optind < argc)
+    status = cmd_refuse("bench", "it takes options only, not '%s'", argv[optind]);
+  if (status)
+    return status;
+  return gemm ? bench_gemm(gemm, r.rounds, r.format) : bench_cpu(&r);
 }

@@ -2,7 +2,6 @@
 //
 // Each file of rows (one machine, one profile) is judged by itself. A claim about GPUs is judged by
 // rows of GPUs alone: the cpu profile shows that the method works, not what a GPU does.
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +19,7 @@ static void usage(FILE *out) {
       table_formats());
 }
 
-static int bad(const char *message) {
-  fprintf(stderr, "longca claims: %s\n", message);
-  return 2;
-}
+static int bad(const char *message) { return cmd_refuse("claims", "%s", message); }
 
 static void add_number(char *buf, size_t size, const struct claim_result *r) {
   if (isnan(r->value))
@@ -92,8 +88,9 @@ int cmd_claims(int argc, char **argv) {
                                           {0}};
   const char *path = "experiments/claims.tsv", *only = NULL;
   char err[1400];
-  int format = TABLE_TEXT;
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+  enum table_format format = TABLE_TEXT;
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;) {
     if (c == 'h') {
       usage(stdout);
       return 0;
@@ -104,11 +101,8 @@ int cmd_claims(int argc, char **argv) {
       path = optarg;
     if (c == 'o')
       only = optarg;
-    if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
-      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg,
-               table_formats());
-      return bad(err);
-    }
+    if (c == 'f' && cmd_format("claims", optarg, &format))
+      return 2;
   }
   if (optind == argc)
     return bad("which file of rows? (data/fresh/MACHINE/PROFILE.csv)");
@@ -149,7 +143,7 @@ int cmd_claims(int argc, char **argv) {
       printf("\n%d HOLDS, %d FAILS, %d NOT MEASURED\n", tally[CLAIM_HOLDS], tally[CLAIM_FAILS],
              tally[CLAIM_NOT_MEASURED]);
     } else {
-      print_table(claims, n, rows, m, only, tally, (enum table_format)format, caption);
+      print_table(claims, n, rows, m, only, tally, format, caption);
     }
     free(rows);
   }

@@ -2,7 +2,6 @@
 //
 // Draws are compared one by one, by the 95 % intervals of their medians (stats.h): FASTER and SLOWER
 // need disjoint intervals, SAME needs both inside the tolerance, anything else is UNCLEAR.
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,10 +22,7 @@ static void usage(FILE *out) {
       table_formats());
 }
 
-static int bad(const char *message) {
-  fprintf(stderr, "longca compare: %s\n", message);
-  return 2;
-}
+static int bad(const char *message) { return cmd_refuse("compare", "%s", message); }
 
 // The same point on another machine or in another profile.
 static bool same_point(const struct row *a, const struct row *b) {
@@ -97,8 +93,9 @@ int cmd_compare(int argc, char **argv) {
   char err[1024];
   struct filter where = {.n = 0};
   double tolerance = 2;
-  int format = TABLE_TEXT;
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+  enum table_format format = TABLE_TEXT;
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;) {
     char *end = "";
     if (c == 'h') {
       usage(stdout);
@@ -112,11 +109,8 @@ int cmd_compare(int argc, char **argv) {
       tolerance = strtod(optarg, &end);
     if (*end || !(tolerance >= 0))
       return bad("--tolerance is a percentage, such as 2");
-    if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
-      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg,
-               table_formats());
-      return bad(err);
-    }
+    if (c == 'f' && cmd_format("compare", optarg, &format))
+      return 2;
   }
   if (argc - optind != 2)
     return bad("two files of rows are wanted, the base first");
@@ -138,7 +132,7 @@ int cmd_compare(int argc, char **argv) {
   compare(a, na, b, nb, &where, tolerance / 100, &t, tally);
   const bool any = t.cells > 10;
   if (any)
-    table_print(&t, (enum table_format)format, stdout);
+    table_print(&t, format, stdout);
   fprintf(format == TABLE_TEXT && any ? stdout : stderr,
           "\n%d FASTER, %d SLOWER, %d SAME, %d UNCLEAR; %d points of A are not in B\n",
           tally[STATS_FASTER], tally[STATS_SLOWER], tally[STATS_SAME], tally[STATS_UNCLEAR],

@@ -5,6 +5,7 @@
 
 #include "cmd.h"
 #include "env.h"
+#include "point.h"
 
 static const char help[] =
     "usage: longca env [--machine | --check] [--place host|device]\n"
@@ -19,30 +20,33 @@ static const char help[] =
     "              (default: device when this build finds a GPU)\n";
 
 int cmd_env(int argc, char **argv) {
+  static const struct option options[] = {{"machine", 0, NULL, 'm'},
+                                          {"check", 0, NULL, 'c'},
+                                          {"place", 1, NULL, 'p'},
+                                          {"help", 0, NULL, 'h'},
+                                          {0}};
   bool machine = false, check = false;
   int place = -1;
-  for (int i = 1; i < argc; i++) {
-    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-      fputs(help, stdout);
-      return 0;
-    } else if (!strcmp(argv[i], "--machine")) {
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;)
+    if (c == 'h')
+      return fputs(help, stdout) < 0;
+    else if (c == 'm')
       machine = true;
-    } else if (!strcmp(argv[i], "--check")) {
+    else if (c == 'c')
       check = true;
-    } else if (!strcmp(argv[i], "--place") && i + 1 < argc && !strcmp(argv[i + 1], "host")) {
-      place = ATTN_HOST;
-      i++;
-    } else if (!strcmp(argv[i], "--place") && i + 1 < argc && !strcmp(argv[i + 1], "device")) {
-      place = ATTN_DEVICE;
-      i++;
-    } else {
-      fprintf(stderr,
-              "longca env: unknown option '%s'; the options are --machine, --check and --place "
-              "host|device.\n",
-              argv[i]);
+    else if (c == '?')
       return 2;
-    }
-  }
+    else if (!strcmp(optarg, point_place_name(ATTN_HOST)))
+      place = ATTN_HOST;
+    else if (!strcmp(optarg, point_place_name(ATTN_DEVICE)))
+      place = ATTN_DEVICE;
+    else
+      return cmd_refuse("env", "--place is host or device, not '%s'", optarg);
+  if (optind < argc)
+    return cmd_refuse("env", "it takes options only, not '%s'", argv[optind]);
+  if (machine && check)
+    return cmd_refuse("env", "choose one of --machine and --check");
   if (check) {
     const int n = env_check(stdout);
     if (!n)

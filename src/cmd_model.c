@@ -1,6 +1,5 @@
 // cmd_model.c -- `longca model`: what context parallelism would take on ranks that are not here, how far
 // that is from what was measured, and the measurement of a machine's rates and links.
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -38,7 +37,7 @@ static int parse_count(const char *text, int32_t *to) {
     *to = (int32_t)x;
     return 0;
   }
-  return model_refuse("'%s': expected a whole number of at least 1", text);
+  return cmd_refuse("model", "'%s': expected a whole number of at least 1", text);
 }
 
 static int parse_heads(const char *text, struct model_request *r) {
@@ -46,15 +45,7 @@ static int parse_heads(const char *text, struct model_request *r) {
   if (sscanf(text, "%d:%d%n", &r->heads_q, &r->heads_kv, &end) == 2 && !text[end] &&
       r->heads_kv >= 1 && r->heads_q >= 1 && r->heads_q % r->heads_kv == 0)
     return 0;
-  return model_refuse("'%s': expected query heads:KV heads such as 64:8", text);
-}
-
-static int parse_format(const char *text, enum table_format *to) {
-  const int format = table_format_parse(text);
-  if (format < 0)
-    return model_refuse("unknown format '%s'; the formats are %s", text, table_formats());
-  *to = (enum table_format)format;
-  return 0;
+  return cmd_refuse("model", "'%s': expected query heads:KV heads such as 64:8", text);
 }
 
 int cmd_model(int argc, char **argv) {
@@ -71,7 +62,7 @@ int cmd_model(int argc, char **argv) {
   const char *machine = NULL, *transport = NULL, *kernel = "fa2", *sets[SETS_MAX];
   int n_sets = 0, against = 0;
   int32_t node = 0, size = 2;
-  enum { HELP = 256, HEADS, SET, FORMAT, TEXTS, COUNTS = TEXTS + 32 };
+  enum { HEADS = 256, SET, FORMAT, TEXTS, COUNTS = TEXTS + 32 };
   const char **const texts[] = {&machine, &transport, &kernel, &r.cp, &r.ranks, &r.mask, &r.pass};
   int32_t *const counts[] = {&r.dim, &r.tokens, &r.draws, &node, &size};
   const struct option options[] = {
@@ -83,10 +74,11 @@ int cmd_model(int argc, char **argv) {
       {"node", 1, NULL, COUNTS + 3},   {"size", 1, NULL, COUNTS + 4},
       {"heads", 1, NULL, HEADS},       {"set", 1, NULL, SET},
       {"format", 1, NULL, FORMAT},     {"against", 0, &against, 1},
-      {"help", 0, NULL, HELP},         {0}};
+      {"help", 0, NULL, 'h'},          {0}};
   int status = 0;
-  for (int c; !status && (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
-    if (c == HELP)
+  optind = 0;
+  for (int c; !status && (c = cmd_option(argc, argv, options)) != -1;)
+    if (c == 'h')
       return fputs(help, stdout) < 0;
     else if (c >= COUNTS)
       status = parse_count(optarg, counts[c - COUNTS]);
@@ -95,13 +87,13 @@ int cmd_model(int argc, char **argv) {
     else if (c == HEADS)
       status = parse_heads(optarg, &r);
     else if (c == FORMAT)
-      status = parse_format(optarg, &r.format);
+      status = cmd_format("model", optarg, &r.format);
     else if (c == SET && n_sets < SETS_MAX)
       sets[n_sets++] = optarg;
     else if (c == SET)
-      status = model_refuse("more than %d times --set", (int)SETS_MAX);
+      status = cmd_refuse("model", "more than %d times --set", (int)SETS_MAX);
     else if (c != 0)
-      status = 2; // getopt has said why
+      status = 2; // cmd_option has said why
   if (status)
     return status;
   if (transport)
@@ -112,20 +104,21 @@ int cmd_model(int argc, char **argv) {
                                                  .heads_kv = r.heads_kv,
                                                  .dim = r.dim});
   if (!machine)
-    return model_refuse("which machine? --machine FILE.ini (experiments/cluster/h100.ini, or one "
-                        "made by --calibrate)");
+    return cmd_refuse("model",
+                      "which machine? --machine FILE.ini (experiments/cluster/h100.ini, or one "
+                      "made by --calibrate)");
   char err[1024];
   if (cp_machine_read(&r.machine, machine, err, sizeof err))
-    return model_refuse("%s", err);
+    return cmd_refuse("model", "%s", err);
   for (int i = 0; i < n_sets; i++)
     if (cp_machine_set(&r.machine, sets[i], err, sizeof err))
-      return model_refuse("%s", err);
+      return cmd_refuse("model", "%s", err);
   if (node)
     r.machine.node = node;
   if (against && optind == argc)
-    return model_refuse("which rows? --against FILE.csv (data/fresh/MACHINE/PROFILE.csv, "
-                        "data/published/cp.csv)");
+    return cmd_refuse("model", "which rows? --against FILE.csv (data/fresh/MACHINE/PROFILE.csv, "
+                               "data/published/cp.csv)");
   if (!against && optind < argc)
-    return model_refuse("unexpected '%s'; rows are given after --against", argv[optind]);
+    return cmd_refuse("model", "unexpected '%s'; rows are given after --against", argv[optind]);
   return against ? model_against(&r, argv + optind, argc - optind) : model_estimates(&r);
 }

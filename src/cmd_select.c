@@ -1,5 +1,4 @@
 // cmd_select.c -- `longca select`: rows to the block file that a figure is drawn from (style B.4).
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +18,7 @@ static void usage(FILE *out) {
       out);
 }
 
-static int bad(const char *message) {
-  fprintf(stderr, "longca select: %s\n", message);
-  return 2;
-}
+static int bad(const char *message) { return cmd_refuse("select", "%s", message); }
 
 int cmd_select(int argc, char **argv) {
   static const struct option options[] = {
@@ -35,7 +31,8 @@ int cmd_select(int argc, char **argv) {
   struct filter where = {.n = 0};
   struct blocks r = {.series = "kernel", .x = "seqlen", .y = {"tflop_s", 1}};
   char err[1024];
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;) {
     if (c == 'h') {
       usage(stdout);
       return 0;

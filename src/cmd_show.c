@@ -1,6 +1,5 @@
 // cmd_show.c -- `longca show`: rows as a table, as they are or one quantity over two axes (spread.h).
 #include <csv.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +27,7 @@ static void usage(FILE *out) {
       table_formats());
 }
 
-static int bad(const char *message) {
-  fprintf(stderr, "longca show: %s\n", message);
-  return 2;
-}
+static int bad(const char *message) { return cmd_refuse("show", "%s", message); }
 
 static void print_columns(void) {
   puts("mode\nplace");
@@ -134,8 +130,10 @@ int cmd_show(int argc, char **argv) {
   struct filter where = {.n = 0};
   struct spread_axis down = {.n = 0}, across = {.n = 0};
   struct quantity q = {"tflop_s", 1};
-  int format = TABLE_TEXT, n_wishes = 0;
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+  enum table_format format = TABLE_TEXT;
+  int n_wishes = 0;
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;) {
     if (c == 'h' || (c == 'c' && !strcmp(optarg, "help"))) {
       c == 'h' ? usage(stdout) : print_columns();
       return 0;
@@ -157,14 +155,11 @@ int cmd_show(int argc, char **argv) {
       caption = optarg;
     if (c == 'T')
       table = optarg;
-    if (c == 'f' && (format = table_format_parse(optarg)) < 0) {
-      snprintf(err, sizeof err, "unknown format '%.40s'; the formats are %s", optarg,
-               table_formats());
-      return bad(err);
-    }
+    if (c == 'f' && cmd_format("show", optarg, &format))
+      return 2;
   }
   if (table)
-    return show_table(table, (enum table_format)format, caption);
+    return show_table(table, format, caption);
   if (!down.n != !across.n)
     return bad("--rows and --across go together");
   if (optind == argc)
@@ -182,8 +177,8 @@ int cmd_show(int argc, char **argv) {
   if (!status && down.n && select_is_emulated(rows, n, err, sizeof err))
     status = bad(err);
   if (!status)
-    status = down.n ? spread_print(rows, n, &down, &across, &q, (enum table_format)format, caption)
-                    : show_list(rows, n, columns, (enum table_format)format, caption);
+    status = down.n ? spread_print(rows, n, &down, &across, &q, format, caption)
+                    : show_list(rows, n, columns, format, caption);
   free(rows);
   return status;
 }

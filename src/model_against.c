@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd.h"
 #include "model_tables.h"
 #include "select.h"
 
@@ -57,12 +58,12 @@ int model_against(const struct model_request *r, char *const *paths, int n_paths
   size_t n = 0;
   char err[1024];
   if (select_read(paths, n_paths, &rows, &n, err, sizeof err))
-    return model_refuse("%s", err);
+    return cmd_refuse("model", "%s", err);
   struct table t = table_new(7);
   for (int i = 0; i < 7; i++)
     table_add(&t, "%s", heads[i]);
   struct errors all = {0};
-  int status = select_is_emulated(rows, n, err, sizeof err) ? model_refuse("%s", err) : 0;
+  int status = select_is_emulated(rows, n, err, sizeof err) ? cmd_refuse("model", "%s", err) : 0;
   for (size_t i = 0; i < n && !status; i++) {
     const struct row *row = &rows[i];
     int draws;
@@ -93,7 +94,7 @@ int model_against(const struct model_request *r, char *const *paths, int n_paths
     table_add(&t, "%.3f", a.tflop_s / measured);
   }
   if (!status && !all.n)
-    status = model_refuse("no row of context parallelism is ok in these files");
+    status = cmd_refuse("model", "no row of context parallelism is ok in these files");
   if (!status) {
     t.caption = "TFLOP/s a rank";
     table_print(&t, r->format, stdout);

@@ -2,10 +2,10 @@
 #include "model_tables.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd.h"
 #include "cond.h"
 #include "flops.h"
 #include "mask_draw.h"
@@ -13,22 +13,12 @@
 
 enum { SEED = 42 }; // of the drawn masks, as in the experiments
 
-int model_refuse(const char *format, ...) {
-  va_list arguments;
-  fputs("longca model: ", stderr);
-  va_start(arguments, format);
-  vfprintf(stderr, format, arguments);
-  va_end(arguments);
-  fputs(".\n", stderr);
-  return 2;
-}
-
 int model_ask(const struct cp_machine *machine, const struct model_point *p,
               struct model_answer *a) {
   struct cp_wish wish;
   const struct cp_schedule *schedule = cp_schedule_find(p->cp, &wish);
   if (!schedule)
-    return model_refuse("unknown schedule '%s'; longca list strategies names them", p->cp);
+    return cmd_refuse("model", "unknown schedule '%s'; longca list strategies names them", p->cp);
   const int draws = mask_has_docs(p->mask) ? p->draws : 1;
   memset(a, 0, sizeof *a);
   for (int draw = 0; draw < draws; draw++) {
@@ -103,7 +93,8 @@ static void add_answer(struct table *t, const struct model_point *p, const struc
 static int parse_ranks(const char *text, int32_t tokens, int32_t *ranks) {
   double x;
   if (!cond_number(text, &x) || !(x >= 1 && x * tokens <= 1 << 30) || x != floor(x))
-    return model_refuse("'%s' ranks: expected at least 1, and at most 2^30 tokens in all", text);
+    return cmd_refuse("model", "'%s' ranks: expected at least 1, and at most 2^30 tokens in all",
+                      text);
   *ranks = (int32_t)x;
   return 0;
 }
@@ -120,11 +111,11 @@ int model_estimates(const struct model_request *r) {
   for (const char *m = r->mask; !status && next_word(&m, mask);) {
     const int kind = mask_parse(mask);
     if (kind < 0)
-      status = model_refuse("unknown mask '%s'; longca list masks names them", mask);
+      status = cmd_refuse("model", "unknown mask '%s'; longca list masks names them", mask);
     for (const char *p = r->pass; !status && next_word(&p, pass);) {
       const bool bwd = !strcmp(pass, "bwd");
       if (!bwd && strcmp(pass, "fwd") != 0)
-        status = model_refuse("unknown pass '%s'; there are fwd and bwd", pass);
+        status = cmd_refuse("model", "unknown pass '%s'; there are fwd and bwd", pass);
       for (const char *n = r->ranks; !status && next_word(&n, ranks);) {
         int32_t size = 0;
         status = parse_ranks(ranks, r->tokens, &size);

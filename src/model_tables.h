@@ -38,7 +38,4 @@ int model_ask(const struct cp_machine *machine, const struct model_point *point,
 int model_estimates(const struct model_request *r);
 int model_against(const struct model_request *r, char *const *paths, int n_paths);
 
-// Says what is wrong on stderr, as one sentence; returns 2.
-int model_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
 #endif
