@@ -96,7 +96,9 @@ int sync(void *stream) { return check(cudaStreamSynchronize((cudaStream_t)stream
 
 int move(void *to, const void *from, int64_t bytes, cudaMemcpyKind kind) {
   return check(cudaDeviceSynchronize(), "an earlier launch") ||
-                 check(cudaMemcpy(to, from, (size_t)bytes, kind), "cudaMemcpy")
+                 check(cudaMemcpy(to, from, (size_t)bytes, kind), "cudaMemcpy") ||
+                 // From pageable memory it may return before the last bytes are there.
+                 check(cudaStreamSynchronize(cudaStreamLegacy), "cudaMemcpy")
              ? -1
              : 0;
 }

@@ -78,7 +78,7 @@ struct attn_kernel {
   const char *engine;  // "cpu" "mma" "wgmma" "cublas" "cudnn"
   const char *summary; // a line for `longca list`
   enum attn_place place;
-  int min_arch; // compute capability * 10 of a device kernel: 80, 90
+  int min_arch; // compute capability * 10 of a device kernel: 80 and later, or 90 alone
   // NULL, or one sentence why not ("head dimension 96: this kernel is built for 64 and 128").
   const char *(*supports)(const struct attn_kernel *kernel, const struct attn_problem *problem);
   int (*prepare)(struct attn_plan *plan); // 0, or -1 with attn_error() set
@@ -93,6 +93,9 @@ extern const struct attn_kernel *const attn_kernels[];
 const struct attn_kernel *attn_find(const char *name, enum attn_place place);
 // First unmet condition as a sentence, or NULL. Checks what holds for all kernels, then supports().
 const char *attn_why_not(const struct attn_kernel *kernel, const struct attn_problem *problem);
+// NULL, or why a device kernel does not run on a GPU of that compute capability * 10, as a sentence of this
+// thread. What is built for sm_90a runs on 9.0 alone.
+const char *attn_why_not_on(const struct attn_kernel *kernel, int arch);
 // Timed prepare. 0, or -1 with attn_error() set. Release the plan even after a failure.
 int attn_prepare(struct attn_plan *plan, const struct attn_kernel *kernel,
                  const struct attn_problem *problem);

@@ -16,7 +16,7 @@
 #define INFINITY __int_as_float(0x7f800000)
 typedef unsigned short uint16_t;
 typedef unsigned long long uintptr_t;
-struct alignas(64) CUtensorMap {
+struct alignas(__CUDACC_VER_MAJOR__ < 13 ? 64 : 128) CUtensorMap { // as in cuda.h
   unsigned long long opaque[16];
 };
 struct __nv_bfloat16 {

@@ -18,7 +18,7 @@ OBJECTS := $(filter-out $(B)/src/device_none.o,$(OBJECTS)) $(GPU_OBJECTS) \
 LDLIBS  += -L$(GPU_LIBDIR) -Wl,-rpath,$(GPU_LIBDIR) $(if $(CUDNN_H),-lcudnn) -lcublas \
            -lcudart_static -lstdc++ -lrt -lpthread -ldl
 
-NVCCFLAGS := -std=c++17 -O3 -lineinfo --expt-relaxed-constexpr -MMD -MP -Xptxas -v \
+NVCCFLAGS := -std=c++17 -O3 -lineinfo --expt-relaxed-constexpr -MMD -MP -Xptxas -v -Xfatbin -compress-all \
              -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $(if $(CI),-Werror all-warnings)
 ARCH_ANY   := -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90,code=sm_90
 ARCH_SM90A := -gencode arch=compute_90a,code=sm_90a

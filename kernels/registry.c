@@ -19,7 +19,7 @@
 #ifdef LONGCA_CUDA
 #define CUDA_KERNELS(K)                                                                                \
   K(attn_naive) K(attn_sdpa) K(attn_fa2) K(attn_fa3) CUDNN_KERNELS(K) K(attn_flex)                     \
-  K(attn_flashmask) K(attn_flashmask_v3) K(attn_vsa) K(attn_vsa_triton) K(attn_fa2_sparse)                  \
+  K(attn_flashmask) K(attn_flashmask_v3) K(attn_spans) K(attn_vsa) K(attn_vsa_triton) K(attn_fa2_sparse)                  \
   K(attn_flashinfer) K(attn_flex_sparse)
 #else
 #define CUDA_KERNELS(K)
@@ -62,6 +62,18 @@ const char *attn_why_not(const struct attn_kernel *kernel, const struct attn_pro
   if (p->mask->heads && p->mask->heads != p->heads_kv)
     return "the mask has a pattern a KV head, for another number of KV heads";
   return kernel->supports ? kernel->supports(kernel, p) : NULL;
+}
+
+const char *attn_why_not_on(const struct attn_kernel *kernel, int arch) {
+  static _Thread_local char sentence[96];
+  const bool only = kernel->min_arch == 90; // sm_90a
+  if (kernel->place != ATTN_DEVICE || arch == kernel->min_arch ||
+      (!only && arch > kernel->min_arch))
+    return NULL;
+  snprintf(sentence, sizeof sentence,
+           "needs a GPU of compute capability %d.%d%s, this one has %d.%d", kernel->min_arch / 10,
+           kernel->min_arch % 10, only ? "" : " or later", arch / 10, arch % 10);
+  return sentence;
 }
 
 int attn_prepare(struct attn_plan *plan, const struct attn_kernel *kernel,

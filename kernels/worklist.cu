@@ -8,104 +8,21 @@
 // is needed and no more.
 #include <string.h>
 
-#include <algorithm>
-#include <vector>
-
 #include "gpu.cuh"
-#include "rep/band.h"
-#include "rep/blocklist.h"
-#include "rep/blockmap.h"
-#include "rep/columns.h"
-#include "rep/dense.h"
-#include "rep/varblock.h"
 #include "rep_device.h"
+#include "work_items.cuh"
 #include "worklist.h"
+#include "worklist_codes.cuh"
 
 namespace {
 
-// Queries [q0, q1) by keys [k0, k1).
-struct tile {
-  int32_t q0, q1, k0, k1;
-};
-
-// The class of one tile, by overload; `keys`: lanes are at tiles of keys, else of queries. Lists are
-// searched along the lanes, in the rows that all of them share.
-#define CLASS_OF(X) \
-  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile &t, bool) { \
-    return X##_class(x, head, t.q0, t.q1, t.k0, t.k1); \
-  }
-#define CLASS_OF_LISTS(X, ROW, AXIS) \
-  __device__ __forceinline__ tile_class class_of(const X *x, int head, const tile &t, bool keys) { \
-    if (keys) \
-      return X##_class(x, head, t.q0, t.q1, t.k0, t.k1); \
-    const block_axis axis = AXIS; \
-    return block_lists_class(&x->k2q, ROW(x, head, t.k0), ROW(x, head, t.k1 - 1), &axis, t.q0, t.q1); \
-  }
-CLASS_OF(dense)
-CLASS_OF(band)
-CLASS_OF(columns)
-CLASS_OF_LISTS(blockmap, blockmap_row, blockmap_axis(x))
-CLASS_OF_LISTS(blocklist, blocklist_row, blocklist_axis(x))
-CLASS_OF_LISTS(varblock, varblock_col, varblock_rows(x, head))
-#undef CLASS_OF
-#undef CLASS_OF_LISTS
-
-struct list_shape {
-  const worklist_item *cuts;    // [count] a class's items in the order of rows: row, pos, rows
-  const attn_segment *segments; // [segment_count] of the inner side
-  int32_t count, classes, segment_count, outer, inner;
-  int32_t rounds, planes; // bits of an item: a word a plane and round of 32 tiles
-  bool keys, halves;
-};
-
-// A tile's code: what worklist_run.valid says of a run of this tile alone; or UNSEEN.
-enum { UNSEEN = -1, WHOLE = 0, HALVES = ~0xffff };
-
-template<class Rep>
-__device__ int32_t code_of(const Rep *rep, int head, const list_shape &s, const worklist_item &item,
-                           int32_t at, int32_t valid) {
-  const auto seen = [&](int32_t begin, int32_t end) {
-    return class_of(rep, head, s.keys ? tile{begin, end, at, at + valid} : tile{at, at + valid, begin, end},
-                    s.keys);
-  };
-  const tile_class all = seen(item.pos, item.pos + item.rows);
-  if (all == TILE_EMPTY)
-    return UNSEEN;
-  if (all == TILE_FULL && valid == s.inner)
-    return WHOLE;
-  if (!s.halves)
-    return valid;
-  int32_t bits = 0;
-  for (int h = 0; h < 2; h++) {
-    const int32_t begin = h * (s.outer / 2), end = h ? item.rows : min(item.rows, s.outer / 2);
-    if (begin >= end)
-      continue;
-    const tile_class half = seen(item.pos + begin, item.pos + end);
-    bits |= (half != TILE_EMPTY ? WORKLIST_SEEN << h : 0) | (half == TILE_FULL ? WORKLIST_WHOLE << h : 0);
-  }
-  return bits ? valid | bits : UNSEEN; // a block map may list what no half sees
-}
-
-// A code less its rows is two bits, seen and masked, and four more where halves are told apart. Lane p
-// has the word of plane p.
-__device__ __forceinline__ int bit_of_plane(int p) { return p < 4 ? 14 + p : 20 + p; }
-__device__ uint32_t planes_of_codes(int32_t code, int planes, int lane) {
-  uint32_t mine = 0;
-  for (int p = 0; p < planes; p++) {
-    const bool bit = p == 0 ? code != UNSEEN : p == 1 ? code > 0 : code >> bit_of_plane(p) & 1;
-    const uint32_t word = __ballot_sync(~0u, bit);
-    mine = lane == p ? word : mine;
-  }
-  return mine;
-}
-__device__ int32_t code_of_planes(uint32_t mine, int planes, int lane, int32_t valid) {
-  const uint32_t seen = __shfl_sync(~0u, mine, 0), masked = __shfl_sync(~0u, mine, 1);
-  int32_t code = masked >> lane & 1 ? valid : WHOLE;
-  for (int p = 2; p < planes; p++) {
-    const uint32_t word = __shfl_sync(~0u, mine, p);
-    code |= word >> lane & 1 ? 1 << bit_of_plane(p) : 0;
-  }
-  return seen >> lane & 1 ? code : UNSEEN;
+// Item i of a class in the order of rows.
+__device__ worklist_item item_of(const list_shape &s, int32_t i) {
+  const attn_segment *range = s.ranges;
+  for (int32_t items; (items = rep_tiles(0, range->len, s.outer)) <= i; range++)
+    i -= items;
+  const int32_t at = i * s.outer;
+  return {range->row + at, range->pos < 0 ? -1 : range->pos + at, min(s.outer, range->len - at)};
 }
 
 struct item_counts {
@@ -168,7 +85,7 @@ __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigne
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (i >= s.count * s.classes)
     return;
-  worklist_item item = s.cuts[i % s.count];
+  worklist_item item = item_of(s, i % s.count);
   const int head = i / s.count; // its class
   bits += (int64_t)i * s.rounds * s.planes;
   const item_counts n =
@@ -192,9 +109,7 @@ __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigne
   atomicMax(&totals[s.classes + 2], (unsigned long long)n.tiles);
 }
 
-// Each item to its place in its class, the longest first, equals in the order of rows; and its runs
-// behind those of the items before. n^2 comparisons: a few thousand items a class are a few
-// microseconds, and nothing waits for anything.
+// Each item to its place in its class, and its runs behind those of the items before.
 __global__ void place_items(const worklist_item *counted, const unsigned long long *totals,
                             int32_t count, int32_t classes, worklist_item *items) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -206,12 +121,12 @@ __global__ void place_items(const worklist_item *counted, const unsigned long lo
   int32_t place = 0, begin = 0;
   for (int c = 0; c < head; c++)
     begin += (int32_t)totals[c];
-#pragma unroll 4
-  for (int j = 0; j < count; j++) {
-    const bool before = peers[j].tiles > item.tiles || (peers[j].tiles == item.tiles && j < i % count);
-    place += before;
-    begin += before ? peers[j].run_end : 0;
-  }
+  each_before(
+      i % count, count, [&](int32_t j) { return peers[j].tiles; },
+      [&](int32_t j) {
+        place++;
+        begin += peers[j].run_end;
+      });
   item.run_begin = begin;
   item.run_end += begin;
   items[(int64_t)head * count + place] = item;
@@ -244,36 +159,13 @@ int count(const rep_device *rep, const list_shape &s, worklist_item *items, unsi
   COUNT_AS(dense)
   COUNT_AS(band)
   COUNT_AS(columns)
+  COUNT_AS(spans)
   COUNT_AS(blockmap)
   COUNT_AS(blocklist)
   COUNT_AS(varblock)
 #undef COUNT_AS
   GPU_LAUNCHED("counting the work list");
   return 0;
-}
-
-std::vector<attn_segment> segments_of(const attn_segment *list, int32_t count, int32_t rows) {
-  if (list)
-    return std::vector<attn_segment>(list, list + count);
-  return {attn_segment{0, 0, rows}};
-}
-
-void cut(std::vector<worklist_item> &items, int32_t row, int32_t pos, int32_t rows, int32_t outer) {
-  for (int32_t i = 0; i < rows; i += outer)
-    items.push_back({row + i, pos < 0 ? -1 : pos + i, std::min(outer, rows - i), 0, 0, 0, 0, 0});
-}
-
-// The items of a class, in the order of rows; rows in no segment are items that see nothing.
-std::vector<worklist_item> cuts_of(const std::vector<attn_segment> &segments, int32_t rows, int32_t outer) {
-  std::vector<worklist_item> items;
-  int32_t done = 0;
-  for (const attn_segment &s : segments) {
-    cut(items, done, -1, s.row - done, outer);
-    cut(items, s.row, s.pos, s.len, outer);
-    done = s.row + s.len;
-  }
-  cut(items, done, -1, rows - done, outer);
-  return items;
 }
 
 } // namespace
@@ -283,20 +175,21 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
                    int32_t inner, bool halves) {
   memset(list, 0, sizeof *list);
   const bool keys = side == WORKLIST_KEYS;
-  const std::vector<attn_segment> q = segments_of(p->q_seg, p->q_segs, p->rows_q),
-                                  k = segments_of(p->k_seg, p->k_segs, p->rows_k);
-  const std::vector<worklist_item> cuts = cuts_of(keys ? q : k, keys ? p->rows_q : p->rows_k, outer);
-  const std::vector<attn_segment> &inside = keys ? k : q;
+  const std::vector<attn_segment> ranges = keys ? row_ranges(p->q_seg, p->q_segs, p->rows_q)
+                                                : row_ranges(p->k_seg, p->k_segs, p->rows_k);
+  const attn_segment whole = {0, 0, keys ? p->rows_k : p->rows_q};
+  const attn_segment *given = keys ? p->k_seg : p->q_seg, *inside = given ? given : &whole;
   const int32_t classes = p->mask->heads > 1 ? p->mask->heads : 1;
-  const int64_t n = (int64_t)cuts.size() * classes;
   list_shape s = {};
-  s.count = (int32_t)cuts.size();
   s.classes = classes;
-  s.segment_count = (int32_t)inside.size();
+  s.segment_count = !given ? 1 : keys ? p->k_segs : p->q_segs;
   s.outer = outer;
   s.inner = inner;
-  for (const attn_segment &seg : inside)
-    s.rounds += rep_tiles(0, seg.len, 32 * inner);
+  for (const attn_segment &range : ranges)
+    s.count += rep_tiles(0, range.len, outer);
+  for (int32_t i = 0; i < s.segment_count; i++)
+    s.rounds += rep_tiles(0, inside[i].len, 32 * inner);
+  const int64_t n = (int64_t)s.count * classes;
   s.planes = halves ? 6 : 2;
   s.keys = keys;
   s.halves = halves;
@@ -307,8 +200,8 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   uint32_t *bits;
   unsigned long long *totals;
   std::vector<unsigned long long> sums(classes + 3);
-  if (building.copy((worklist_item **)&s.cuts, cuts.data(), s.count, &account) ||
-      building.copy((attn_segment **)&s.segments, inside.data(), s.segment_count, &account) ||
+  if (building.copy((attn_segment **)&s.ranges, ranges.data(), ranges.size(), &account) ||
+      building.copy((attn_segment **)&s.segments, inside, s.segment_count, &account) ||
       building.copy(&totals, sums.data(), classes + 3, &account) ||
       building.get(&counted, n, &account) || building.get(&bits, n * s.rounds * s.planes, &account))
     return -1;

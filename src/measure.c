@@ -220,11 +220,10 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
              point_place_name(p->place));
     return fail(row, "unsupported", reason);
   }
-  if (kernel->place == ATTN_DEVICE && m->place->arch() < kernel->min_arch) {
-    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later",
-             kernel->min_arch / 10, kernel->min_arch % 10);
-    return fail(row, "unsupported", reason);
-  }
+  const char *other =
+      kernel->place == ATTN_DEVICE ? attn_why_not_on(kernel, m->place->arch()) : NULL;
+  if (other)
+    return fail(row, "unsupported", other);
   const char *refused = inputs_mask(p, &m->mask, reason);
   if (refused)
     return fail(row, refused, reason);

@@ -240,11 +240,10 @@ static int run_here(struct rank_shared *s, const struct cp_transport *transport)
     row_status(s->row, "crash", place_of(ATTN_DEVICE)->error());
     return 0;
   }
-  if (s->p->place == ATTN_DEVICE && place_of(ATTN_DEVICE)->arch() < s->kernel->min_arch) {
-    char reason[ROW_REASON];
-    snprintf(reason, sizeof reason, "needs a GPU of compute capability %d.%d or later",
-             s->kernel->min_arch / 10, s->kernel->min_arch % 10);
-    row_status(s->row, "unsupported", reason);
+  const char *other =
+      s->p->place == ATTN_DEVICE ? attn_why_not_on(s->kernel, place_of(ATTN_DEVICE)->arch()) : NULL;
+  if (other) {
+    row_status(s->row, "unsupported", other);
     return 0;
   }
   // A tenth of the point's time for one transfer; the point's own limit ends what is stuck elsewhere.

@@ -240,8 +240,7 @@ template <int D, class Rep>
 __global__ void __launch_bounds__(BWD_THREADS, 1)
     backward_kernel(const __grid_constant__ bwd_params p, const __grid_constant__ Rep rep) {
   extern __shared__ char raw[];
-  bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>((reinterpret_cast<uintptr_t>(raw) + 1023) &
-                                                     ~static_cast<uintptr_t>(1023));
+  bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>(raw + (-ptx::smem_addr(raw) & 1023));
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
   int work = blockIdx.x;
   if (p.turns) { // who waits for a turn waits for lower tickets, whose CTAs run already

@@ -10,7 +10,7 @@
 #include "../around_backward.cuh"
 #include "backward.cuh"
 
-#define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
+#define REPS(R) R(band) R(columns) R(spans) R(blockmap) R(blocklist) R(varblock) R(dense)
 #define DECLARE(X) extern const wgmma_backward_rep wgmma_backward_rep_##X;
 REPS(DECLARE)
 #define ENTRY(X) &wgmma_backward_rep_##X,
@@ -104,6 +104,7 @@ int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
   GPU_TRY(cudaMemset(s->visits, 0, words * sizeof *s->visits));
   mark_visits<<<dim3(v.count, v.classes), 64>>>(v, s->visits, s->visit_words, s->tiles);
   GPU_LAUNCHED("ordering the sums of backward");
+  GPU_TRY(cudaDeviceSynchronize()); // the caller's stream may be one that does not wait for this one
   return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "gather.h"
 #include "tensor_map.h"
 
-#define REPS(R) R(band) R(columns) R(blockmap) R(blocklist) R(varblock) R(dense)
+#define REPS(R) R(band) R(columns) R(spans) R(blockmap) R(blocklist) R(varblock) R(dense)
 #define DECLARE(X) extern const wgmma_rep wgmma_rep_##X;
 REPS(DECLARE)
 #define ENTRY(X) &wgmma_rep_##X,

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
     fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
   typedef fwd_smem<Dim, Mask> smem;
   extern __shared__ uint8_t fwd_raw[];
-  smem &s = *reinterpret_cast<smem *>((reinterpret_cast<uintptr_t>(fwd_raw) + 1023) & ~uintptr_t(1023));
+  smem &s = *reinterpret_cast<smem *>(fwd_raw + (-ptx::smem_addr(fwd_raw) & 1023));
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
