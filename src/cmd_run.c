@@ -185,14 +185,14 @@ static void print_plan(const struct request *r, const struct point *points, size
 static int report(const struct runner_summary *sum, const struct runner_options *o) {
   if (!o->quiet) {
     printf("%zu points, %zu measured before, %zu now:", sum->points, sum->there, sum->measured);
-    for (int s = 0; s < RUNNER_STATUSES; s++)
-      if (s == RUNNER_OK || sum->by_status[s])
-        printf(" %zu %s", sum->by_status[s], runner_status_name((enum runner_status)s));
+    for (int s = 0; s < ROW_STATUSES; s++)
+      if (s == ROW_OK || sum->by_status[s])
+        printf(" %zu %s", sum->by_status[s], row_status_names[s]);
     if (sum->left)
       printf(", %zu left for want of time", sum->left);
     printf("; rows in %s\n", o->path);
   }
-  return sum->by_status[RUNNER_WRONG] || sum->by_status[RUNNER_CRASH] ? 1 : 0;
+  return sum->by_status[ROW_WRONG] || sum->by_status[ROW_CRASH] ? 1 : 0;
 }
 
 // Waiting threads sleep instead of spinning: on a machine that does anything else, spinning costs the

@@ -1,4 +1,5 @@
-// main.c -- the program `longca`: finds the sub-command and hands over. Nothing else is here.
+// main.c -- the program `longca`: finds the sub-command, hands over, and sees that what it printed arrived.
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,15 @@ static const struct command {
     {"env", "this machine, as JSON", cmd_env},
 };
 
+static int run(const struct command *c, int argc, char **argv) {
+  signal(SIGXFSZ, SIG_IGN); // a file that may not grow is then an error of write(), which is said
+  const int status = c->run(argc, argv);
+  if (status || (!fflush(stdout) && !ferror(stdout)))
+    return status;
+  fprintf(stderr, "longca %s: the output could not be written.\n", c->name);
+  return 1;
+}
+
 static void usage(FILE *out) {
   fputs("usage: longca COMMAND [OPTION...]     (longca COMMAND --help says more)\n\n", out);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
@@ -39,7 +49,7 @@ int main(int argc, char **argv) {
     return cmd_rank(argc - 1, argv + 1);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (!strcmp(argv[1], commands[i].name))
-      return commands[i].run(argc - 1, argv + 1);
+      return run(&commands[i], argc - 1, argv + 1);
   fprintf(stderr, "longca: unknown command '%s'; the commands are", argv[1]);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     fprintf(stderr, "%s %s", i ? "," : "", commands[i].name);

@@ -73,6 +73,16 @@ double row_rounded(double x, int digits) {
   return strtod(text, NULL);
 }
 
+const char *const row_status_names[ROW_STATUSES] = {"ok",    "oom",     "unsupported",
+                                                    "wrong", "timeout", "crash"};
+
+int row_status_find(const char *name) {
+  for (int s = 0; s < ROW_STATUSES; s++)
+    if (!strcmp(row_status_names[s], name))
+      return s;
+  return -1;
+}
+
 void row_status(struct row *row, const char *status, const char *reason) {
   snprintf(row->status, sizeof row->status, "%s", status);
   snprintf(row->reason, sizeof row->reason, "%s", reason);

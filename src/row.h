@@ -8,6 +8,20 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+// What became of a point, the column `status`. Names in row_status_names, in this order.
+enum row_status {
+  ROW_OK,
+  ROW_OOM,
+  ROW_UNSUPPORTED,
+  ROW_WRONG,
+  ROW_TIMEOUT,
+  ROW_CRASH,
+  ROW_STATUSES
+};
+extern const char *const row_status_names[ROW_STATUSES];
+// Index of a name, or -1.
+int row_status_find(const char *name);
+
 enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
 
 // clang-format off
@@ -18,7 +32,7 @@ enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
   N(batch) N(heads_q) N(heads_kv) N(dim) N(seqlen)                                                     \
   N(docs) N(window) N(prefix) N(block) N(ratio) N(seed) N(draw) T(histogram)                           \
   T(cp) T(transport) N(ranks)                                                                          \
-  /* what became of it: ok unsupported oom wrong timeout crash */                                      \
+  /* what became of it (row_status_names), and why */                                      \
   T(status) T(reason)                                                                                  \
   /* time: median, its 95 % interval by exact ranks, quantiles 0.2 and 0.8, of n samples */            \
   N(n) N(time_us) N(time_us_low) N(time_us_high) N(time_us_q20) N(time_us_q80) N(time_us_p99)          \

@@ -59,6 +59,9 @@ static void on_line(int end, void *context) {
   } else if (r->field != r->n_columns && !*r->fault) {
     snprintf(r->fault, sizeof r->fault, "line %zu: %d fields where the header has %d", r->line,
              r->field, r->n_columns);
+  } else if (*r->row.status && row_status_find(r->row.status) < 0 && !*r->fault) {
+    snprintf(r->fault, sizeof r->fault, "line %zu: '%.40s' is no status of a row", r->line,
+             r->row.status);
   } else if (!*r->fault) {
     if (r->n == r->capacity) {
       const size_t capacity = r->capacity ? 2 * r->capacity : 64;
@@ -82,13 +85,14 @@ int row_csv_parse(const char *text, size_t size, struct row **rows, size_t *n, c
   struct reader r = {.line = 1};
   struct csv_parser parser;
   row_clear(&r.row);
-  csv_init(&parser, 0);
+  csv_init(&parser, CSV_STRICT);
   for (size_t at = 0; at < size && !*r.fault; r.line++) {
     const size_t length = (size_t)((char *)memchr(text + at, '\n', size - at) - (text + at)) + 1;
     const bool blank = length == strspn(text + at, " \t\r") + 1;
     r.row_done = blank || text[at] == '#';
     if (!r.row_done && csv_parse(&parser, text + at, length, on_field, on_line, &r) != length)
-      snprintf(r.fault, sizeof r.fault, "line %zu: %s", r.line, csv_strerror(csv_error(&parser)));
+      snprintf(r.fault, sizeof r.fault, "line %zu: a quotation mark inside a field without",
+               r.line);
     else if (!r.row_done)
       snprintf(r.fault, sizeof r.fault, "line %zu: a quotation mark is not closed", r.line);
     at += length;

@@ -12,15 +12,9 @@
 #include "runner_plan.h"
 #include "timer.h"
 
-static const char *const status_names[] = {"ok", "oom", "unsupported", "wrong", "timeout", "crash"};
-
-const char *runner_status_name(enum runner_status status) { return status_names[status]; }
-
-static enum runner_status status_of(const struct row *row) {
-  for (int s = 0; s < RUNNER_STATUSES; s++)
-    if (!strcmp(status_names[s], row->status))
-      return (enum runner_status)s;
-  return RUNNER_CRASH;
+static enum row_status status_of(const struct row *row) {
+  const int status = row_status_find(row->status);
+  return status < 0 ? ROW_CRASH : (enum row_status)status;
 }
 
 static volatile int stop;
@@ -59,12 +53,12 @@ static void tell(struct progress *progress, const struct point *p, const struct 
                  double expected_s) {
   char what[160], text[480];
   point_describe(p, what, sizeof what);
-  const enum runner_status status = status_of(row);
-  if (status == RUNNER_OK)
+  const enum row_status status = status_of(row);
+  if (status == ROW_OK)
     snprintf(text, sizeof text, "%s  %.4g us  %.4g TFLOP/s", what, row->time_us, row->tflop_s);
   else
     snprintf(text, sizeof text, "%s  %.12s: %.200s", what, row->status, row->reason);
-  progress_step(progress, expected_s, text, status != RUNNER_OK && status != RUNNER_UNSUPPORTED);
+  progress_step(progress, expected_s, text, status != ROW_OK && status != ROW_UNSUPPORTED);
 }
 
 static int measure_all(const struct plan *plan, const struct runner_options *o, struct store *s,

@@ -19,23 +19,13 @@ struct runner_options {
   worker_measure measure;
 };
 
-enum runner_status {
-  RUNNER_OK,
-  RUNNER_OOM,
-  RUNNER_UNSUPPORTED,
-  RUNNER_WRONG,
-  RUNNER_TIMEOUT,
-  RUNNER_CRASH,
-  RUNNER_STATUSES
-};
-
 struct runner_summary {
-  size_t points;   // asked for, after `only` and without repetitions
-  size_t there;    // of these, measured before
-  size_t measured; // rows appended now
-  size_t left;     // not begun: stop_s had passed
-  size_t by_status[RUNNER_STATUSES];
-  double expected_s; // estimate of what is (was) to be measured
+  size_t points;                  // asked for, after `only` and without repetitions
+  size_t there;                   // of these, measured before
+  size_t measured;                // rows appended now
+  size_t left;                    // not begun: stop_s had passed
+  size_t by_status[ROW_STATUSES]; // of those measured now
+  double expected_s;              // estimate of what is (was) to be measured
 };
 
 // A comparison is the kernels of one mask, shape, pass and draw, which follow each other.
@@ -44,6 +34,5 @@ struct runner_summary {
 // Every row appended before stays, and the same call goes on from there.
 int runner_run(const struct point *points, size_t n, const struct runner_options *o,
                struct runner_summary *summary, char *err, size_t err_size);
-const char *runner_status_name(enum runner_status status);
 
 #endif

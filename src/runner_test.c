@@ -12,8 +12,7 @@ static int pid_as_time(const struct point *p, struct row *row) {
 
 static void every_point_once_and_never_again(void **state) {
   assert_int_equal(run(fine), 0);
-  assert_true(sum.points == N && sum.there == 0 && sum.measured == N &&
-              sum.by_status[RUNNER_OK] == N);
+  assert_true(sum.points == N && sum.there == 0 && sum.measured == N && sum.by_status[ROW_OK] == N);
   struct row *rows = read_rows(N);
   assert_string_equal(rows[0].machine, "m");
   assert_string_equal(rows[0].commit, "c");
@@ -104,7 +103,7 @@ static void comparisons_come_from_one_run(void **state) {
 
 static void retry_measures_again_what_failed(void **state) {
   assert_int_equal(run(pid_as_time), 0);
-  assert_int_equal(sum.by_status[RUNNER_CRASH], 1);
+  assert_int_equal(sum.by_status[ROW_CRASH], 1);
   assert_int_equal(run(fine), 0); // a failure is a result, too
   assert_int_equal(sum.measured, 0);
   struct runner_options o = {

@@ -99,6 +99,7 @@ static void every_column_holds_its_longest_text(void **state) {
   for (const struct row_column *c = row_columns; c->name; c++)
     if (c->text)
       memset((char *)&row + c->offset, '"', ROW_REASON - 1);
+  snprintf(row.status, sizeof row.status, "ok");
   struct store s;
   assert_int_equal(store_open(&s, path, err, sizeof err), 0);
   assert_int_equal(store_append(&s, &row, err, sizeof err), 0);
@@ -154,6 +155,8 @@ static void faults_name_the_line(void **state) {
              {"mask,draw\nfull,0\nfull\n", "line 3: 1 fields where the header has 2"},
              {"mask,draw\n\n# full\n\"full,0\nfull,0\n", "line 4: a quotation mark is not closed"},
              {"mask,draw\nfull,0\nfull,\"0\n", "line 3: a quotation mark is not closed"},
+             {"mask,draw\nfull,0\nfu\"ll,0\n", "line 3: a quotation mark inside a field without"},
+             {"draw,status\n0,ok\n1,oké\n", "line 3: 'oké' is no status of a row"},
              {"time,rate\n1,2\n", "line 1: no column of a row (schema, exp, ...) in this header"}};
   char other[160];
   struct row *rows;
