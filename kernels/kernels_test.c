@@ -32,8 +32,8 @@ static void test_every_pairing(void **state) {
     }
     print_message("  %-12s %3d cases\n", (*kernel)->name, cases);
   }
-  // naive; sdpa, flex, flashmask; fa2; vsa, fa2_sparse; flashinfer, flex_sparse
-  assert_int_equal(pairings, 16 + 3 * 14 + 8 + 2 * 1 + 2 * 2);
+  // naive; sdpa, flex, flashmask, spans; fa2; vsa, fa2_sparse; flashinfer, flex_sparse
+  assert_int_equal(pairings, 16 + 4 * 14 + 8 + 2 * 1 + 2 * 2);
 }
 
 // Every length up to a little over a tile, masks in turn.
