@@ -53,7 +53,7 @@ $(B)/liblongca.a: $(LIBRARY) $(B)/link.stamp
 
 $(B)/%_test: $(B)/%_test.o $(B)/liblongca.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
 
 # A stamp changes only when its text does, so other settings (CUDA=0, CFLAGS=-O3), and a source that
 # came or went, rebuild what depends on them, and nothing else does.
