@@ -5,7 +5,7 @@
 
 #include "calibrate.h"
 #include "cmd.h"
-#include "cond.h"
+#include "filter.h"
 #include "model_tables.h"
 
 static const char help[] =
@@ -33,7 +33,7 @@ static const char help[] =
 
 static int parse_count(const char *text, int32_t *to) {
   double x;
-  if (cond_number(text, &x) && x >= 1 && x <= 1 << 30 && x == floor(x)) {
+  if (filter_number(text, &x) && x >= 1 && x <= 1 << 30 && x == floor(x)) {
     *to = (int32_t)x;
     return 0;
   }

@@ -42,12 +42,12 @@ static const char help[] =
     "crashed or\n"
     "the run had to stop, 2 bad input.\n";
 
-enum { MAX_ONLY = 16, MAX_SET = 32, MAX_EXPS = 64 };
+enum { MAX_SET = 32, MAX_EXPS = 64 };
 
 struct request {
   const char *exps[MAX_EXPS], *sets[MAX_SET], *profile, *machine, *data;
-  int n_exps, n_sets, n_only;
-  struct cond only[MAX_ONLY];
+  int n_exps, n_sets;
+  struct filter only;
   bool dry_run, list, retry, together, quiet;
   double limit_s, minutes;
 };
@@ -92,15 +92,13 @@ static int parse(struct request *r, int argc, char **argv) {
     } else if (!strcmp(arg, "--data")) {
       r->data = value;
     } else if (!strcmp(arg, "--limit-s")) {
-      if (!cond_number(value, &r->limit_s) || !(r->limit_s > 0))
+      if (!filter_number(value, &r->limit_s) || !(r->limit_s > 0))
         return bad("--limit-s needs a number of seconds above 0");
     } else if (!strcmp(arg, "--minutes")) {
-      if (!cond_number(value, &r->minutes) || !(r->minutes > 0))
+      if (!filter_number(value, &r->minutes) || !(r->minutes > 0))
         return bad("--minutes needs a number above 0");
     } else if (!strcmp(arg, "--only")) {
-      if (r->n_only == MAX_ONLY)
-        return bad("too many --only");
-      if (cond_parse(&r->only[r->n_only++], value, err, sizeof err))
+      if (filter_add(&r->only, value, err, sizeof err))
         return bad(err);
     } else if (!strcmp(arg, "--set")) {
       if (r->n_sets == MAX_SET || !strchr(value, '='))
@@ -238,8 +236,7 @@ int cmd_run(int argc, char **argv) {
   const struct runner_options o = {.path = path,
                                    .machine = machine,
                                    .commit = env_commit(),
-                                   .only = r.only,
-                                   .onlys = r.n_only,
+                                   .only = &r.only,
                                    .retry = r.retry,
                                    .together = r.together,
                                    .dry_run = r.dry_run,

@@ -80,9 +80,10 @@ static int add_except(struct experiment *e, const char *text, char *err, size_t 
     return -1;
   }
   struct exp_except *x = &e->except[e->excepts++];
-  snprintf(x->conds, sizeof x->conds, "%.*s", (int)(colon - text), text);
+  char when[EXP_VALUE];
+  snprintf(when, sizeof when, "%.*s", (int)(colon - text), text);
   snprintf(x->reason, sizeof x->reason, "%s", colon + 1 + strspn(colon + 1, " "));
-  return 0;
+  return filter_add(&x->when, when, err, err_size);
 }
 
 // inih's handler: 1 to go on, 0 for an error.

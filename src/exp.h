@@ -6,6 +6,7 @@
 #ifndef LONGCA_EXP_H
 #define LONGCA_EXP_H
 
+#include "filter.h"
 #include "point.h"
 
 enum { EXP_VALUE = 512, EXP_EXCEPTS = 16 };
@@ -48,7 +49,8 @@ struct experiment {
   char title[EXP_VALUE], figures[EXP_VALUE], claims[EXP_VALUE], why[EXP_VALUE];
   char value[EXP_SETTING_COUNT][EXP_VALUE];
   struct exp_except {
-    char conds[EXP_VALUE], reason[ROW_REASON];
+    struct filter when;
+    char reason[ROW_REASON];
   } except[EXP_EXCEPTS];
   int excepts;
 };

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "../cp/cp.h"
-#include "cond.h"
 #include "exp.h"
 
 static const char *const setting_names[] = {
@@ -22,7 +21,7 @@ static int set_int(int32_t *to, enum exp_setting key, const char *value, int32_t
                    size_t size) {
   double x;
   char want[64];
-  if (!cond_number(value, &x) || x != (int32_t)x || x < least) {
+  if (!filter_number(value, &x) || x != (int32_t)x || x < least) {
     snprintf(want, sizeof want, "expected a whole number of at least %d", least);
     return bad_value(key, value, want, err, size);
   }
@@ -31,7 +30,7 @@ static int set_int(int32_t *to, enum exp_setting key, const char *value, int32_t
 }
 
 static int set_double(double *to, enum exp_setting key, const char *value, char *err, size_t size) {
-  return cond_number(value, to) && *to > 0
+  return filter_number(value, to) && *to > 0
              ? 0
              : bad_value(key, value, "expected a number above 0", err, size);
 }
@@ -150,25 +149,12 @@ static int set_value(struct point *p, enum exp_setting key, const char *v, char 
   }
 }
 
-static int leave_out(const struct experiment *e, struct point *p, char *err, size_t size) {
+static void leave_out(const struct experiment *e, struct point *p) {
   struct row row;
   point_to_row(p, &row);
-  for (int i = 0; i < e->excepts; i++) {
-    char conds[EXP_VALUE], *rest = conds;
-    snprintf(conds, sizeof conds, "%s", e->except[i].conds);
-    bool all = true;
-    for (char *text; (text = strsep(&rest, " \t"));) {
-      struct cond c;
-      if (!*text)
-        continue;
-      if (cond_parse(&c, text, err, size))
-        return -1;
-      all = all && cond_match(&c, &row);
-    }
-    if (all && !*p->left_out)
+  for (int i = 0; i < e->excepts && !*p->left_out; i++)
+    if (filter_match(&e->except[i].when, &row))
       snprintf(p->left_out, sizeof p->left_out, "%s", e->except[i].reason);
-  }
-  return 0;
 }
 
 // SplitMix64, and a shuffle by it: the order is part of the experiment, so it is seeded.
@@ -275,8 +261,7 @@ static int expand(const struct experiment *e, int32_t draw, const int32_t draws[
         continue;
       }
       point_normalise(p);
-      if (leave_out(e, p, err, size))
-        return -1;
+      leave_out(e, p);
     }
     shuffle(out->points + first, out->n - first, &state);
   } while (next_series(axis));

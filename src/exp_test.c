@@ -14,7 +14,6 @@
 
 #include <cmocka.h>
 
-#include "cond.h"
 #include "store.h"
 
 static struct experiment e;
@@ -23,10 +22,10 @@ static char err[2048], file[64];
 // ---- conditions -----------------------------------------------------------------------------
 
 static bool holds(const char *text, const struct row *row) {
-  struct cond c;
-  if (cond_parse(&c, text, err, sizeof err))
+  struct filter f = {.n = 0};
+  if (filter_add(&f, text, err, sizeof err))
     fail_msg("%s", err);
-  return cond_match(&c, row);
+  return filter_match(&f, row);
 }
 
 static void conditions(void **state) {
@@ -35,7 +34,7 @@ static void conditions(void **state) {
   snprintf(row.kernel, sizeof row.kernel, "fa2");
   row.seqlen = 16384;
   assert_true(holds("kernel=fa2", &row) && holds("kernel=naive,fa2", &row) &&
-              !holds("kernel=fa", &row));
+              !holds("kernel=fa3", &row));
   assert_true(holds("kernel!=naive,sdpa", &row) && !holds("kernel!=naive,fa2", &row));
   assert_true(holds("seqlen=16K", &row) && holds("seqlen=1K,16384", &row) &&
               !holds("seqlen!=16k", &row));
@@ -46,14 +45,18 @@ static void conditions(void **state) {
 }
 
 static void bad_conditions_say_why(void **state) {
-  static const char *const bad[][2] = {{"kernel", "is not a condition"},
-                                       {"kernel!fa2", "is not a condition"},
-                                       {"seqlen=", "is not a condition"},
-                                       {"size=3", "the columns are schema"},
+  static const char *const bad[][2] = {{"kernel", "is not column=value"},
+                                       {"kernel!fa2", "is not column=value"},
+                                       {"seqlen=", "is not column=value"},
+                                       {"seqlen=>4K", "is not column=value"},
+                                       {"size=3", "the columns are mode, place, schema"},
+                                       {"kernel<fa2", "kernel holds text"},
+                                       {"kernel=fa2,fa9", "unknown kernel 'fa9'"},
+                                       {"mask!=circle", "unknown mask 'circle'"},
                                        {"seqlen<many", "'many' is not a number"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    struct cond c;
-    assert_int_equal(cond_parse(&c, bad[i][0], err, sizeof err), -1);
+    struct filter f = {.n = 0};
+    assert_int_equal(filter_add(&f, bad[i][0], err, sizeof err), -1);
     if (!strstr(err, bad[i][1]))
       fail_msg("'%s' was answered '%s'", bad[i][0], err);
   }

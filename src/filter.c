@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "../kernels/attn.h"
-#include "cond.h"
 #include "mask.h"
 
 // ---- values ---------------------------------------------------------------------------------
@@ -63,9 +62,25 @@ int filter_order(const char *column, const char *a, const char *b) {
   return strcmp(a, b);
 }
 
+bool filter_number(const char *text, double *x) {
+  char *end;
+  *x = strtod(text, &end);
+  if (end != text && (*end == 'K' || *end == 'k')) {
+    *x *= 1024;
+    end++;
+  }
+  return end != text && !*end;
+}
+
 // ---- filters --------------------------------------------------------------------------------
 
 static int check_value(const char *column, const char *value, char *err, size_t err_size) {
+  const struct row_column *c = row_find_column(column);
+  double x;
+  if (c && !c->text && !filter_number(value, &x)) {
+    snprintf(err, err_size, "'%s' is not a number (column %s)", value, column);
+    return -1;
+  }
   if (!strcmp(column, "mask") && mask_parse(value) < 0) {
     snprintf(err, err_size, "unknown mask '%s'; the masks are %s", value, mask_names());
     return -1;
@@ -116,6 +131,11 @@ static int add_term(struct filter *f, const char *text, char *err, size_t err_si
       at += snprintf(err + at, err_size - (size_t)at, ", %s", c->name);
     return -1;
   }
+  const struct row_column *c = row_find_column(t->column);
+  if ((*t->op == '<' || *t->op == '>') && !(c && !c->text)) {
+    snprintf(err, err_size, "'%s': %s holds text, which is = or !=", text, t->column);
+    return -1;
+  }
   for (const char *v = text + op; *v;) {
     const size_t size = strcspn(v, ",");
     if (t->n == FILTER_VALUES || size >= FILTER_TEXT) {
@@ -136,8 +156,8 @@ static int add_term(struct filter *f, const char *text, char *err, size_t err_si
 
 int filter_add(struct filter *f, const char *text, char *err, size_t err_size) {
   while (*text) {
-    text += strspn(text, " ;");
-    const size_t size = strcspn(text, " ;");
+    text += strspn(text, " \t;");
+    const size_t size = strcspn(text, " \t;");
     char term[1024];
     if (size >= sizeof term) {
       snprintf(err, err_size, "a filter term is at most %zu characters long", sizeof term - 1);
@@ -153,7 +173,7 @@ int filter_add(struct filter *f, const char *text, char *err, size_t err_size) {
 
 static bool equal(const char *have, const char *want) {
   double x, y;
-  return !strcmp(have, want) || (cond_number(have, &x) && cond_number(want, &y) && x == y);
+  return !strcmp(have, want) || (filter_number(have, &x) && filter_number(want, &y) && x == y);
 }
 
 static bool term_match(const struct filter_term *t, const struct row *row) {
@@ -166,7 +186,7 @@ static bool term_match(const struct filter_term *t, const struct row *row) {
     return *t->op == '!';
   }
   double x, y;
-  if (!cond_number(have, &x) || !cond_number(t->values[0], &y))
+  if (!filter_number(have, &x) || !filter_number(t->values[0], &y))
     return false;
   return (t->op[1] == '=' && x == y) || (*t->op == '<' ? x < y : x > y);
 }

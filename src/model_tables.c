@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cmd.h"
-#include "cond.h"
+#include "filter.h"
 #include "flops.h"
 #include "mask_draw.h"
 #include "point.h"
@@ -92,7 +92,7 @@ static void add_answer(struct table *t, const struct model_point *p, const struc
 // A word such as 96, which with so many tokens each gives no mask that is too long. 2 after a message.
 static int parse_ranks(const char *text, int32_t tokens, int32_t *ranks) {
   double x;
-  if (!cond_number(text, &x) || !(x >= 1 && x * tokens <= 1 << 30) || x != floor(x))
+  if (!filter_number(text, &x) || !(x >= 1 && x * tokens <= 1 << 30) || x != floor(x))
     return cmd_refuse("model", "'%s' ranks: expected at least 1, and at most 2^30 tokens in all",
                       text);
   *ranks = (int32_t)x;

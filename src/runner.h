@@ -2,15 +2,14 @@
 #ifndef LONGCA_RUNNER_H
 #define LONGCA_RUNNER_H
 
-#include "cond.h"
+#include "filter.h"
 #include "worker.h"
 
 struct runner_options {
   const char *path; // of the rows: data/fresh/MACHINE/PROFILE.csv
   const char *machine, *commit;
-  const struct cond *only; // all must hold
-  int onlys;
-  bool retry;    // measure again what is there but not ok
+  const struct filter *only; // NULL: all points
+  bool retry;                // measure again what is there but not ok
   bool together; // measure all kernels of a comparison again where one of them has no row
   bool dry_run;  // count and estimate, measure nothing
   bool quiet;

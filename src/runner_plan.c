@@ -47,10 +47,7 @@ static bool settles(const struct row *row, const struct runner_options *o) {
 }
 
 static bool wanted(const struct row *row, const struct runner_options *o) {
-  for (int i = 0; i < o->onlys; i++)
-    if (!cond_match(&o->only[i], row))
-      return false;
-  return true;
+  return !o->only || filter_match(o->only, row);
 }
 
 // ---- the plan -------------------------------------------------------------------------------

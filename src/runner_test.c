@@ -38,16 +38,10 @@ static void dry_run_writes_nothing(void **state) {
 }
 
 static void only_selects(void **state) {
-  struct cond only[2];
-  assert_int_equal(cond_parse(&only[0], "draw>=2", err, sizeof err), 0);
-  assert_int_equal(cond_parse(&only[1], "draw!=5,6", err, sizeof err), 0);
-  const struct runner_options o = {.path = path,
-                                   .machine = "m",
-                                   .commit = "c",
-                                   .measure = fine,
-                                   .only = only,
-                                   .onlys = 2,
-                                   .quiet = true};
+  static struct filter only;
+  assert_int_equal(filter_add(&only, "draw>=2 draw!=5,6", err, sizeof err), 0);
+  const struct runner_options o = {
+      .path = path, .machine = "m", .commit = "c", .measure = fine, .only = &only, .quiet = true};
   assert_int_equal(runner_run(points, N, &o, &sum, err, sizeof err), 0);
   assert_int_equal(sum.measured, 4);
   free(read_rows(4));

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cond.h"
+#include "filter.h"
 #include "stats.h"
 #include "store.h"
 
@@ -26,7 +26,7 @@ int quantity_parse(struct quantity *q, const char *text, char *err, size_t err_s
   snprintf(q->column, sizeof q->column, "%.*s", (int)size, text);
   const struct row_column *c = row_find_column(q->column);
   if (!c || c->text || size >= sizeof q->column ||
-      (text[size] && (!cond_number(text + size + 1, &q->divisor) || !(q->divisor > 0)))) {
+      (text[size] && (!filter_number(text + size + 1, &q->divisor) || !(q->divisor > 0)))) {
     snprintf(err, err_size,
              "'%s' is not a quantity: a column of numbers, such as time_us, tflop_s or "
              "peak_mem_bytes/1e9",
