@@ -1,28 +1,30 @@
-// cudnn.c -- cuDNN's fused attention through its graph API, from plain C (study 4; kernels.md 4).
+// cudnn.c -- cuDNN's fused attention through its graph API, from plain C (study 4).
 //
-// The engines are cuDNN's; this file says which graph (cudnn_graph.h), binds memory to it and keeps
+// The engines are cuDNN's; this file binds memory to a graph of attention (cudnn_attention.h) and keeps
 // the plans. Band masks only. Documents are a batch of ragged sequences that lie one after the
 // other; their statistics too are ragged, so that LSE lands in the contract's [heads_q, rows]
-// without a copy. Plans are kept by shape for the life of the process, since finding one takes up
-// to a second.
+// without a copy. Execution plans are kept by shape for the life of the process, since finding one takes
+// up to a second; their scratch memory belongs to an attn_plan, or is that of the one it is like.
 #include <cuda_runtime_api.h>
+#include <math.h>
 #include <stdlib.h>
 
-#include "attn.h"
-#include "cudnn_graph.h"
+#include "cudnn_attention.h"
 
 struct cached { // one execution plan; never released
-  struct graph_case c;
+  struct attention attention;
   desc plan;
   int64_t workspace_bytes;
-  struct graph graph;
   struct cached *next;
 };
 
 struct cudnn_state {
   const struct cached *forward, *backward;
-  void *workspace; // of either pass
-  float *delta, *dq_accum;
+  void *scratch;   // cuDNN's workspace of either pass; then, for backward, the next two
+  float *delta;    // [heads_q, rows]
+  float *dq_accum; // [rows, heads_q, dim]
+  int64_t scratch_bytes;
+  bool borrowed;    // the scratch is another plan's (attn_problem.like)
   int32_t *lengths; // [batch]; padded only
   int64_t *offsets; // [3, batch + 1] of Q's, K's and rows' elements; ragged only
   int64_t batch;
@@ -72,55 +74,50 @@ static int allocate(void **ptr, int64_t bytes, int64_t *account) {
   return cuda_check(cudaMalloc(ptr, (size_t)bytes), what);
 }
 
-static struct graph_case case_of(const struct attn_problem *p, bool backward) {
-  struct graph_case c;
-  memset(&c, 0, sizeof c);
-  const struct mask *m = p->mask;
-  const bool window = m->kind == MASK_SLIDING_WINDOW || m->kind == MASK_SLIDING_WINDOW_CAUSAL;
-  const bool causal = m->kind == MASK_CAUSAL || m->kind == MASK_SLIDING_WINDOW_CAUSAL ||
-                      m->kind == MASK_CAUSAL_DOCUMENT || m->kind == MASK_CAUSAL_DOCUMENT_LONG;
-  c.heads_q = p->heads_q;
-  c.heads_kv = p->heads_kv;
-  c.dim = p->dim;
-  c.batch = 1;
-  c.len = c.rows = m->seqlen;
-  c.left = window && m->window < m->seqlen ? m->window : -1;
-  c.right = causal ? 0 : c.left;
-  c.ragged = mask_has_docs(m->kind) && m->docs > 1;
-  c.padded = c.ragged || c.len % 128;
-  c.backward = backward;
-  if (c.ragged) {
-    c.batch = m->docs;
-    c.len = 0;
-    for (int32_t i = 0; i < m->docs; i++)
-      if (m->doc_begin[i + 1] - m->doc_begin[i] > c.len)
-        c.len = m->doc_begin[i + 1] - m->doc_begin[i];
-  }
-  return c;
-}
-
-// The plan for a case, from the cache or new; NULL with attn_error() set.
-static const struct cached *plan_for(struct graph_case c) {
+// The execution plan of a case, from the cache or new; NULL with attn_error() set.
+static const struct cached *plan_for(struct attention_case c) {
   for (struct cached *old = cache; old; old = old->next)
-    if (!memcmp(&old->c, &c, sizeof c))
+    if (!memcmp(&old->attention.c, &c, sizeof c))
       return old;
   struct cached *new = calloc(1, sizeof *new);
   if (!new) {
     attn_error_set(true, "out of host memory");
     return NULL;
   }
-  desc graph;
-  new->c = c;
-  if (graph_build(&new->graph, &new->c, handle, &graph) ||
-      graph_plan(&new->graph, graph, handle, NULL, &new->plan, &new->workspace_bytes)) {
-    attn_error_set(false, "%s", new->graph.error);
-    graph_destroy(&new->graph);
+  attention_build(&new->attention, &c);
+  if (graph_plan(&new->attention.graph, handle, NULL, &new->plan, &new->workspace_bytes)) {
+    attn_error_set(false, "%s", new->attention.graph.error);
+    graph_destroy(&new->attention.graph);
     free(new);
     return NULL;
   }
   new->next = cache;
   cache = new;
   return new;
+}
+
+static int64_t whole_lines(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// The scratch of both passes in one block, which is the other plan's where that is large enough.
+static int take_scratch(struct attn_plan *plan, struct cudnn_state *s) {
+  const struct attn_problem *p = &plan->problem;
+  const struct cudnn_state *like =
+      p->like && p->like->kernel == plan->kernel ? p->like->state : NULL;
+  const int64_t rows = (int64_t)p->rows_q * p->heads_q;
+  int64_t workspace = s->forward->workspace_bytes;
+  if (s->backward && s->backward->workspace_bytes > workspace)
+    workspace = s->backward->workspace_bytes;
+  workspace = whole_lines(workspace);
+  const int64_t delta = p->backward ? whole_lines(rows * 4) : 0;
+  s->scratch_bytes = workspace + delta + (p->backward ? rows * p->dim * 4 : 0);
+  s->borrowed = like && like->scratch && like->scratch_bytes >= s->scratch_bytes;
+  if (s->borrowed)
+    s->scratch = like->scratch;
+  else if (allocate(&s->scratch, s->scratch_bytes, &plan->workspace_bytes))
+    return -1;
+  s->delta = (float *)((char *)s->scratch + workspace);
+  s->dq_accum = (float *)((char *)s->delta + delta);
+  return 0;
 }
 
 // Lengths and offsets of the documents; of the one sequence where there are none.
@@ -170,22 +167,12 @@ static int prepare(struct attn_plan *plan) {
     attn_error_set(false, "cuDNN does not start: %s", detail);
     return -1;
   }
-  const struct graph_case c = case_of(p, false);
+  const struct attention_case c = attention_case(p, false);
   s->batch = c.batch;
   s->forward = plan_for(c);
-  if (!s->forward || (p->backward && !(s->backward = plan_for(case_of(p, true)))))
+  if (!s->forward || (p->backward && !(s->backward = plan_for(attention_case(p, true)))))
     return -1;
-  int64_t bytes = s->forward->workspace_bytes;
-  if (s->backward && s->backward->workspace_bytes > bytes)
-    bytes = s->backward->workspace_bytes;
-  const int64_t rows = (int64_t)p->rows_q * p->heads_q;
-  if (allocate(&s->workspace, bytes, &plan->workspace_bytes) ||
-      (c.padded && upload_documents(plan, s)))
-    return -1;
-  if (p->backward && (allocate((void **)&s->delta, rows * 4, &plan->workspace_bytes) ||
-                      allocate((void **)&s->dq_accum, rows * p->dim * 4, &plan->workspace_bytes)))
-    return -1;
-  return 0;
+  return take_scratch(plan, s) || (c.padded && upload_documents(plan, s)) ? -1 : 0;
 }
 
 static int execute(const struct attn_plan *plan, const struct cached *with,
@@ -193,9 +180,10 @@ static int execute(const struct attn_plan *plan, const struct cached *with,
   enum { BINDINGS = 24 };
   const struct attn_problem *p = &plan->problem;
   const struct cudnn_state *s = plan->state;
+  const struct attention_case *c = &with->attention.c;
   float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim), minus_inf = -INFINITY, one = 1;
-  float left = (float)(with->c.left + 1);
-  int32_t right = (int32_t)with->c.right;
+  float left = (float)(c->left + 1);
+  int32_t right = (int32_t)c->right;
   int64_t ids[BINDINGS];
   void *pointers[BINDINGS];
   int n = 0;
@@ -206,20 +194,20 @@ static int execute(const struct attn_plan *plan, const struct cached *with,
   BIND(UID_O, a->o);
   BIND(UID_STATS, a->lse);
   BIND(UID_SCALE, &scale);
-  if (with->c.padded || with->c.left >= 0 || with->c.right >= 0)
+  if (c->padded || c->left >= 0 || c->right >= 0)
     BIND(UID_MINUS_INF, &minus_inf);
-  if (with->c.left >= 0)
+  if (c->left >= 0)
     BIND(UID_LEFT, &left);
-  if (with->c.right > 0)
+  if (c->right > 0)
     BIND(UID_RIGHT, &right);
-  if (with->c.padded)
+  if (c->padded)
     BIND(UID_LENGTHS, s->lengths);
-  if (with->c.ragged) {
+  if (c->ragged) {
     BIND(UID_OFFSET_Q, s->offsets);
     BIND(UID_OFFSET_KV, s->offsets + s->batch + 1);
     BIND(UID_OFFSET_ROW, s->offsets + 2 * (s->batch + 1));
   }
-  if (with->c.backward) {
+  if (c->backward) {
     BIND(UID_D_O, a->d_o);
     BIND(UID_DQ, a->dq);
     BIND(UID_DK, a->dk);
@@ -234,7 +222,7 @@ static int execute(const struct attn_plan *plan, const struct cached *with,
   const desc pack = graph_make(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, ids);
   graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers);
-  graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &s->workspace);
+  graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &s->scratch);
   graph_finish(&g, pack, "binding memory");
   if (!g.status)
     graph_check(&g, cudnnSetStream(handle, (cudaStream_t)a->stream), "setting the stream");
@@ -273,9 +261,8 @@ static void release(struct attn_plan *plan) {
   struct cudnn_state *s = plan->state;
   if (!s)
     return;
-  cudaFree(s->workspace);
-  cudaFree(s->delta);
-  cudaFree(s->dq_accum);
+  if (!s->borrowed)
+    cudaFree(s->scratch);
   cudaFree(s->lengths);
   cudaFree(s->offsets);
   free(s);
