@@ -12,6 +12,13 @@ say = @printf '  %-8s %s\n' '$(1)' '$(2)'
 # What is built goes to one folder; instrumented code to a folder beside it.
 B := build$(if $(SANITIZE),-sanitize)
 
+# A typo is said, not taken for a default.
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+STRAY := $(filter-out $(shell sed -n 's/^\([A-Z_]*\) .*/\1/p' config.mk) \
+           B CI TEST TERM ALL AR CXX NVCC EXTRA_CFLAGS MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
+$(if $(STRAY),$(warning $(STRAY): no such setting; make help lists them))
+$(foreach s,CUDA MPI,$(if $(filter auto 0 1,$($s)),,$(error $s='$($s)' is none of auto, 0, 1)))
+
 NVCC := $(and $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc))
 WITH_CUDA := $(if $(filter auto,$(CUDA)),$(if $(NVCC),1,0),$(CUDA))
 ifeq ($(WITH_CUDA)$(NVCC),1)
@@ -90,6 +97,12 @@ format: ## lay out all C by .clang-format (CUDA is by hand: inline PTX)
 check-env: ## what is found, what is missing, what that disables, how to get it
 	$(Q)CC='$(CC)' CUDA_HOME='$(CUDA_HOME)' src/setup/check_env.sh
 
+ifneq ($(WITH_CUDA),1)
+.PHONY: gpu-report gpu-spills test-gpu test-emulated test-cp-emulated
+gpu-report gpu-spills test-gpu test-emulated test-cp-emulated:
+	@echo 'make $@ needs a build with CUDA: ./setup.sh --cuda installs the toolkit' >&2; exit 2
+endif
+
 ##@ House
 .PHONY: clean
 clean: ## remove what was built; measurements stay
@@ -102,8 +115,8 @@ print-%: # the value of a variable: make print-NVCC
 help: ## this list
 	@awk -F':.*## ' 'FNR == 1 { part = FILENAME } /^##@ / { part = substr($$0, 5) } \
 	  /^[a-z0-9][a-z0-9 -]*:.*## / { if (part != "") print "\n" part; part = ""; \
-	    printf "  make %-14s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
+	    printf "  make %-17s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
 	@awk 'BEGIN { print "\nSettings (config.mk, or on the command line)" } /^# / { text = substr($$0, 3) } \
-	  /^[A-Z]/ { printf "  %-14s %s\n", $$1, text; text = "" }' config.mk
+	  /^[A-Z]/ { printf "  %-22s %s\n", $$1, text; text = "" }' config.mk
 
 -include $(OBJECTS:.o=.d) $(TESTS:%.c=$(B)/%.d)

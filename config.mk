@@ -8,12 +8,10 @@ CFLAGS    ?= -O2 -g
 SANITIZE  ?=
 # auto: kernels for GPUs when nvcc is found; 0: never; 1: insist
 CUDA      ?= auto
-# the transport between processes, auto: when mpicc is found; 0: never; 1: insist
+# context parallelism over MPI, auto: when mpicc is found; 0: never; 1: insist
 MPI       ?= auto
 # where the CUDA toolkit is: ./setup.sh --cuda puts one into .toolchain
 CUDA_HOME ?= $(firstword $(wildcard $(CURDIR)/.toolchain/cuda /usr/local/cuda))
-# the MPI transport of context parallelism: the same three values, by mpicc
-MPI       ?= auto
 # scale of the measurements: cpu, quick, paper; by itself quick with a GPU, cpu without
 PROFILE   ?= $(if $(and $(filter 1,$(WITH_CUDA)),$(wildcard /dev/nvidiactl)),quick,cpu)
 # which rows are drawn: all (this machine's and the recorded ones) or recorded

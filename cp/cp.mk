@@ -65,6 +65,7 @@ $(B)/emu/cp_gpu_test: $(CP_EMU) $(B)/emu/gpu_test
 	$(Q)$(CXX) -fopenmp -rdynamic -Wl,-z,muldefs -Wl,--wrap=$(EMU_LAUNCH) -o $@ $(CP_EMU) \
 	  $(filter-out $(B)/src/main.o,$(EMU_HOST) $(EMU_OBJECTS)) -lcmocka $(filter-out -lnccl,$(EMU_LIBS))
 
+##@ Context parallelism
 .PHONY: test-cp-emulated
 test-cp-emulated: $(B)/emu/cp_gpu_test ## the schedules with GPU kernels, and over NCCL, on emulated GPUs
 	$(Q)FAKE_GPUS=4 LONGCA_TEST_QUICK=1 TEST_LIMIT_S=2400 src/test.sh $<

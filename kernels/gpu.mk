@@ -37,6 +37,7 @@ $(B)/%.cu.o: %.cu kernels/ptxas.awk
 	  END {if (n) printf "           %d kernels, at most %d registers, %d bytes spilled\n", n, r, s}' \
 	  $(@:.o=.ptxas)
 
+##@ GPU
 .PHONY: gpu-report
 gpu-report: $(GPU_OBJECTS) ## registers, spills and shared memory of each GPU kernel
 	@cat $(GPU_OBJECTS:.o=.ptxas) | sort -u
