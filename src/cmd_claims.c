@@ -9,6 +9,7 @@
 
 #include "claims.h"
 #include "cmd.h"
+#include "exp.h"
 #include "table.h"
 
 static void usage(FILE *out) {
@@ -86,7 +87,9 @@ int cmd_claims(int argc, char **argv) {
                                           {"only", required_argument, NULL, 'o'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
-  const char *path = "experiments/claims.tsv", *only = NULL;
+  char path[1200];
+  const char *only = NULL;
+  snprintf(path, sizeof path, "%s/experiments/claims.tsv", exp_root());
   char err[1400];
   enum table_format format = TABLE_TEXT;
   optind = 0;
@@ -98,7 +101,7 @@ int cmd_claims(int argc, char **argv) {
     if (c == '?')
       return 2;
     if (c == 'c')
-      path = optarg;
+      snprintf(path, sizeof path, "%s", optarg);
     if (c == 'o')
       only = optarg;
     if (c == 'f' && cmd_format("claims", optarg, &format))
