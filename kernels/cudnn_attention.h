@@ -235,7 +235,7 @@ static void backward_ops(struct attention *t) {
   const desc dq_accum = heads(t, FP32, n, false, UID_DQ_ACCUM, t->offset_q);
   const desc scale = scalar(t, UID_SCALE);
 
-  // D. The product by one is needed: without it no engine recognises the graph.
+  // D. The product by one is needed: without it what cuDNN plans takes memory beyond O(S).
   const desc dot = POINTWISE(MUL, d_o, o, heads(t, FP32, n, false, UID_VIRTUAL, NULL));
   const desc sum = graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, dot, row(t, UID_VIRTUAL));
   const desc delta = POINTWISE(MUL, sum, scalar(t, UID_ONE), row(t, UID_DELTA));
