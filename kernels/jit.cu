@@ -1,15 +1,11 @@
-// jit.cu -- see jit.h. Host code only; a file is one line of text, then the cubin.
+// jit.cu -- see jit.h: keys, the compiler, the kernels in memory; their files are for jit_file.cuh. Host
+// code only.
 #include "jit.h"
 
 #include <ctype.h>
 #include <dlfcn.h>
-#include <errno.h>
 #include <nvrtc.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <map>
@@ -17,6 +13,9 @@
 #include <string>
 
 #include "gpu.cuh"
+#include "jit_file.cuh"
+
+using namespace jit;
 
 namespace {
 
@@ -26,23 +25,6 @@ constexpr int OPTIONS = sizeof options / sizeof *options;
 
 std::map<std::string, jit_kernel> cache;
 std::mutex lock; // ranks of the loopback transport may be threads
-
-// FNV-1a, 128 bits, as hexadecimal digits. Each part is closed by its final 0.
-struct content_hash {
-  unsigned __int128 h = (unsigned __int128)0x6c62272e07bb0142 << 64 | 0x62b821756295c58d;
-  void add(const char *data, size_t bytes) {
-    const unsigned __int128 prime = (unsigned __int128)1 << 88 | 0x13b;
-    for (size_t i = 0; i < bytes; i++)
-      h = (h ^ (unsigned char)data[i]) * prime;
-  }
-  void add(const char *text) { add(text, strlen(text) + 1); }
-  std::string digits() const {
-    char text[33];
-    snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)(h >> 64),
-             (unsigned long long)h);
-    return text;
-  }
-};
 
 #define DIGITS(x) #x
 #define NUMBER(x) DIGITS(x)
@@ -56,68 +38,6 @@ std::string key_of(const char *source, const char *predicate, const char *kernel
   hash.add(predicate);
   hash.add(kernel);
   return hash.digits();
-}
-
-// ---- files
-
-// Folder of the cache, made if need be; empty: there is none, and nothing is kept.
-std::string cache_folder() {
-  const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  if (!(xdg && *xdg == '/') && !(home && *home == '/'))
-    return "";
-  std::string path = xdg && *xdg == '/' ? xdg : std::string(home) + "/.cache";
-  for (const char *name : {"", "/longca"}) {
-    path += name;
-    if (mkdir(path.c_str(), 0777) && errno != EEXIST)
-      return "";
-  }
-  return path;
-}
-
-const char *const header =
-    "longca cubin, compiled in %lf us, %d registers, %d bytes of stack, %d spilled, "
-    "%d warnings, %zu bytes, hash %32[0-9a-f]";
-
-bool read_file(const std::string &path, jit_kernel *k) {
-  FILE *f = fopen(path.c_str(), "rb");
-  if (!f)
-    return false;
-  char line[300], digits[33] = "";
-  bool good = fgets(line, sizeof line, f) &&
-              sscanf(line, header, &k->compile_us, &k->registers, &k->stack_bytes, &k->spill_bytes,
-                     &k->warnings, &k->bytes, digits) == 7 &&
-              k->bytes < (size_t)1 << 30 && (k->cubin = malloc(k->bytes + 1)) &&
-              fread(k->cubin, 1, k->bytes + 1, f) == k->bytes;
-  fclose(f);
-  if (good) {
-    content_hash hash;
-    hash.add((const char *)k->cubin, k->bytes);
-    good = hash.digits() == digits;
-  }
-  if (!good) {
-    free(k->cubin);
-    *k = {};
-  }
-  k->from_file = good;
-  return good;
-}
-
-// Under another name first, so that no reader sees half a file. A cache that cannot be written is none.
-void write_file(const std::string &path, const jit_kernel *k) {
-  const std::string part = path + "." + std::to_string(getpid());
-  FILE *f = fopen(part.c_str(), "wb");
-  if (!f)
-    return;
-  content_hash hash;
-  hash.add((const char *)k->cubin, k->bytes);
-  fprintf(f,
-          "longca cubin, compiled in %.0f us, %d registers, %d bytes of stack, %d spilled, "
-          "%d warnings, %zu bytes, hash %s\n",
-          k->compile_us, k->registers, k->stack_bytes, k->spill_bytes, k->warnings, k->bytes,
-          hash.digits().c_str());
-  const bool wrote = fwrite(k->cubin, 1, k->bytes, f) == k->bytes;
-  if (fclose(f) || !wrote || rename(part.c_str(), path.c_str()))
-    unlink(part.c_str());
 }
 
 // ---- the compiler
@@ -146,9 +66,8 @@ void read_log(const std::string &log, jit_kernel *k) {
 
 // NVRTC is opened at the first use: the program runs without it where nothing is to be compiled.
 #define CALLS(F) \
-  F(CreateProgram) \
-  F(DestroyProgram) F(AddNameExpression) F(CompileProgram) F(GetProgramLogSize) F(GetProgramLog) \
-      F(GetCUBINSize) F(GetCUBIN) F(GetErrorString)
+  F(CreateProgram) F(DestroyProgram) F(AddNameExpression) F(CompileProgram) F(GetProgramLogSize) \
+  F(GetProgramLog) F(GetCUBINSize) F(GetCUBIN) F(GetErrorString)
 struct {
 #define FIELD(call) decltype(&nvrtc##call) call;
   CALLS(FIELD)
@@ -160,7 +79,8 @@ int open_nvrtc() {
     return 0;
   // NVRTC opens its builtins by name and by the system's folders alone; once they are loaded, from
   // wherever this program finds CUDA, it takes those.
-  const std::string version = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+  const std::string version =
+      std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
   dlopen(("libnvrtc-builtins.so." + version).c_str(), RTLD_NOW | RTLD_GLOBAL);
   void *library = dlopen(name.c_str(), RTLD_NOW);
   bool good = library;
