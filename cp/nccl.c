@@ -3,6 +3,10 @@
 //
 // A group waits for an event of the compute stream, and the compute stream for an event of the group; the
 // host waits for neither. What a wait cost is the time between two events around it on the compute stream.
+//
+// A transfer and the kernel that it hides under become ready at one moment, and a persistent kernel that starts
+// first leaves no multiprocessor to NCCL's until it ends. So the compute stream waits until the group has had its
+// turn: NCCL's kernel, on a stream of higher priority, is next in line there, and ours comes by way of an event.
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +36,8 @@ static struct nccl_group *begin_group(struct nccl_job *j, enum cp_channel channe
   struct nccl_group *g = &c->groups[c->end % NCCL_GROUPS_MAX];
   if (!atomic_load(&j->failed) &&
       !cuda_failed(cudaEventRecord(g->ready, j->compute), "cudaEventRecord") &&
-      !cuda_failed(cudaStreamWaitEvent(c->stream, g->ready, 0), "cudaStreamWaitEvent"))
+      !cuda_failed(cudaStreamWaitEvent(c->stream, g->ready, 0), "cudaStreamWaitEvent") &&
+      !cuda_failed(cudaEventRecord(c->turn, c->stream), "cudaEventRecord"))
     return g;
   if (atomic_load(&j->failed))
     nccl_report(j);
@@ -44,7 +49,8 @@ static int end_group(struct nccl_job *j, struct nccl_channel *c, int status) {
   struct nccl_group *g = &c->groups[c->end % NCCL_GROUPS_MAX];
   if (!status)
     status = cp_nccl_settle(j, c, g->peers, j->limit_s) ||
-             cuda_failed(cudaEventRecord(g->done, c->stream), "cudaEventRecord");
+             cuda_failed(cudaEventRecord(g->done, c->stream), "cudaEventRecord") ||
+             cuda_failed(cudaStreamWaitEvent(j->compute, c->turn, 0), "cudaStreamWaitEvent");
   if (!status) {
     c->end++;
     c->posted = true;

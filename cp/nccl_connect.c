@@ -15,7 +15,8 @@ static int connect_channel(struct nccl_job *j, struct nccl_channel *c, ncclUniqu
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   if (cuda_failed(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, priority),
-                  "a stream"))
+                  "a stream") ||
+      cuda_failed(cudaEventCreateWithFlags(&c->turn, cudaEventDisableTiming), "an event"))
     return -1;
   for (int i = 0; i < NCCL_GROUPS_MAX; i++)
     if (cuda_failed(cudaEventCreateWithFlags(&c->groups[i].ready, cudaEventDisableTiming),
@@ -93,6 +94,7 @@ int cp_nccl_disconnect(struct nccl_job *j) {
   for (int i = 0; i < CP_CHANNELS; i++) {
     struct nccl_channel *c = &j->channels[i];
     cudaStreamDestroy(c->stream);
+    cudaEventDestroy(c->turn);
     for (int k = 0; k < NCCL_GROUPS_MAX; k++) {
       cudaEventDestroy(c->groups[k].ready);
       cudaEventDestroy(c->groups[k].done);

@@ -27,6 +27,7 @@ struct nccl_group {
 struct nccl_channel {
   ncclComm_t comm;
   cudaStream_t stream;
+  cudaEvent_t turn; // of the last group, just before its transfers
   struct nccl_group groups[NCCL_GROUPS_MAX];
   int64_t first, end; // in flight on the device: groups [first, end), modulo NCCL_GROUPS_MAX
   double since_us;    // when the first of them was seen to be able to start; 0: not yet
