@@ -219,28 +219,40 @@ static void test_lists(void **state) {
       }
 }
 
-// What is computed beyond what is kept: equal blocks of 64, packed, an odd piece a list at most; others
-// also half a piece at the end of a stretch and, less than a tile, at the end of a block row.
-static void test_little_is_lost(void **state) {
+// What is computed beyond what is kept. Blocks of 64, packed: an odd piece of a list.
+static void test_packed_loses_a_piece(void **state) {
   struct mask m;
+  int64_t rounds = 0;
   (void)state;
   need_device();
   assert_int_equal(case_mask(&m, MASK_UNIFORM_BLOCK_SPARSE, 640, 0), 0);
-  int64_t rounds = 0;
   for (int32_t r = 0; r < m.heads * m.blocks_q; r++) {
     int32_t kept = 0;
     for (int32_t w = 0; w < m.kept_words; w++)
       kept += __builtin_popcount(m.kept[r * m.kept_words + w]);
-    rounds += 4 * (kept > 1 ? (kept + 1) / 2 : 1); // 4 tiles of 16 positions by 8 heads
+    rounds += 4 * (kept > 1 ? (kept + 1) / 2 : 1); // tiles of 16 positions by 8 heads
   }
   assert_int_equal(check_case("blocklist", &m, &layouts[0], 8, 8), rounds);
+  mask_free(&m);
+}
+
+// Neighbours that share no key, 4 blocks of 64 each: nothing, as every round is a stage each.
+static void test_turns_lose_nothing(void **state) {
+  struct mask m;
+  (void)state;
+  need_device();
+  assert_int_equal(case_mask(&m, MASK_UNIFORM_BLOCK_SPARSE, 512, 4), 0);
+  for (int32_t r = 0; r < m.heads * m.blocks_q; r++)
+    ((uint32_t *)m.kept)[r] = r % 2 ? 0xaa : 0x55;
+  assert_int_equal(check_case("blocklist", &m, &layouts[0], 1, 1), m.heads * 4 * 2);
   mask_free(&m);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lists),
-      cmocka_unit_test(test_little_is_lost),
+      cmocka_unit_test(test_packed_loses_a_piece),
+      cmocka_unit_test(test_turns_lose_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
