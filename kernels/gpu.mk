@@ -43,7 +43,7 @@ gpu-report: $(GPU_OBJECTS) ## registers, spills and shared memory of each GPU ke
 	@cat $(GPU_OBJECTS:.o=.ptxas) | sort -u
 
 .PHONY: gpu-spills
-gpu-spills: $(GPU_OBJECTS)
+gpu-spills: $(GPU_OBJECTS) ## fails, and says which, where a kernel spills registers
 	@awk '$$1 ~ /^sm_/ && $$4 > 0 {print "spills: " $$0; bad = 1} END {exit bad}' $(GPU_OBJECTS:.o=.ptxas)
 
 .PHONY: test-gpu

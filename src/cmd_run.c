@@ -67,7 +67,7 @@ static int parse(struct request *r, int argc, char **argv) {
     bool takes = false;
     for (size_t k = 0; k < sizeof with_value / sizeof *with_value; k++)
       takes = takes || !strcmp(arg, with_value[k]);
-    if (takes && !value) {
+    if (takes && (!value || !*value)) {
       snprintf(err, sizeof err, "%s needs a value", arg);
       return bad(err);
     }

@@ -141,16 +141,16 @@ const char *env_commit(void) {
     snprintf(commit, sizeof commit, "%.40s", set);
     return commit;
   }
-  char command[1200], dirty[64];
-  snprintf(command, sizeof command, "git -C '%s' rev-parse --short=12 HEAD 2>/dev/null",
-           exp_root());
-  sys_command(command, commit, sizeof commit - 8);
+  char dirty[64];
+  setenv("LONGCA_SOURCES", exp_root(), 1); // a path may hold what a shell would read
+  sys_command("git -C \"$LONGCA_SOURCES\" rev-parse --short=12 HEAD 2>/dev/null", commit,
+              sizeof commit - 8);
   if (!*commit) {
     snprintf(commit, sizeof commit, "unknown");
     return commit;
   }
-  snprintf(command, sizeof command, "git -C '%s' status --porcelain -uno 2>/dev/null", exp_root());
-  sys_command(command, dirty, sizeof dirty);
+  sys_command("git -C \"$LONGCA_SOURCES\" status --porcelain -uno 2>/dev/null", dirty,
+              sizeof dirty);
   if (*dirty)
     strcat(commit, "-dirty");
   return commit;
