@@ -107,7 +107,8 @@ static bool same_node(const struct run *r, int a, int b) {
   return a / (int)r->m->node == b / (int)r->m->node;
 }
 
-// A hop of the ring from position c to c + shift: the slowest edge decides, since neighbours wait for one another.
+// A hop of the ring from position c to c + shift: the slowest edge decides, since neighbours wait for one
+// another.
 static double hop_us(const struct run *r, int shift, double bytes) {
   const struct cp_grid *g = &r->grid;
   bool far = false;

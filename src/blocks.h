@@ -1,4 +1,4 @@
-// blocks.h -- the block file that a figure is drawn from (style B.4).
+// blocks.h -- the block file that a figure is drawn from.
 //
 // A block file is plain text for gnuplot and for readers: lines "#key value" about the whole, then a
 // block "# PANEL SERIES |" for each curve, two blank lines between blocks, rows

@@ -1,4 +1,4 @@
-// cmd_select.c -- `longca select`: rows to the block file that a figure is drawn from (style B.4).
+// cmd_select.c -- `longca select`: rows to the block file that a figure is drawn from.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

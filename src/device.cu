@@ -1,7 +1,7 @@
 // device.cu -- device.h over the CUDA runtime; power through NVML when the driver's library is
 // there.
 //
-// A sample (style C.2): a kernel spins on a host flag while the host enqueues event, call, event,
+// A sample: a kernel spins on a host flag while the host enqueues event, call, event,
 // so that the events bracket device work only. Before the first and after the second event one
 // kernel stores each SM's clock64 and the global nanosecond timer; their quotient is the SM clock
 // that the sample really had, which no query of the driver tells.

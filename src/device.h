@@ -1,4 +1,4 @@
-// device.h -- the GPU as the harness sees it: memory, and timed samples (style C.2). Plain C, no
+// device.h -- the GPU as the harness sees it: memory, and timed samples. Plain C, no
 // CUDA types. Without CUDA device_none.c stands in: there are 0 devices and every call fails,
 // saying so.
 //

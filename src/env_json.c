@@ -1,5 +1,5 @@
-// env_json.c -- the environment record (style B.5: factors and set-up documented): processor, caches and
-// memory through hwloc, compiler and libraries, GPU and driver, commit, container.
+// env_json.c -- the environment record: processor, caches and memory through hwloc, compiler
+// and libraries, GPU and driver, commit, container.
 #include <cjson/cJSON.h>
 #include <csv.h>
 #include <gnu/libc-version.h>

@@ -1,4 +1,4 @@
-// measure.c -- one point from mask to row (study 3, style B.5):
+// measure.c -- one point from mask to row (study 3; rules of Hoefler and Belli, SC'15):
 //   draw the mask, fill q, k, v, dO with N(0, 1) | prepare | one call, whose memory is noted and whose
 //   outputs are checked against the double reference | warm-up | timed calls until the 95 % interval
 //   of the median is within 1 % on either side, or samples_max, or the seconds are spent.

@@ -22,8 +22,8 @@ int ref_backward_noise(const struct attn_problem *p, const struct attn_args *a, 
 // o [dim] and lse [1]; dq [dim] and its noise [1], unless dq is NULL.
 int ref_query_row(const struct attn_problem *p, const struct attn_args *a, int32_t head,
                   int32_t row, double *o, double *lse, double *dq, double *noise);
-// Row `row` of KV head `head`: dk [dim], dv [dim], noise [1] of dk. The probabilities and dO.O of the other rows come
-// from a->lse and a->o, which the caller has checked before.
+// Row `row` of KV head `head`: dk [dim], dv [dim], noise [1] of dk. The probabilities and dO.O of the other
+// rows come from a->lse and a->o, which the caller has checked before.
 int ref_key_row(const struct attn_problem *p, const struct attn_args *a, int32_t head, int32_t row,
                 double *dk, double *dv, double *noise);
 

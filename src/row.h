@@ -1,4 +1,4 @@
-// row.h -- one measured point: the row that every figure, table and claim is drawn from (style B, C).
+// row.h -- one measured point: the row that every figure, table and claim is drawn from.
 //
 // One line of the macro is one column, in file order: T text, N number. Numbers that do not apply or
 // were not measured are NaN, written `nan`. Only a row with status "ok" carries results.

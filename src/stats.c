@@ -1,4 +1,4 @@
-// stats.c -- order statistics: quantiles, and the exact-rank interval of a median (style B.5).
+// stats.c -- order statistics: quantiles, and the exact-rank interval of a median.
 //
 // The number of samples below the true median is binomial(n, 1/2). So the order statistics of ranks
 // l and n + 1 - l enclose the median except with probability 2 P(X <= l - 1), whatever the

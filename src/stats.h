@@ -1,4 +1,5 @@
-// stats.h -- order statistics of repeated timings (style B.5). Nothing assumes a normal distribution.
+// stats.h -- order statistics of repeated timings (rules of Hoefler and Belli, SC'15). Nothing
+// assumes a normal distribution.
 #ifndef LONGCA_STATS_H
 #define LONGCA_STATS_H
 

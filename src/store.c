@@ -1,4 +1,4 @@
-// store.c -- rows in a CSV file (style C.3: one row a tuple of independent variables).
+// store.c -- rows in a CSV file: a row a tuple of independent variables.
 //
 // A row is one line written by one call, so whatever stops a run, only the last line can be torn, and a line
 // is whole exactly when it ends in a newline. The lock is flock(2) on the file itself: it goes with the

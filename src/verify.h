@@ -1,8 +1,9 @@
 // verify.h -- comparison of a kernel's tensor with the double reference, row by row.
 //
 // A row of `dim` elements is right when |got - want| <= rel |want| + floor * rms row norm of the
-// tensor + 5 standard deviations of the row's own noise (2-norms; ref.h). Rows, not elements: an element near zero says nothing, a row that saw one key too
-// many does. NaN fails; infinities must agree in place and sign.
+// tensor + 5 standard deviations of the row's own noise (2-norms; ref.h). Rows, not elements: an element
+// near zero says nothing, a row that saw one key too many does. NaN fails; infinities must agree in place
+// and sign.
 #ifndef LONGCA_VERIFY_H
 #define LONGCA_VERIFY_H
 
