@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "cudnn_attention.h"
+#include "rep/rep.h"
 
 struct cached { // one execution plan; never released
   struct attention attention;
@@ -36,19 +37,8 @@ static struct cached *cache;
 static const char *supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
-  switch (p->mask->kind) {
-  case MASK_FULL:
-  case MASK_CAUSAL:
-  case MASK_SLIDING_WINDOW:
-  case MASK_SLIDING_WINDOW_CAUSAL:
-  case MASK_FULL_DOCUMENT:
-  case MASK_CAUSAL_DOCUMENT:
-  case MASK_FULL_DOCUMENT_LONG:
-  case MASK_CAUSAL_DOCUMENT_LONG:
-    break;
-  default:
+  if (rep_find("band")->supports(p->mask))
     return "cuDNN's graphs express a causal flag, a window and documents, not this mask";
-  }
   if (p->rows_q != p->mask->seqlen || p->rows_k != p->mask->seqlen || p->q_segs > 1 ||
       p->k_segs > 1)
     return "cuDNN takes whole sequences, not segments of them";

@@ -1,5 +1,5 @@
 # cudnn.mk -- the test of cuDNN's graphs, which plans for a GPU that is not there: fake_driver.c stands in
-# for the driver's library, under its name, because that is how cuDNN opens it.
+# for the driver's library under its name, as cuDNN opens it, and before any other (DT_RPATH).
 OBJECTS := $(filter-out $(B)/kernels/fake_driver.o,$(OBJECTS))
 
 $(B)/kernels/libcuda.so.1: kernels/fake_driver.c $(B)/compile.stamp
@@ -9,5 +9,5 @@ $(B)/kernels/libcuda.so.1: kernels/fake_driver.c $(B)/compile.stamp
 
 $(B)/kernels/cudnn_test: $(B)/kernels/cudnn_test.o $(B)/liblongca.a $(B)/kernels/libcuda.so.1
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -Wl,-rpath,'$$ORIGIN' -Wl,--no-as-needed -o $@ $^ \
+	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -Wl,-rpath,'$$ORIGIN',--disable-new-dtags,--no-as-needed -o $@ $^ \
 	  -lcmocka $(LDLIBS)
