@@ -9,5 +9,5 @@ $(B)/kernels/libcuda.so.1: kernels/fake_driver.c $(B)/compile.stamp
 
 $(B)/kernels/cudnn_test: $(B)/kernels/cudnn_test.o $(B)/liblongca.a $(B)/kernels/libcuda.so.1
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -Wl,-rpath,'$$ORIGIN',--disable-new-dtags,--no-as-needed -o $@ $^ \
-	  -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -fopenmp $(EXTRA_CFLAGS) -o $@ \
+	  -Wl,-rpath,'$$ORIGIN',--disable-new-dtags,--no-as-needed $^ -lcmocka $(LDLIBS)
