@@ -29,7 +29,7 @@ static const char help[] =
     "(repeatable)\n"
     "  --set KEY=VALUES  instead of what the experiment says: --set 'seqlen=1K 2K'  (repeatable)\n"
     "  --dry-run         count the points, estimate the minutes, measure nothing\n"
-    "  --list            with --dry-run: name every point\n"
+    "  --list            with --dry-run: name the points\n"
     "  --limit-s N       time limit of a point (default: the profile's limit_s)\n"
     "  --minutes N       begin no comparison (kernels on one mask, shape, pass) after N minutes\n"
     "  --together        kernels of a comparison in one run: all again where one has no row\n"
@@ -52,68 +52,85 @@ struct request {
   double limit_s, minutes;
 };
 
-static int bad(const char *sentence) {
-  fprintf(stderr, "longca run: %s.\n", sentence);
-  return 2;
+static int bad(const char *sentence) { return cmd_refuse("run", "%s", sentence); }
+
+static int parse_seconds(const char *option, double *s) {
+  if (filter_number(optarg, s) && *s > 0)
+    return 0;
+  return cmd_refuse("run", "%s needs a number above 0, not '%s'", option, optarg);
 }
 
 // 0 to go on, 1 when help was asked for, 2 for bad input.
 static int parse(struct request *r, int argc, char **argv) {
+  const struct option options[] = {{"profile", 1, NULL, 'p'},  {"only", 1, NULL, 'o'},
+                                   {"set", 1, NULL, 's'},      {"limit-s", 1, NULL, 'l'},
+                                   {"minutes", 1, NULL, 'm'},  {"machine", 1, NULL, 'M'},
+                                   {"data", 1, NULL, 'd'},     {"dry-run", 0, NULL, 'n'},
+                                   {"list", 0, NULL, 'L'},     {"retry", 0, NULL, 'r'},
+                                   {"together", 0, NULL, 't'}, {"quiet", 0, NULL, 'q'},
+                                   {"help", 0, NULL, 'h'},     {0}};
   char err[1024];
-  for (int i = 1; i < argc; i++) {
-    const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    static const char *const with_value[] = {"--profile", "--only",    "--set", "--limit-s",
-                                             "--minutes", "--machine", "--data"};
-    bool takes = false;
-    for (size_t k = 0; k < sizeof with_value / sizeof *with_value; k++)
-      takes = takes || !strcmp(arg, with_value[k]);
-    if (takes && (!value || !*value)) {
-      snprintf(err, sizeof err, "%s needs a value", arg);
-      return bad(err);
-    }
-    i += takes;
-    if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+  int status = 0;
+  optind = 0;
+  for (int c; !status && (c = cmd_option(argc, argv, options)) != -1;)
+    switch (c) {
+    case 'p':
+      r->profile = optarg;
+      break;
+    case 'M':
+      r->machine = optarg;
+      break;
+    case 'd':
+      r->data = optarg;
+      break;
+    case 'n':
+      r->dry_run = true;
+      break;
+    case 'L':
+      r->list = true;
+      break;
+    case 'r':
+      r->retry = true;
+      break;
+    case 't':
+      r->together = true;
+      break;
+    case 'q':
+      r->quiet = true;
+      break;
+    case 'l':
+      status = parse_seconds("--limit-s", &r->limit_s);
+      break;
+    case 'm':
+      status = parse_seconds("--minutes", &r->minutes);
+      break;
+    case 'o':
+      status = filter_add(&r->only, optarg, err, sizeof err) ? bad(err) : 0;
+      break;
+    case 's':
+      if (r->n_sets == MAX_SET || !strchr(optarg, '='))
+        status = bad("--set needs KEY=VALUES, at most 32 times");
+      else
+        r->sets[r->n_sets++] = optarg;
+      break;
+    case 'h':
       fputs(help, stdout);
       return 1;
-    } else if (!strcmp(arg, "--dry-run")) {
-      r->dry_run = true;
-    } else if (!strcmp(arg, "--list")) {
-      r->list = true;
-    } else if (!strcmp(arg, "--together")) {
-      r->together = true;
-    } else if (!strcmp(arg, "--retry")) {
-      r->retry = true;
-    } else if (!strcmp(arg, "--quiet")) {
-      r->quiet = true;
-    } else if (!strcmp(arg, "--profile")) {
-      r->profile = value;
-    } else if (!strcmp(arg, "--machine")) {
-      r->machine = value;
-    } else if (!strcmp(arg, "--data")) {
-      r->data = value;
-    } else if (!strcmp(arg, "--limit-s")) {
-      if (!filter_number(value, &r->limit_s) || !(r->limit_s > 0))
-        return bad("--limit-s needs a number of seconds above 0");
-    } else if (!strcmp(arg, "--minutes")) {
-      if (!filter_number(value, &r->minutes) || !(r->minutes > 0))
-        return bad("--minutes needs a number above 0");
-    } else if (!strcmp(arg, "--only")) {
-      if (filter_add(&r->only, value, err, sizeof err))
-        return bad(err);
-    } else if (!strcmp(arg, "--set")) {
-      if (r->n_sets == MAX_SET || !strchr(value, '='))
-        return bad("--set needs KEY=VALUES, at most 32 times");
-      r->sets[r->n_sets++] = value;
-    } else if (*arg == '-') {
-      snprintf(err, sizeof err, "unknown option '%s'; longca run --help lists the options", arg);
-      return bad(err);
-    } else if (r->n_exps == MAX_EXPS) {
-      return bad("too many experiments");
-    } else {
-      r->exps[r->n_exps++] = arg;
+    default:
+      status = 2;
     }
-  }
-  return r->n_exps ? 0 : bad("which experiment? longca list experiments names them");
+  for (; !status && optind < argc; optind++)
+    if (r->n_exps == MAX_EXPS)
+      status = bad("too many experiments");
+    else
+      r->exps[r->n_exps++] = argv[optind];
+  if (!status && r->list && !r->dry_run)
+    status = bad("--list goes with --dry-run");
+  if (!status && r->data && !*r->data)
+    status = bad("--data needs a folder");
+  return status      ? status
+         : r->n_exps ? 0
+                     : bad("which experiment? longca list experiments names them");
 }
 
 // All points of all experiments, for free(); NULL after a message on stderr.
@@ -171,6 +188,10 @@ static void print_plan(const struct request *r, const struct point *points, size
                        const struct runner_summary *sum, const char *path) {
   for (size_t i = 0; r->list && i < n; i++) {
     char text[256];
+    struct row row;
+    point_to_row(&points[i], &row);
+    if (!filter_match(&r->only, &row))
+      continue;
     printf("%s: %s%s%s\n", points[i].exp, point_describe(&points[i], text, sizeof text),
            *points[i].left_out ? "  left out: " : "", points[i].left_out);
   }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -26,6 +27,17 @@ static const struct {
     {cmd_show, "show", ROWS " --format pdf", "the formats are text, md, tex, html, csv."},
     {cmd_show, "show", ROWS " --where mask=nix", "unknown mask 'nix'"},
     {cmd_show, "show", ROWS " --columns nix", "unknown column 'nix'"},
+    {cmd_run, "run", "", "which experiment?"},
+    {cmd_run, "run", "nonsense", "no experiment 'nonsense'"},
+    {cmd_run, "run", "fig3 --bogus", "unknown option '--bogus'"},
+    {cmd_run, "run", "fig3 --profile nix", "unknown profile 'nix'"},
+    {cmd_run, "run", "fig3 --minutes x", "--minutes needs a number above 0, not 'x'."},
+    {cmd_run, "run", "fig3 --only kernel=nix", "unknown kernel 'nix'"},
+    {cmd_run, "run", "fig3 --only seqlen=>4K", "is not column=value"},
+    {cmd_run, "run", "fig3 --set foo=1", "unknown setting 'foo'"},
+    {cmd_run, "run", "fig3 --set x", "--set needs KEY=VALUES"},
+    {cmd_run, "run", "fig3 --data=", "--data needs a folder."},
+    {cmd_run, "run", "fig3 --list", "--list goes with --dry-run."},
     {cmd_select, "select", "", "which file of rows?"},
     {cmd_select, "select", "--help=3", "unknown option '--help=3'"},
     {cmd_select, "select", ROWS " --y nix", "'nix' is not a quantity"},
@@ -53,8 +65,8 @@ static void bad_input_is_refused_in_one_sentence(void **state) {
 }
 
 static void help_is_no_error(void **state) {
-  static int (*const commands[])(int, char **) = {cmd_show,   cmd_select, cmd_compare,
-                                                  cmd_claims, cmd_model,  cmd_env};
+  static int (*const commands[])(int, char **) = {cmd_show,  cmd_select, cmd_compare, cmd_claims,
+                                                  cmd_model, cmd_env,    cmd_run};
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     for (int brief = 0; brief < 2; brief++) {
       assert_int_equal(capture_run(commands[i], "command", brief ? "-h" : "--help"), 0);
@@ -64,6 +76,7 @@ static void help_is_no_error(void **state) {
 }
 
 int main(void) {
+  setenv("OMP_WAIT_POLICY", "passive", 0); // or `longca run` would start this program anew
   const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input_is_refused_in_one_sentence),
                                      cmocka_unit_test(help_is_no_error)};
   return cmocka_run_group_tests(tests, NULL, NULL);
