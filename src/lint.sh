@@ -6,7 +6,11 @@
 # A tool that is missing is said and left out, unless CI is set: then it is a failure.
 set -u
 cd "$(dirname "$0")/.." || exit
-[ "${1:-}" != -- ] || shift
+if [ $# -gt 0 ] && [ "$1" != -- ]; then
+  printf "lint.sh: what is '%s'? Flags of the compiler follow a --; make lint passes the build's.\n" "$1" >&2
+  exit 2
+fi
+[ $# -eq 0 ] || shift
 flags=("$@")
 failed=()
 
