@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cmd.h"
 #include "flops.h"
 #include "measure_cp.h"
 #include "place.h"
@@ -35,19 +36,25 @@ static int fill(struct cp_comm *comm, void *to, int64_t n, uint64_t stream) {
   return status;
 }
 
-// Kernel time on the FULL mask of n tokens, MHA with one head, in this rank's memory.
+static struct attn_problem full_problem(const struct calibrate_request *r,
+                                        const struct mask *mask) {
+  return (struct attn_problem){.mask = mask,
+                               .heads_q = r->heads_q,
+                               .heads_kv = r->heads_kv,
+                               .dim = r->dim,
+                               .rows_q = mask->seqlen,
+                               .rows_k = mask->seqlen,
+                               .backward = true};
+}
+
+// Kernel time on the FULL mask of n tokens in this rank's memory.
 static int time_kernel(struct calibration *c, struct cp_comm *comm, int32_t n, enum attn_pass pass,
                        double *us) {
   struct mask mask;
   if (mask_init(&mask, MASK_FULL, n, NULL, 0, 0, 0, 0, NULL, 0))
     return -1;
-  const struct attn_problem p = {.mask = &mask,
-                                 .heads_q = c->r->heads_q,
-                                 .heads_kv = c->r->heads_kv,
-                                 .dim = c->r->dim,
-                                 .rows_q = n,
-                                 .rows_k = n,
-                                 .backward = pass == ATTN_BWD};
+  struct attn_problem p = full_problem(c->r, &mask);
+  p.backward = pass == ATTN_BWD;
   const int64_t q = (int64_t)n * p.heads_q * p.dim * 2, k = (int64_t)n * p.heads_kv * p.dim * 2;
   const int64_t sizes[] = {q, k, k, q, q, q, k, k, 4LL * n * p.heads_q};
   void *t[9] = {NULL};
@@ -165,19 +172,31 @@ static int calibrate_rank(struct cp_comm *comm, void *context) {
   return 0;
 }
 
+// Why not, as a sentence; NULL.
+static const char *why_not(const struct calibration *c) {
+  struct mask mask;
+  if (mask_init(&mask, MASK_FULL, 128, NULL, 0, 0, 0, 0, NULL, 0))
+    return "out of memory";
+  const struct attn_problem p = full_problem(c->r, &mask);
+  const char *why = attn_why_not(c->kernel, &p);
+  mask_free(&mask);
+  return why;
+}
+
 int calibrate(const struct calibrate_request *r) {
+  enum { RANKS_MAX = 1024 };
   struct calibration c = {.r = r, .transport = cp_transport_find(r->transport)};
-  if (!c.transport) {
-    fprintf(stderr, "longca model: unknown transport '%s'; this build has %s.\n", r->transport,
-            cp_transport_names());
-    return 2;
-  }
+  if (!c.transport)
+    return cmd_refuse("model", "unknown transport '%s'; this build has %s", r->transport,
+                      cp_transport_names());
   c.kernel = attn_find(r->kernel, c.transport->place);
-  if (!c.kernel) {
-    fprintf(stderr, "longca model: there is no kernel '%s' for that transport's memory.\n",
-            r->kernel);
-    return 2;
-  }
+  if (!c.kernel)
+    return cmd_refuse("model", "there is no kernel '%s' for that transport's memory", r->kernel);
+  const char *why = why_not(&c);
+  if (why)
+    return cmd_refuse("model", "%s: %s", r->kernel, why);
+  if (r->ranks > RANKS_MAX)
+    return cmd_refuse("model", "%d ranks are more than %d", r->ranks, (int)RANKS_MAX);
   c.machine = (struct cp_machine){.tile_q = 128, .tile_k = 128, .tile_cost = 2, .node = 8};
   if (c.transport->place == ATTN_DEVICE) {
     if (c.transport->job)

@@ -55,6 +55,10 @@ static const struct {
     {cmd_model, "model", MODEL "--cp nix", "unknown schedule 'nix'"},
     {cmd_model, "model", MODEL ROWS, "rows are given after --against."},
     {cmd_model, "model", MODEL "--against", "which rows?"},
+    {cmd_model, "model", "--calibrate nix", "unknown transport 'nix'"},
+    {cmd_model, "model", "--calibrate loopback --kernel nix", "there is no kernel 'nix'"},
+    {cmd_model, "model", "--calibrate loopback --dim 96", "fa2: head dimensions 64 and 128"},
+    {cmd_model, "model", "--calibrate loopback --size 5000", "5000 ranks are more than 1024."},
     {cmd_env, "env", "--place moon", "--place is host or device, not 'moon'."},
     {cmd_env, "env", "--machine --check", "choose one of --machine and --check."},
 };
