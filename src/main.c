@@ -1,7 +1,9 @@
 // main.c -- the program `longca`: finds the sub-command, hands over, and sees that what it printed arrived.
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 
@@ -21,7 +23,18 @@ static const struct command {
     {"env", "this machine, as JSON", cmd_env},
 };
 
+// A descriptor from 0 to 2 that is closed would be given to the next file, and messages go into rows. What is
+// opened here can only be read, so that output for which there is no place is still an error.
+static void hold_standard_files(void) {
+  int fd;
+  while ((fd = open("/dev/null", O_RDONLY)) >= 0 && fd <= STDERR_FILENO)
+    ;
+  if (fd >= 0)
+    close(fd);
+}
+
 static int run(const struct command *c, int argc, char **argv) {
+  hold_standard_files();
   signal(SIGXFSZ, SIG_IGN); // a file that may not grow is then an error of write(), which is said
   const int status = c->run(argc, argv);
   if (status || (!fflush(stdout) && !ferror(stdout)))
