@@ -1,7 +1,6 @@
 // cmd_list.c -- `longca list`: kernels, masks, strategies, experiments, and who supports what.
 //
 // Everything is read where it is defined: the kernel registry, the mask table, experiments/*.exp.
-#include <getopt.h>
 #include <glob.h>
 #include <ini.h>
 #include <limits.h>
@@ -135,6 +134,7 @@ static const struct section {
     {"kernels", list_kernels},         {"masks", list_masks},     {"strategies", list_strategies},
     {"experiments", list_experiments}, {"support", list_support},
 };
+#define SECTION_NAMES "kernels, masks, strategies, experiments, support"
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
 static void usage(FILE *out) {
@@ -150,11 +150,8 @@ int cmd_list(int argc, char **argv) {
   static const struct option options[] = {
       {"csv", 0, 0, 'c'}, {"md", 0, 0, 'm'}, {"heads", 1, 0, 'q'}, {"help", 0, 0, 'h'}, {0}};
   struct list_request r = {.format = TABLE_TEXT, .heads_q = 8, .heads_kv = 8};
-  int c;
-  char rest;
-  opterr = 0;
-  optind = 1;
-  while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1)
+  optind = 0;
+  for (int c; (c = cmd_option(argc, argv, options)) != -1;)
     switch (c) {
     case 'c':
       r.format = TABLE_CSV;
@@ -163,30 +160,19 @@ int cmd_list(int argc, char **argv) {
       r.format = TABLE_MD;
       break;
     case 'q':
-      if (sscanf(optarg, "%d:%d%c", &r.heads_q, &r.heads_kv, &rest) != 2 || r.heads_q < 1 ||
-          r.heads_kv < 1 || r.heads_q > 1024 || r.heads_q % r.heads_kv) {
-        fprintf(stderr,
-                "longca list: --heads needs Q:KV, Q a multiple of KV, e.g. 64:8, not '%s'.\n",
-                optarg);
-        return 2;
-      }
+      if (!point_parse_heads(optarg, &r.heads_q, &r.heads_kv))
+        return cmd_refuse("list", "--heads needs Q:KV, Q a multiple of KV, e.g. 64:8, not '%s'",
+                          optarg);
       break;
     case 'h':
       usage(stdout);
       return 0;
     default:
-      fprintf(stderr,
-              c == ':' ? "longca list: %s needs a value.\n"
-                       : "longca list: unknown option '%s'; the options are --csv, --md, "
-                         "--heads, --help.\n",
-              argv[optind - 1]);
       return 2;
     }
   const char *wanted = optind < argc ? argv[optind] : NULL;
-  if (optind + 1 < argc || (!wanted && r.format == TABLE_CSV)) {
-    fputs("longca list: name one of kernels, masks, strategies, experiments, support.\n", stderr);
-    return 2;
-  }
+  if (optind + 1 < argc || (!wanted && r.format == TABLE_CSV))
+    return cmd_refuse("list", "name one of " SECTION_NAMES);
   int status = 0, met = 0;
   for (int i = 0; i < SECTIONS; i++)
     if (!wanted || !strcmp(wanted, sections[i].name)) {
@@ -195,16 +181,5 @@ int cmd_list(int argc, char **argv) {
       if (sections[i].list(&r))
         status = 1;
     }
-  if (!met) {
-    fprintf(stderr,
-            "longca list: unknown '%s'; there are kernels, masks, strategies, experiments, "
-            "support.\n",
-            wanted);
-    return 2;
-  }
-  if (fflush(stdout) || ferror(stdout)) {
-    fputs("longca list: the output could not be written.\n", stderr);
-    return 1;
-  }
-  return status;
+  return met ? status : cmd_refuse("list", "unknown '%s'; there are " SECTION_NAMES, wanted);
 }

@@ -7,6 +7,7 @@
 #include "cmd.h"
 #include "filter.h"
 #include "model_tables.h"
+#include "point.h"
 
 static const char help[] =
     "usage: longca model --machine FILE.ini [OPTION...]\n"
@@ -38,14 +39,6 @@ static int parse_count(const char *text, int32_t *to) {
     return 0;
   }
   return cmd_refuse("model", "'%s': expected a whole number of at least 1", text);
-}
-
-static int parse_heads(const char *text, struct model_request *r) {
-  int end = 0;
-  if (sscanf(text, "%d:%d%n", &r->heads_q, &r->heads_kv, &end) == 2 && !text[end] &&
-      r->heads_kv >= 1 && r->heads_q >= 1 && r->heads_q % r->heads_kv == 0)
-    return 0;
-  return cmd_refuse("model", "'%s': expected query heads:KV heads such as 64:8", text);
 }
 
 int cmd_model(int argc, char **argv) {
@@ -84,15 +77,15 @@ int cmd_model(int argc, char **argv) {
       status = parse_count(optarg, counts[c - COUNTS]);
     else if (c >= TEXTS)
       *texts[c - TEXTS] = optarg;
-    else if (c == HEADS)
-      status = parse_heads(optarg, &r);
+    else if (c == HEADS && !point_parse_heads(optarg, &r.heads_q, &r.heads_kv))
+      status = cmd_refuse("model", "'%s': expected query heads:KV heads such as 64:8", optarg);
     else if (c == FORMAT)
       status = cmd_format("model", optarg, &r.format);
     else if (c == SET && n_sets < SETS_MAX)
       sets[n_sets++] = optarg;
     else if (c == SET)
       status = cmd_refuse("model", "more than %d times --set", (int)SETS_MAX);
-    else if (c != 0)
+    else if (c == '?')
       status = 2; // cmd_option has said why
   if (status)
     return status;

@@ -82,14 +82,11 @@ static int set_value(struct point *p, enum exp_setting key, const char *v, char 
     return !strcmp(v, point_place_name(p->place))
                ? 0
                : bad_value(key, v, "expected host or device", err, size);
-  case EXP_heads: {
-    int end = 0;
-    if (sscanf(v, "%d:%d%n", &p->heads_q, &p->heads_kv, &end) != 2 || v[end] || p->heads_kv < 1 ||
-        p->heads_q < p->heads_kv || p->heads_q % p->heads_kv)
-      return bad_value(key, v, "expected query heads:KV heads such as 64:8, a whole multiple", err,
-                       size);
-    return 0;
-  }
+  case EXP_heads:
+    return point_parse_heads(v, &p->heads_q, &p->heads_kv)
+               ? 0
+               : bad_value(key, v, "expected query heads:KV heads such as 64:8, a whole multiple",
+                           err, size);
   case EXP_histogram:
     snprintf(p->histogram, sizeof p->histogram, "%s", strcmp(v, "by-length") != 0 ? v : "");
     return 0;

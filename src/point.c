@@ -30,6 +30,12 @@ struct attn_problem point_problem(const struct point *p, const struct mask *mask
                                .deterministic = p->deterministic};
 }
 
+bool point_parse_heads(const char *text, int32_t *heads_q, int32_t *heads_kv) {
+  int end = 0;
+  return sscanf(text, "%d:%d%n", heads_q, heads_kv, &end) == 2 && !text[end] && *heads_kv >= 1 &&
+         *heads_q >= *heads_kv && *heads_q <= 1024 && *heads_q % *heads_kv == 0;
+}
+
 const char *point_pass_name(enum attn_pass pass) { return pass == ATTN_BWD ? "bwd" : "fwd"; }
 const char *point_pass_text(const struct point *p) {
   return p->pass == ATTN_BWD && p->deterministic ? "bwd_det" : point_pass_name(p->pass);

@@ -50,6 +50,8 @@ struct mask_recipe point_recipe(const struct point *p);
 // What a kernel is asked: the whole sequence, on one GPU.
 struct attn_problem point_problem(const struct point *p, const struct mask *mask);
 
+// Heads as "64:8": query heads, a multiple of the KV heads, at most 1024. False when text is not that.
+bool point_parse_heads(const char *text, int32_t *heads_q, int32_t *heads_kv);
 const char *point_pass_name(enum attn_pass pass);    // "fwd" "bwd"
 const char *point_pass_text(const struct point *p);  // "fwd" "bwd" "bwd_det"
 const char *point_dtype_name(enum attn_dtype dtype); // "bf16" "fp32"
