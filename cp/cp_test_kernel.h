@@ -107,16 +107,24 @@ static int plain_forward(struct attn_plan *plan, const struct attn_args *a) {
   return 0;
 }
 
+// dQ is kept from the first part of a backward to the last.
 static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
+  static _Thread_local float *kept;
   const struct attn_problem *p = &plan->problem;
   const struct plain *st = plan->state;
   const float *q = a->q, *k = a->k, *v = a->v, *o = a->o, *d_o = a->d_o;
-  float *dq = a->accumulate ? a->dq_acc : a->dq, *dk = a->accumulate ? a->dk_acc : a->dk;
+  float *dq, *dk = a->accumulate ? a->dk_acc : a->dk;
   float *dv = a->accumulate ? a->dv_acc : a->dv;
   const size_t nq = (size_t)p->rows_q * (size_t)p->heads_q * DIM,
                nk = (size_t)p->rows_k * (size_t)p->heads_kv * DIM;
   if (!a->accumulate)
-    memset(dq, 0, 4 * nq), memset(dk, 0, 4 * nk), memset(dv, 0, 4 * nk);
+    memset(a->dq, 0, 4 * nq), memset(dk, 0, 4 * nk), memset(dv, 0, 4 * nk);
+  if (a->part == ATTN_ALONE || a->part == ATTN_FIRST)
+    free(kept), kept = calloc(nq ? nq : 1, 4);
+  if (!(dq = kept)) {
+    attn_error_set(false, "part %d of a backward that has not begun", a->part);
+    return -1;
+  }
   for (int h = 0; h < p->heads_q; h++)
     for (int32_t r = 0; r < p->rows_q; r++) {
       if (st->pos_q[r] < 0)
@@ -138,6 +146,11 @@ static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
         }
       }
     }
+  if (a->part == ATTN_ALONE || a->part == ATTN_LAST) {
+    for (size_t i = 0; i < nq; i++)
+      (a->accumulate ? a->dq_acc : (float *)a->dq)[i] += kept[i];
+    free(kept), kept = NULL;
+  }
   return 0;
 }
 

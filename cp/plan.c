@@ -146,12 +146,23 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   return 0;
 }
 
+// Which of the plan's calls, in the order of steps, this one is.
+static enum attn_part part_of(const struct cp_plan *plan, int step) {
+  bool first = true, last = true;
+  for (int i = 0; i < plan->n_steps; i++) {
+    first &= i >= step || !plan->step_problems[i].heads_q;
+    last &= i <= step || !plan->step_problems[i].heads_q;
+  }
+  return first ? (last ? ATTN_ALONE : ATTN_FIRST) : last ? ATTN_LAST : ATTN_NEXT;
+}
+
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args) {
   struct attn_plan late, *use = &plan->steps[step];
   if (!plan->step_problems[step].heads_q || plan->transfers_only)
     return 0;
   struct attn_args a = *args;
   a.stream = plan->comm->stream;
+  a.part = part_of(plan, step);
   const bool is_late = !use->kernel;
   int status = 0;
   if (is_late) {

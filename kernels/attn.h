@@ -20,6 +20,7 @@ extern "C" {
 enum attn_pass { ATTN_FWD, ATTN_BWD };
 enum attn_dtype { ATTN_BF16, ATTN_FP32 };
 enum attn_place { ATTN_HOST, ATTN_DEVICE };
+enum attn_part { ATTN_ALONE, ATTN_FIRST, ATTN_NEXT, ATTN_LAST }; // of a backward in several calls
 
 struct attn_segment {
   int32_t row, pos, len; // local rows [row, row + len) stand at mask positions [pos, pos + len)
@@ -57,6 +58,11 @@ struct attn_args {
   void *dq, *dk, *dv;
   float *dq_acc, *dk_acc, *dv_acc;
   bool accumulate;
+  // Several calls with accumulate, of the same queries, o, lse and d_o against other keys, one after the
+  // other on a stream, by plans that are like the first one's (attn_problem.like): from ATTN_FIRST to
+  // ATTN_LAST a kernel may keep what it has of dQ and of these in its workspace, and dq_acc is complete
+  // after the last.
+  enum attn_part part;
   void *stream; // cudaStream_t; unused on the host
 };
 

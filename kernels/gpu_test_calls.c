@@ -21,12 +21,11 @@ static void make_any(const struct attn_kernel *kernel, int32_t seqlen, int dim, 
   make_problem(kernel, m, 1, dim, p);
 }
 
-// Keys in three calls, each continuing the last, forward and backward: the same as one call. Gradients
-// start from ones, which must be added to.
-static void test_continuation(void **state) {
+// Keys in three calls, each continuing the last, forward and backward: the same as one call; each by
+// itself, or as parts of one by plans that share. Gradients start from ones, which must be added to.
+static void continue_in_pieces(const struct attn_kernel *kernel, bool parts) {
   enum { N = 700, PIECES = 3 };
   static const int32_t cuts[PIECES + 1] = {0, 137, 470, N};
-  const struct attn_kernel *kernel = kernel_of(state);
   struct mask m;
   struct attn_problem whole, part;
   make_any(kernel, N, 128, &m, &whole);
@@ -55,6 +54,7 @@ static void test_continuation(void **state) {
   const int64_t row = (int64_t)whole.heads_kv * whole.dim;
   for (int s = 0; s < PIECES; s++) {
     part.rows_k = seg[s].len, part.k_seg = &seg[s];
+    part.like = parts && s ? &plan[0] : NULL;
     assert_int_equal(attn_prepare(&plan[s], kernel, &part), 0);
     piece[s] = bench_args(&b, true);
     piece[s].k = (const uint16_t *)piece[s].k + cuts[s] * row;
@@ -70,6 +70,10 @@ static void test_continuation(void **state) {
   for (int s = 0; s < PIECES; s++) {
     piece[s].o_acc = NULL;
     take_gradients(&piece[s], grad);
+    piece[s].part = !parts           ? ATTN_ALONE
+                    : s == 0         ? ATTN_FIRST
+                    : s < PIECES - 1 ? ATTN_NEXT
+                                     : ATTN_LAST;
     piece[s].dk_acc += cuts[s] * row;
     piece[s].dv_acc += cuts[s] * row;
     assert_int_equal(kernel->backward(&plan[s], &piece[s]), 0);
@@ -82,13 +86,18 @@ static void test_continuation(void **state) {
   }
   bench_expect(&b, kernel, ATTN_FWD, &whole, "in pieces");
   bench_expect(&b, kernel, ATTN_BWD, &whole, "in pieces");
-  for (int s = 0; s < PIECES; s++)
+  for (int s = PIECES - 1; s >= 0; s--) // the first lends to the others
     attn_release(&plan[s]);
   for (int i = 0; i < 3; i++)
     pair_free(&grad[i]);
   pair_free(&o);
   bench_free(&b);
   mask_free(&m);
+}
+
+static void test_continuation(void **state) {
+  continue_in_pieces(kernel_of(state), false);
+  continue_in_pieces(kernel_of(state), true);
 }
 
 // Plans like a first one, of the same shape, as a ring's steps are: its own positions over again, and

@@ -77,8 +77,9 @@ __device__ item_counts walk(const list_shape &s, const worklist_item &item, work
   return n;
 }
 
-// Counts of each item, run_end as the number of runs, and their sums, totals [classes + 3]: runs of
-// each class, tiles, partial tiles, and the most tiles of an item. bits [classes, count, rounds, planes].
+// Counts of each item, run_end as the number of runs, and their sums, totals [classes + 4]: runs of
+// each class, tiles, partial tiles, the most tiles of an item, items that have any.
+// bits [classes, count, rounds, planes].
 template<class Rep>
 __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigned long long *totals,
                             uint32_t *bits) {
@@ -107,6 +108,7 @@ __global__ void count_items(Rep rep, list_shape s, worklist_item *items, unsigne
   atomicAdd(&totals[s.classes], (unsigned long long)n.tiles);
   atomicAdd(&totals[s.classes + 1], (unsigned long long)n.partial);
   atomicMax(&totals[s.classes + 2], (unsigned long long)n.tiles);
+  atomicAdd(&totals[s.classes + 3], n.tiles ? 1ULL : 0ULL);
 }
 
 // Each item to its place in its class, and its runs behind those of the items before.
@@ -199,10 +201,10 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   worklist_item *counted;
   uint32_t *bits;
   unsigned long long *totals;
-  std::vector<unsigned long long> sums(classes + 3);
+  std::vector<unsigned long long> sums(classes + 4);
   if (building.copy((attn_segment **)&s.ranges, ranges.data(), ranges.size(), &account) ||
       building.copy((attn_segment **)&s.segments, inside, s.segment_count, &account) ||
-      building.copy(&totals, sums.data(), classes + 3, &account) ||
+      building.copy(&totals, sums.data(), classes + 4, &account) ||
       building.get(&counted, n, &account) || building.get(&bits, n * s.rounds * s.planes, &account))
     return -1;
   if (n && count(rep, s, counted, totals, bits))
@@ -214,6 +216,7 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   list->tiles = (int64_t)sums[classes];
   list->partial = (int64_t)sums[classes + 1];
   list->longest = (int32_t)sums[classes + 2];
+  list->seen = classes == 1 ? (int32_t)sums[classes + 3] : s.count;
   if (runs > INT32_MAX) {
     attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds",
                    (long long)runs);

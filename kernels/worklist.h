@@ -47,6 +47,7 @@ struct worklist {
   int64_t bytes;             // of that memory
   int64_t tiles, partial;    // summed over the items of all classes
   int32_t longest;           // tiles of the longest item
+  int32_t seen; // items of a class that have tiles, which stand first; with several classes all
 };
 
 enum worklist_side {

@@ -89,7 +89,10 @@ int mma_forward(struct attn_plan *plan, const struct attn_args *a) {
     attn_error_set(false, "the scale must be positive");
     return -1;
   }
-  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view, &s->tiles);
+  worklist_view list = s->keys.view;
+  if (a->o_acc && a->resume) // rows that see nothing stay as they are
+    list.count = s->keys.seen;
+  return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, &s->tiles) : 0;
 }
 
 int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
@@ -99,7 +102,11 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
   const int64_t pairs = (int64_t)p->rows_q * p->heads_q,
                 keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
   mma_backward_buffers b = s->buffers;
-  GPU_TRY(cudaMemsetAsync(b.dq, 0, pairs * p->dim * sizeof(float), stream));
+  if (a->part == ATTN_ALONE || a->part == ATTN_FIRST) {
+    GPU_TRY(cudaMemsetAsync(b.dq, 0, pairs * p->dim * sizeof(float), stream));
+    if (before_backward(p, a, b.lse_log2, b.delta, p->rows_q))
+      return -1;
+  }
   if (a->accumulate) { // straight into the caller's sums
     b.dk_acc = a->dk_acc;
     b.dv_acc = a->dv_acc;
@@ -107,16 +114,19 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
     GPU_TRY(cudaMemsetAsync(b.dk_acc, 0, keys * sizeof(float), stream));
     GPU_TRY(cudaMemsetAsync(b.dv_acc, 0, keys * sizeof(float), stream));
   }
-  if (before_backward(p, a, b.lse_log2, b.delta, p->rows_q))
+  worklist_view list = s->queries.view;
+  if (b.dk_acc) // sums that nothing is added to stay as they are
+    list.count = s->queries.seen;
+  if (list.count && s->kernels->backward(p, a, s->rep.copy, &list, &s->tiles, &b))
     return -1;
-  if (s->kernels->backward(p, a, s->rep.copy, &s->queries.view, &s->tiles, &b))
-    return -1;
-  const auto finish = p->dim == 64 ? mma::finish_dq<64> : mma::finish_dq<128>;
-  const int64_t chunks = pairs * p->dim / 8;
-  finish<<<(unsigned)((chunks + 255) / 256), 256, 0, stream>>>(
-      (const float4 *)b.dq, (uint4 *)a->dq, a->accumulate ? (float4 *)a->dq_acc : nullptr,
-      mma_scale(p, a), p->rows_q, p->heads_q);
-  GPU_LAUNCHED("rounding dQ");
+  if (a->part == ATTN_ALONE || a->part == ATTN_LAST) {
+    const auto finish = p->dim == 64 ? mma::finish_dq<64> : mma::finish_dq<128>;
+    const int64_t chunks = pairs * p->dim / 8;
+    finish<<<(unsigned)((chunks + 255) / 256), 256, 0, stream>>>(
+        (const float4 *)b.dq, (uint4 *)a->dq, a->accumulate ? (float4 *)a->dq_acc : nullptr,
+        mma_scale(p, a), p->rows_q, p->heads_q);
+    GPU_LAUNCHED("rounding dQ");
+  }
   return !a->accumulate && b.dk_acc &&
                  (round_to_bf16(b.dk_acc, a->dk, keys, stream) ||
                       round_to_bf16(b.dv_acc, a->dv, keys, stream))

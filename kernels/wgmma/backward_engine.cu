@@ -160,7 +160,9 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
     GPU_TRY(cudaMemsetAsync(s->dk_acc, 0, keys * sizeof(float), stream));
     GPU_TRY(cudaMemsetAsync(s->dv_acc, 0, keys * sizeof(float), stream));
   }
-  if (tiles) {
+  const bool begins = a->part == ATTN_ALONE || a->part == ATTN_FIRST;
+  const bool ends = a->part == ATTN_ALONE || a->part == ATTN_LAST;
+  if (tiles && begins) {
     GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, tiles * BWD_QUERIES * p->dim * sizeof(float), stream));
     if (before_backward(p, a, s->lse2, s->delta, s->tiles * BWD_QUERIES, s->tile_rows))
       return -1;
@@ -170,7 +172,7 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
       return -1;
   const float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
   const auto after = p->dim == 64 ? after_backward<64> : after_backward<128>;
-  if (tiles)
+  if (tiles && ends)
     after<<<dim3(s->tiles, p->heads_q), 256, 0, stream>>>((const float4 *)s->dq_acc, s->tile_rows,
                                                           (uint16_t *)a->dq,
                                                           (float4 *)(a->accumulate ? a->dq_acc : NULL),

@@ -22,9 +22,6 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
       tensor_map(&b.k, a->k, p->rows_k, p->heads_kv, Dim, BWD_KEYS) ||
       tensor_map(&b.v, a->v, p->rows_k, p->heads_kv, Dim, BWD_KEYS))
     return -1;
-  b.list = s->queries.view;
-  if (b.list.count == 0)
-    return 0;
   b.tile_rows = s->tile_rows;
   b.lse2 = s->lse2;
   b.delta = s->delta;
@@ -33,6 +30,11 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.dv = (bf16 *)a->dv;
   b.dk_acc = a->accumulate ? a->dk_acc : s->dk_acc;
   b.dv_acc = a->accumulate ? a->dv_acc : s->dv_acc;
+  b.list = s->queries.view;
+  if (b.dk_acc) // sums that nothing is added to stay as they are
+    b.list.count = s->queries.seen;
+  if (b.list.count == 0)
+    return 0;
   b.heads = p->heads_q;
   b.group = p->heads_q / p->heads_kv;
   b.tiles = s->tiles;

@@ -76,7 +76,10 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
   }
   if (s->pieces.bytes)
     return gather_forward(&s->pieces, &plan->problem, a);
-  return s->kernels->forward(&plan->problem, a, s->rep.copy, &s->keys.view, s->forward);
+  worklist_view list = s->keys.view;
+  if (a->o_acc && a->resume) // rows that see nothing stay as they are
+    list.count = s->keys.seen;
+  return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, s->forward) : 0;
 }
 
 void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward) {
