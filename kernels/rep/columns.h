@@ -188,52 +188,56 @@ static inline int columns_arrays(const struct columns *x, struct rep_array list[
 }
 REP_ARRAYS(columns)
 
-// The vectors of key k; those that the mask leaves out go to a scratch value. (The builders of one
-// entry are for host and device alike.)
+// The vectors of key k, but for those that the mask leaves out. (The builders of one entry are for host and
+// device alike.)
 REP_HD void columns_set(const struct columns *x, const struct mask *m, int32_t k) {
-  int32_t scratch[3];
-  int32_t *lts = x->lts + k, *lte = x->lte ? x->lte + k : scratch;
-  int32_t *uts = x->uts ? x->uts + k : scratch + 1, *ute = x->ute ? x->ute + k : scratch + 2;
   const int32_t seqlen = m->seqlen, window = rep_min(m->window, seqlen);
   const bool docs = m->docs > 1; // one document is the sequence
   const int32_t doc = docs ? m->doc_of[k] : 0, last = m->docs - 1;
   const int32_t begin = docs ? m->doc_begin[doc] : 0, end = docs ? m->doc_begin[doc + 1] : seqlen;
-  *lts = end, *lte = seqlen, *uts = 0, *ute = 0;
+  int32_t lts = end, lte = seqlen, uts = 0, ute = 0;
   switch (m->kind) {
   case MASK_SLIDING_WINDOW:
-    *ute = rep_max(k - window, 0);
-    *lts = rep_min(k + window + 1, seqlen);
+    ute = rep_max(k - window, 0);
+    lts = rep_min(k + window + 1, seqlen);
     break;
   case MASK_SLIDING_WINDOW_CAUSAL:
-    *lts = rep_min(k + window + 1, seqlen);
+    lts = rep_min(k + window + 1, seqlen);
     break;
   case MASK_FULL_DOCUMENT:
   case MASK_FULL_DOCUMENT_LONG:
-    *ute = begin;
+    ute = begin;
     break;
   case MASK_SHARE_QUESTION:
-    *lts = doc == 0 ? seqlen : end;
+    lts = doc == 0 ? seqlen : end;
     break;
   case MASK_CAUSAL_BLOCKWISE: // seen by its own document and by the last
-    *lte = doc == last ? end : m->doc_begin[last];
+    lte = doc == last ? end : m->doc_begin[last];
     break;
   case MASK_GLOBAL_SLIDING_WINDOW:
-    *lts = k < window ? seqlen : rep_min(k + window + 1, seqlen);
-    *uts = window;
-    *ute = rep_max(k - window, 0);
+    lts = k < window ? seqlen : rep_min(k + window + 1, seqlen);
+    uts = window;
+    ute = rep_max(k - window, 0);
     break;
   case MASK_PREFIX_LM_CAUSAL:
-    *ute = k < m->prefix ? 0 : k;
+    ute = k < m->prefix ? 0 : k;
     break;
   case MASK_PREFIX_LM_DOCUMENT:
-    *ute = k - begin < m->prefix ? begin : k;
+    ute = k - begin < m->prefix ? begin : k;
     break;
   case MASK_BLOCK_CAUSAL_DOCUMENT:
-    *ute = rep_max(begin, k / m->block * m->block);
+    ute = rep_max(begin, k / m->block * m->block);
     break;
   default: // full and the causal ones: LTS alone
     break;
   }
+  x->lts[k] = lts;
+  if (x->lte)
+    x->lte[k] = lte;
+  if (x->uts)
+    x->uts[k] = uts;
+  if (x->ute)
+    x->ute[k] = ute;
 }
 
 // An empty interval hides nothing: neutral in the hull, and no row hides every key.
