@@ -15,7 +15,7 @@ B := build$(if $(SANITIZE),-sanitize)
 # A typo is said, not taken for a default.
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 STRAY := $(filter-out $(shell sed -n 's/^\([A-Z_]*\) .*/\1/p' config.mk) \
-           B CI TEST TERM ALL AR CXX NVCC EXTRA_CFLAGS MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
+           B CI TEST TERM ALL AR CXX NVCC EMU_CHECK EXTRA_CFLAGS MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
 $(if $(STRAY),$(warning $(STRAY): no such setting; make help lists them))
 $(foreach s,CUDA MPI,$(if $(filter auto 0 1,$($s)),,$(error $s='$($s)' is none of auto, 0, 1)))
 
@@ -98,8 +98,8 @@ check-env: ## what is found, what is missing, what that disables, how to get it
 	$(Q)CC='$(CC)' CUDA_HOME='$(CUDA_HOME)' src/setup/check_env.sh
 
 ifneq ($(WITH_CUDA),1)
-.PHONY: gpu-report gpu-spills test-gpu test-emulated test-cp-emulated
-gpu-report gpu-spills test-gpu test-emulated test-cp-emulated:
+.PHONY: gpu-report gpu-spills test-gpu test-emulated test-sanitized test-cp-emulated
+gpu-report gpu-spills test-gpu test-emulated test-sanitized test-cp-emulated:
 	@echo 'make $@ needs a build with CUDA: ./setup.sh --cuda installs the toolkit' >&2; exit 2
 endif
 

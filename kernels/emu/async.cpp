@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "check.h"
 #include "tensor_map.h"
 
 namespace emu {
@@ -52,6 +53,9 @@ static void aligned(uint64_t address, unsigned to, const char *what) {
 
 void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
   aligned(shared_address(dst) | (uintptr_t)src | bytes, 16, "a bulk copy");
+  check::mbarrier_used(bar, true, EMU_CALLER);
+  check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
+  check::touch_by_engine(bar, src, bytes, check::READ, EMU_CALLER);
   memset(dst, 0xff, bytes);
   running->done.copied_bytes += bytes;
   transfer([=] {
@@ -73,6 +77,12 @@ void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *
   if (t->box[0] * t->element_bytes != 128)
     fault("a swizzled tile's rows are 128 bytes, not %u", t->box[0] * t->element_bytes);
   shared_pointer(to + bytes - 1);
+  check::mbarrier_used(bar, true, EMU_CALLER);
+  check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
+  uint64_t extent = t->dim[0] * t->element_bytes; // of the tensor: what is outside is not read
+  for (int i = 1; i < 4; i++)
+    extent += (t->dim[i] - 1) * t->stride[i - 1];
+  check::touch_by_engine(bar, t->base, extent, check::READ, EMU_CALLER);
   memset(dst, 0xff, bytes);
   running->done.copied_bytes += bytes;
   const int c0 = at[0], c1 = at[1], c2 = at[2], c3 = at[3];
@@ -104,19 +114,32 @@ void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *
 void add_f32(float *dst, const float *src, uint32_t bytes) {
   aligned(shared_address(src) | (uintptr_t)dst | bytes, 16, "a bulk reduction");
   running->done.reduced_bytes += bytes;
+  const int group = running->self->bulk.group;
+  check::touch(check::BULK_READ, group, src, bytes, check::READ, EMU_CALLER);
+  check::touch(check::BULK, group, dst, bytes, check::ATOMIC, EMU_CALLER);
   in_order(running->self->bulk, [=] {
     for (uint32_t i = 0; i < bytes / 4; i++)
       add_global(dst + i, src[i]);
   });
 }
 void bulk_commit() { running->self->bulk.group++; }
-void bulk_wait(int groups) { running->self->bulk.finish(groups); }
+void bulk_wait(int groups, bool read_only) {
+  queue &bulk = running->self->bulk;
+  bulk.finish(groups);
+  check::groups_done(check::BULK_READ, bulk.group - groups);
+  if (!read_only)
+    check::groups_done(check::BULK, bulk.group - groups);
+}
 
 // ---- cp.async
 
 void copy_async(uint32_t shared, const void *src, int bytes, bool there) {
   aligned(shared | (there ? (uintptr_t)src : 0), (unsigned)bytes, "cp.async");
   void *dst = shared_pointer(shared);
+  const int group = running->self->copies.group;
+  check::touch(check::COPIES, group, dst, (size_t)bytes, check::WRITE, EMU_CALLER);
+  if (there)
+    check::touch(check::COPIES, group, src, (size_t)bytes, check::READ, EMU_CALLER);
   memset(dst, 0xff, (size_t)bytes);
   running->done.copied_bytes += there ? (uint64_t)bytes : 0;
   in_order(running->self->copies, [=] {
@@ -127,7 +150,11 @@ void copy_async(uint32_t shared, const void *src, int bytes, bool there) {
   });
 }
 void copy_async_commit() { running->self->copies.group++; }
-void copy_async_wait(int groups) { running->self->copies.finish(groups); }
+void copy_async_wait(int groups) {
+  queue &copies = running->self->copies;
+  copies.finish(groups);
+  check::groups_done(check::COPIES, copies.group - groups);
+}
 
 // ---- wgmma: a warp has 16 of the 64 rows and goes at its own pace
 
@@ -148,14 +175,18 @@ static float bf16(uint16_t bits) {
   return y;
 }
 
-// Element of an operand whose rows (of 128 bytes, atoms of 8) run along its columns.
-static float element(uint64_t desc, int row, int column) {
+// Of an element of an operand whose rows (of 128 bytes, atoms of 8) run along its columns.
+uint32_t operand_address(uint64_t desc, int row, int column) {
   const uint32_t begin = (uint32_t)(desc & 0x3fff) << 4, atom = (uint32_t)(desc >> 32 & 0x3fff) << 4,
                  lead = (uint32_t)(desc >> 16 & 0x3fff) << 4;
   const uint32_t at = begin + (uint32_t)(column / 64) * lead + (uint32_t)(row / 8) * atom +
                       (uint32_t)(row % 8) * 128 + (uint32_t)(column % 64) * 2;
+  return swizzled(at);
+}
+
+static float element(uint64_t desc, int row, int column) {
   uint16_t bits;
-  memcpy(&bits, shared_pointer(swizzled(at)), 2);
+  memcpy(&bits, shared_pointer(operand_address(desc, row, column)), 2);
   return bf16(bits);
 }
 
@@ -203,7 +234,9 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc,
     int n;
     uint64_t a_desc, b_desc;
     bool b_transposed, keep;
-  } mine = {d, a, n, a_desc, b_desc, b_transposed, keep};
+    const void *pc;
+  } mine = {d, a, n, a_desc, b_desc, b_transposed, keep, EMU_CALLER};
+  check::product(d, n, a, (int)running->warp_of(running->self).group_end.size(), mine.pc);
   meet(~0u, "a product of warp", &mine, [](void **lanes, unsigned) {
     block &b = *running;
     warp &w = b.warp_of(b.self);
@@ -229,6 +262,11 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc,
         memset(x.d, 0xff, sizeof(float) * (size_t)x.n / 2);
       }
     }
+    const int group = (int)w.group_end.size();
+    if (!p->a[0])
+      check::operand(p->a_desc, p->warp_row, 16, 16, group, one.pc);
+    check::operand(p->b_desc, 0, p->b_transposed ? 16 : p->n, p->b_transposed ? p->n : 16, group, one.pc);
+    check::same_in_warpgroup(p->a_desc, p->b_desc, p->n, p->b_transposed, p->keep, one.pc);
     w.products.push_back(p);
     w.products_begun++;
     b.done.product_flop += 2ull * 16 * 16 * (uint64_t)p->n;
@@ -236,6 +274,8 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc,
       finish_products(w, w.products_begun);
   });
 }
+
+void wgmma_fence() { check::registers_fence(); }
 
 static void no_argument(const char *what, void (*act)(void **, unsigned)) { meet(~0u, what, NULL, act); }
 
@@ -254,6 +294,9 @@ void wgmma_wait(int groups) {
     if (done > 0)
       finish_products(w, w.group_end[(size_t)done - 1]);
   });
+  const int done = (int)running->warp_of(running->self).group_end.size() - groups;
+  check::groups_done(check::PRODUCTS, done);
+  check::products_wait(done);
 }
 
 } // namespace emu

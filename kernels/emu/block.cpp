@@ -7,6 +7,7 @@
 // start, and behind its end a pattern that must be there afterwards; it begins 128 bytes after a multiple of
 // 1024, for code that aligns by hand.
 #include "block.h"
+#include "check.h"
 
 #include <sched.h>
 #include <stdarg.h>
@@ -118,6 +119,7 @@ work run_block(const config &c, uint3 at, const std::function<void()> &body, uin
     f.at = {{(unsigned)t, 0, 0}, at, c.block, c.grid};
     f.registers = 65536 / n / 8 * 8;
   }
+  check::block_begin(own.stacks, (size_t)STACK * THREADS_MAX, own.shared, SHARED_OFFSET, SHARED_OFFSET + c.shared);
   while (b.live > 0) {
     bool progress = false;
     const size_t first = b.draw() % b.warps.size();
@@ -142,6 +144,7 @@ work run_block(const config &c, uint3 at, const std::function<void()> &body, uin
   for (int i = 0; i < GUARD; i++)
     if ((unsigned char)own.shared[SHARED_OFFSET + c.shared + i] != 0xa5)
       fault("a kernel wrote %d bytes behind its shared memory", i);
+  check::block_end();
   running = NULL;
   return b.done;
 }
@@ -174,6 +177,7 @@ void launch(const config &c, const std::function<void()> &body) {
           c.block.z);
   if (c.shared > SHARED_MAX)
     fault("a launch with %zu bytes of shared memory", c.shared);
+  check::launched();
   uint64_t product_flop = 0, copied_bytes = 0, reduced_bytes = 0;
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : product_flop, copied_bytes, reduced_bytes)
   for (int64_t i = 0; i < n; i++) {
@@ -285,8 +289,13 @@ unsigned ballot(unsigned mask, bool predicate) {
     for (int i = 0; i < WARP; i++)
       if (in >> i & 1)
         *static_cast<uint32_t *>(lanes[i]) = all;
+    check::sync_lanes(in, true);
   });
   return mine;
+}
+
+void sync_warp(unsigned mask) {
+  meet(mask, "__syncwarp of warp", NULL, [](void **, unsigned in) { check::sync_lanes(in, false); });
 }
 
 // ---- barriers
@@ -301,14 +310,18 @@ bool barrier(int id, int threads, bool wait, bool mine) {
   b.threads = threads;
   b.any |= mine;
   const int round = b.round;
+  check::arrive(&b);
   if (++b.arrived == threads) {
     b.last_any = b.any;
     b.any = false;
     b.arrived = 0;
     b.round++;
+    check::complete(&b);
   } else if (wait) {
     wait_for([&] { return b.round != round; }, "barrier", (uint64_t)id);
   }
+  if (wait)
+    check::leave(&b);
   return b.last_any;
 }
 
@@ -318,12 +331,15 @@ void meet_block() {
   named_barrier &b = running->barriers[0];
   const int round = b.round, last = (int)running->fibres.size();
   b.threads = threads;
+  check::arrive(&b);
   if (++b.arrived == last) {
     b.arrived = 0;
     b.round++;
+    check::complete(&b);
   } else {
     wait_for([&] { return b.round != round; }, "__syncthreads", 0);
   }
+  check::leave(&b);
 }
 
 // A barrier in memory: bit 63 the phase; arrivals expected, arrivals missing, and bytes missing.
@@ -337,15 +353,19 @@ static void complete(mbarrier *m) {
     return;
   m->phase ^= 1;
   m->missing = m->expected;
+  check::complete(m);
 }
 
 void mbarrier_init(uint64_t *bar, uint32_t arrivals) {
   shared_address(bar);
+  check::mbarrier_init(bar, EMU_CALLER);
   *(mbarrier *)bar = {0, arrivals, arrivals, 0};
 }
 
 void mbarrier_arrive(uint64_t *bar, uint32_t expect_bytes) {
   mbarrier *m = (mbarrier *)bar;
+  check::mbarrier_used(bar, false, EMU_CALLER);
+  check::arrive(bar);
   if (!m->missing)
     fault("one arrival too many at the barrier at %u", shared_address(bar));
   m->bytes += expect_bytes;
@@ -365,10 +385,15 @@ bool mbarrier_done(const uint64_t *bar, uint32_t parity) {
 }
 
 void mbarrier_wait(uint64_t *bar, uint32_t parity) {
+  check::mbarrier_used(bar, false, EMU_CALLER);
   if (!mbarrier_done(bar, parity))
     wait_for([=] { return mbarrier_done(bar, parity); }, "the mbarrier at", shared_address(bar));
+  check::leave(bar);
   stall(AT_BARRIER);
 }
+
+void mbarrier_init_fence() { check::mbarrier_fence(); }
+void fence_async() { check::fence_proxy(); }
 
 void wait_for_word(const int32_t *word, int32_t value) {
   const time_t limit = time(NULL) + 100;
@@ -389,6 +414,7 @@ void wait_for_word(const int32_t *word, int32_t value) {
 // setmaxnreg: a block's own registers; taking waits until enough were given.
 void registers(int count) {
   fibre *f = running->self;
+  meet(~0u, "setmaxnreg of warp", NULL, [](void **, unsigned) {});
   if (count > f->registers)
     wait_for([=] { return running->registers_free >= count - f->registers; }, "registers", (uint64_t)count);
   running->registers_free += f->registers - count;

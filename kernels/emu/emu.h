@@ -93,6 +93,7 @@ template<class F> void wait_for(F test, const char *what, uint64_t detail) {
 // Lanes of a warp meet: the last to come runs act(state, arguments by lane) for all, then all go on.
 void meet(unsigned mask, const char *what, void *argument,
           void (*act)(void **arguments, unsigned mask));
+void sync_warp(unsigned mask);
 void meet_block();
 
 [[noreturn]] void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -132,7 +133,7 @@ template<class T> static inline T __shfl_up_sync(unsigned mask, T v, int by) {
 static inline unsigned __ballot_sync(unsigned mask, bool p) { return emu::ballot(mask, p); }
 static inline bool __any_sync(unsigned mask, bool p) { return emu::ballot(mask, p) != 0; }
 static inline bool __all_sync(unsigned mask, bool p) { return emu::ballot(mask, !p) == 0; }
-static inline void __syncwarp(unsigned mask = ~0u) { emu::ballot(mask, false); }
+static inline void __syncwarp(unsigned mask = ~0u) { emu::sync_warp(mask); }
 static inline void __syncthreads() { emu::meet_block(); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }

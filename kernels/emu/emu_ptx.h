@@ -24,6 +24,8 @@ void mbarrier_init(uint64_t *bar, uint32_t arrivals);
 void mbarrier_arrive(uint64_t *bar, uint32_t expect_bytes);
 bool mbarrier_done(const uint64_t *bar, uint32_t parity);
 void mbarrier_wait(uint64_t *bar, uint32_t parity);
+void mbarrier_init_fence();
+void fence_async();
 bool barrier(int id, int threads, bool wait, bool mine); // whether `mine` held for any
 void wait_for_word(const int32_t *word, int32_t value);  // which another block writes
 void registers(int count);
@@ -33,13 +35,14 @@ void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar);
 void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *bar);
 void add_f32(float *dst, const float *src, uint32_t bytes);
 void bulk_commit();
-void bulk_wait(int groups);
+void bulk_wait(int groups, bool read_only); // read_only: of what was read only
 void copy_async(uint32_t shared, const void *src, int bytes, bool there);
 void copy_async_commit();
 void copy_async_wait(int groups);
 // One lane's part of a product of 64 x n x 16: d [n / 2]; a: four registers, or NULL and its descriptor.
 void wgmma(float *d, int n, const uint32_t *a, uint64_t a_desc, uint64_t b_desc, bool b_transposed,
            bool keep);
+void wgmma_fence();
 void wgmma_commit();
 void wgmma_wait(int groups);
 
@@ -59,7 +62,7 @@ static inline uint32_t smem_addr(const void *p) { return emu::shared_address(p);
 static inline void mbarrier_init(uint64_t *bar, uint32_t arrivals) {
   emu::mbarrier_init(bar, arrivals);
 }
-static inline void mbarrier_init_fence() {}
+static inline void mbarrier_init_fence() { emu::mbarrier_init_fence(); }
 static inline void mbarrier_arrive(uint64_t *bar) { emu::mbarrier_arrive(bar, 0); }
 static inline void mbarrier_arrive_expect(uint64_t *bar, uint32_t bytes) {
   emu::mbarrier_arrive(bar, bytes);
@@ -124,9 +127,9 @@ static inline void bulk_add_f32(float *dst, const void *src, uint32_t bytes) {
   emu::add_f32(dst, static_cast<const float *>(src), bytes);
 }
 static inline void bulk_commit() { emu::bulk_commit(); }
-template<int N> static inline void bulk_wait_read() { emu::bulk_wait(N); }
-template<int N> static inline void bulk_wait() { emu::bulk_wait(N); }
-static inline void fence_async_shared() {}
+template<int N> static inline void bulk_wait_read() { emu::bulk_wait(N, true); }
+template<int N> static inline void bulk_wait() { emu::bulk_wait(N, false); }
+static inline void fence_async_shared() { emu::fence_async(); }
 static inline void add_f32x2(float *dst, float a, float b) {
   emu::add_global(dst, a);
   emu::add_global(dst + 1, b);
@@ -148,7 +151,7 @@ struct wgmma_desc {
       : lo((smem_addr(tile) & 0x3ffff) >> 4 | (lead_bytes >> 4) << 16), hi(1024 >> 4 | 1u << 30) {}
   uint64_t at(uint32_t bytes) const { return (uint64_t)hi << 32 | (lo + (bytes >> 4)); }
 };
-static inline void wgmma_fence() {}
+static inline void wgmma_fence() { emu::wgmma_fence(); }
 static inline void wgmma_commit() { emu::wgmma_commit(); }
 template<int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
 template<class T, int N> static inline void wgmma_pin(T (&d)[N]) {

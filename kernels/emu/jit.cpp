@@ -1,7 +1,7 @@
 // jit.cpp -- jit.h for the emulated GPU: a program given as source text is compiled by the host's compiler
 // into a library of one kernel, in place of NVRTC. Kept in memory until exit.
 //
-// EMU_COMPILE is the command of the other kernels (emu.mk), EMU_SED the script that makes C++ of CUDA.
+// EMU_COMPILE and EMU_LINK are the commands of the other kernels (emu.mk), EMU_SED the script that makes C++ of CUDA.
 #include "../jit.h"
 
 #include <dlfcn.h>
@@ -43,7 +43,7 @@ extern "C" struct jit_kernel *jit_compile(const char *source, const char *predic
   void *library = NULL;
   if (write_text(path + "/text.cu", source + last) && write_text(path + "/predicate", predicate) &&
       !system((in + "sed -E -f " EMU_SED " text.cu >program.cu && " EMU_COMPILE
-                    " -w -fPIC -shared -I. -o kernel.so -x c++ program.cu")
+                    " -w -fPIC -I. -c -o kernel.o -x c++ program.cu && " EMU_LINK " -shared -o kernel.so kernel.o")
                   .c_str()))
     library = dlopen((path + "/kernel.so").c_str(), RTLD_NOW | RTLD_LOCAL);
   const auto entry = library ? reinterpret_cast<const void *(*)()>(dlsym(library, "emulated")) : NULL;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "block.h"
+#include "check.h"
 
 namespace emu {
 
@@ -62,6 +63,7 @@ void ldmatrix(uint32_t (&d)[4], uint32_t shared, bool transposed) {
   if (shared % 16)
     fault("ldmatrix at %u, not a multiple of 16", shared);
   rows mine = {static_cast<uint16_t *>(shared_pointer(shared)), d, transposed};
+  check::touch(check::THREAD, 0, mine.row, 16, check::READ, EMU_CALLER);
   meet(~0u, "ldmatrix of warp", &mine, [](void **lanes, unsigned) {
     for (int lane = 0; lane < WARP; lane++) {
       const rows &r = *static_cast<rows *>(lanes[lane]);
@@ -80,6 +82,7 @@ void stmatrix_transposed(void *row, const uint32_t (&d)[4]) {
   uint32_t copy[4];
   memcpy(copy, d, sizeof copy);
   rows mine = {static_cast<uint16_t *>(row), copy, true};
+  check::touch(check::THREAD, 0, row, 16, check::WRITE, EMU_CALLER);
   meet(~0u, "stmatrix of warp", &mine, [](void **lanes, unsigned) {
     for (int lane = 0; lane < WARP; lane++)
       for (int m = 0; m < 4; m++)
@@ -89,7 +92,10 @@ void stmatrix_transposed(void *row, const uint32_t (&d)[4]) {
   });
 }
 
-void add_global(float *dst, float x) { atomicAdd(dst, x); }
+void add_global(float *dst, float x) {
+  check::touch(check::THREAD, 0, dst, sizeof x, check::ATOMIC, EMU_CALLER);
+  atomicAdd(dst, x);
+}
 
 // Real time, and a second more with every call: a kernel that waits for the host gives up at once, as
 // nothing runs beside it.

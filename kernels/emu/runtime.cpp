@@ -19,6 +19,7 @@
 #include <mutex>
 #include <vector>
 
+#include "check.h"
 #include "emu.h"
 #include "tensor_map.h"
 
@@ -63,6 +64,7 @@ cudaError_t take(void **ptr, size_t bytes) {
     return result(cudaErrorMemoryAllocation);
   memset(*ptr, 0xff, bytes); // what nobody wrote is NaN
   blocks[*ptr] = bytes;
+  emu::check::allocated(*ptr, bytes);
   used += bytes;
   return cudaSuccess;
 }
@@ -88,6 +90,7 @@ cudaError_t cudaFree(void *ptr) {
   const auto found = blocks.find(ptr);
   if (found == blocks.end())
     return result(cudaErrorInvalidValue);
+  emu::check::freed(ptr);
   used -= found->second;
   blocks.erase(found);
   free(ptr);
