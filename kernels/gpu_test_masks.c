@@ -54,6 +54,8 @@ static void test_blocks(void **state) {
       {MASK_UNIFORM_BLOCK_SPARSE, 300, 1, DRAWN, 1, 64},
       {MASK_VARIABLE_BLOCK_SPARSE, 401, 5, DRAWN, 1, 128},
       {MASK_VARIABLE_BLOCK_SPARSE, 385, 1, SOME_EMPTY, 2, 64},
+      {MASK_VARIABLE_BLOCK_SPARSE, 257, 3, SOME_EMPTY, 6, 128},
+      {MASK_VARIABLE_BLOCK_SPARSE, 300, 0, DRAWN, 16, 64},
   };
   const struct attn_kernel *kernel = kernel_of(state);
   int ran = 0;
@@ -103,8 +105,8 @@ static void test_segments(void **state) {
     struct mask m;
     struct attn_problem p;
     assert_int_equal(case_mask(&m, kind, 600, 0), 0);
-    // Lists of one head, other masks of a group.
-    make_problem(kernel, &m, mask_is_block_sparse(kind) ? 2 : 1, 128, &p);
+    // Equal blocks with a list a head, all else with groups.
+    make_problem(kernel, &m, kind == MASK_UNIFORM_BLOCK_SPARSE ? 2 : 1, 128, &p);
     p.rows_q = 319, p.rows_k = 300;
     p.q_seg = q_seg, p.q_segs = 5;
     p.k_seg = k_seg, p.k_segs = 3;
