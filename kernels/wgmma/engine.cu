@@ -149,6 +149,6 @@ int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim,
 int tensor_map_packed(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows,
                       int box_heads) {
   const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
-  return encode_map(map, data, {64, h, r, chunks}, {head_bytes, h * head_bytes, 64 * 2},
-                    {64, (cuuint32_t)box_heads, (cuuint32_t)box_rows, 1});
+  return encode_map(map, data, {64, chunks, h, r}, {64 * 2, head_bytes, h * head_bytes},
+                    {64, 1, (cuuint32_t)box_heads, (cuuint32_t)box_rows});
 }

@@ -23,7 +23,7 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
                                    int head, uint64_t *full) {
 #pragma unroll
     for (int c = 0; c < Dim / 64; c++)
-      ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, head, row, c, full);
+      ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, c, head, row, full);
   }
 
   __device__ static void load(const CUtensorMap *map, uint16_t *stage, const int (&row)[4], int head,

@@ -47,7 +47,7 @@ template <int N> struct fwd_shape<gathered<N>> {
 };
 
 struct fwd_params {
-  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, heads, rows, dim / 64}
+  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
   worklist_view list;
   void *o;      // [rows, heads, dim] bf16
   float *o_acc; // the same shape in fp32, instead of o; or NULL

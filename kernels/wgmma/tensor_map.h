@@ -9,7 +9,7 @@
 // 64, head}. 0, or -1 with attn_error() set.
 int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows);
 // Boxes of 64 columns of box_heads neighbouring heads of box_rows rows: [box_rows][box_heads][64].
-// Coordinates: {0, head, row, chunk of 64}.
+// Coordinates: {0, chunk of 64, head, row}, whose strides are multiples of each other as the manual asks.
 int tensor_map_packed(CUtensorMap *map, const void *data, int rows, int heads, int dim,
                       int box_rows, int box_heads);
 
