@@ -59,6 +59,9 @@ $(E)/check_test $(E)/clean_test: $(E)/%: $(E)/%.o $(EMU_HOST) $(EMU_OBJECTS)
 	$(call say,LINK,$@)
 	$(Q)$(EMU_LINK)
 
+# With their parts (tests.mk).
+$(foreach t,gpu_test prep_test,$(eval $(E)/$t: $(filter $(B)/kernels/$t_%,$(TEST_PARTS))))
+
 # The program itself: every sub-command, measuring on the emulated GPU.
 $(E)/longca: $(EMU_HOST) $(EMU_OBJECTS)
 	$(call say,LINK,$@)
