@@ -55,13 +55,21 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
   const int t = threadIdx.x % 128;
   const ptx::wgmma_desc ds(sm.ds, 0), k(sm.k, BWD_KEYS * 128);
   float dq[32];
+  int part0 = 0, part1 = 0; // of the step to come, as the key warpgroups know them
+  if (steps > 0) {
+    ptx::mbarrier_wait(&sm.ds_full[0], 0);
+    part0 = sm.step[0].part[0];
+    part1 = sm.step[0].part[1];
+  }
 #pragma unroll 1
   for (int i = 0; i < steps; i++) {
     const int b = i % 2;
     ptx::mbarrier_wait(&sm.ds_full[b], i / 2 % 2);
-    const bwd_step &step = sm.step[i % BWD_STEPS];
-    const bool both = __all_sync(~0u, (step.part[0] | step.part[1]) >= 0);
-    const int first = __any_sync(~0u, step.part[0] < 0) ? 64 : 0; // key of the half that is multiplied
+    const bwd_step &step = sm.step[i % BWD_STEPS], &next = sm.step[(i + 1) % BWD_STEPS];
+    const bool both = __all_sync(~0u, (part0 | part1) >= 0);
+    const int first = __any_sync(~0u, part0 < 0) ? 64 : 0; // key of the half that is multiplied
+    part0 = next.part[0];
+    part1 = next.part[1];
     float *const out = p.dq_acc + static_cast<int64_t>(step.tile) * BWD_QUERIES * D;
 #pragma unroll
     for (int h = 0; h < halves; h++) {
@@ -115,12 +123,15 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
   for (int i = 0; i < D / 2; i++)
     dk[i] = dv[i] = 0;
 
+  int next = 0; // part of the step to come, known a step ahead: no branch waits for shared memory
   if (steps > 0) { // else the keys may be padding, which has no position
     if (lane % 4 == 0)
       for (int key = key0; key <= key0 + 8; key += 8)
         sm.facts[key] = key_facts(rep, sm.item.pos + min(key, sm.item.rows - 1));
     __syncwarp(); // a warp reads its own
     ptx::mbarrier_wait(&sm.kv_full, 0);
+    ptx::mbarrier_wait(&sm.q_full[0], 0);
+    next = sm.step[0].part[g];
   }
 #pragma unroll 1
   for (int i = 0; i < steps; i++) {
@@ -128,8 +139,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     float sc[NS], dp[NS];
     uint32_t pb[NS / 2], dsb[NS / 2];
     ptx::mbarrier_wait(&sm.q_full[s], parity);
-    const bwd_step &step = sm.step[i % BWD_STEPS];
-    const int part = step.part[g];
+    const int part = next;
+    next = sm.step[(i + 1) % BWD_STEPS].part[g];
     if (__all_sync(~0u, part < 0)) { // only hands over
       if (lane == 0) {
         ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
@@ -140,7 +151,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     }
     uint32_t seen = ~0u; // asked before S, when registers are free
     if (part)
-      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows, step.pos, part);
+      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows,
+                          sm.step[i % BWD_STEPS].pos, part);
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();

@@ -56,6 +56,21 @@ static __device__ __forceinline__ int bwd_turn(const bwd_params &p, int64_t tile
   return before;
 }
 
+// Step i: queries from local row `row` of a head on, tile `at` of all heads'.
+template <int D>
+static __device__ __forceinline__ void bwd_load_step(const bwd_params &p, bwd_smem<D> &sm, int i, int row,
+                                                     int head, int at) {
+  const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1;
+  ptx::mbarrier_wait(&sm.q_empty[s], parity);
+  ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
+  ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
+  ptx::bulk_load(sm.lse2[s], p.lse2 + at * BWD_QUERIES, sizeof sm.lse2[s], &sm.q_full[s]);
+  ptx::mbarrier_wait(&sm.do_empty[s], parity);
+  ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
+  ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
+  ptx::bulk_load(sm.delta[s], p.delta + at * BWD_QUERIES, sizeof sm.delta[s], &sm.do_full[s]);
+}
+
 template <int D>
 static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first,
                                 int place) {
@@ -64,7 +79,7 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
   const int inner = p.turns ? p.loop : 1; // heads that take a tile one after the other
-  int i = 0;
+  int i = 0, last_row = 0, last_head = 0, last_at = 0;
   for (int outer = first; outer < first + p.loop; outer += inner) {
     bwd_walk seen(item), alone(item);
     bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
@@ -76,20 +91,17 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
       const int valid = run.w && t == run.z - 1 ? run.w & 0xffff : BWD_QUERIES;
       const int part0 = bwd_part(run.w, valid, item.rows, 0), part1 = bwd_part(run.w, valid, item.rows, 1);
       for (int head = outer; head < outer + inner; head++, i++) {
-        const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1, at = head * p.tiles + tile;
-        ptx::mbarrier_wait(&sm.q_empty[s], parity);
+        const int at = head * p.tiles + tile;
         sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at, {part0, part1}};
         if (p.turns) {
           const int cls = p.list.classes == 1 ? 0 : head_kv;
           sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * p.tiles + tile, place);
         }
-        ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
-        ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-        ptx::bulk_load(sm.lse2[s], p.lse2 + at * BWD_QUERIES, sizeof sm.lse2[s], &sm.q_full[s]);
-        ptx::mbarrier_wait(&sm.do_empty[s], parity);
-        ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
-        ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-        ptx::bulk_load(sm.delta[s], p.delta + at * BWD_QUERIES, sizeof sm.delta[s], &sm.do_full[s]);
+        if (i > 0) // the step before: who sees its barrier knows this step too
+          bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at);
+        last_row = row;
+        last_head = head;
+        last_at = at;
       }
       owed = part1 < 0;
       if (other)
@@ -98,6 +110,8 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
         more = seen.step(p, item, false);
     }
   }
+  if (i > 0)
+    bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at);
 }
 
 } // namespace wgmma
