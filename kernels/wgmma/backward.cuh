@@ -156,17 +156,19 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();
+    float2 lse[NS / 4]; // read while S is on its way
+#pragma unroll
+    for (int j = 0; j < NS / 4; j++)
+      lse[j] = *reinterpret_cast<const float2 *>(&sm.lse2[s][8 * j + column]);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);
 
     // P = exp(scale S - LSE); in place
 #pragma unroll
-    for (int j = 0; j < NS / 4; j++) {
-      const float2 l = *reinterpret_cast<const float2 *>(&sm.lse2[s][8 * j + column]);
+    for (int j = 0; j < NS / 4; j++)
 #pragma unroll
       for (int e = 0; e < 4; e++)
-        sc[4 * j + e] = ptx::ex2(fmaf(sc[4 * j + e], p.scale_log2, e % 2 ? -l.y : -l.x));
-    }
+        sc[4 * j + e] = ptx::ex2(fmaf(sc[4 * j + e], p.scale_log2, e % 2 ? -lse[j].y : -lse[j].x));
     if (~seen)
       hide_unseen(sc, seen);
 #pragma unroll
