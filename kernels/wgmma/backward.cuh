@@ -65,11 +65,9 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
   for (int i = 0; i < steps; i++) {
     const int b = i % 2;
     ptx::mbarrier_wait(&sm.ds_full[b], i / 2 % 2);
-    const bwd_step &step = sm.step[i % BWD_STEPS], &next = sm.step[(i + 1) % BWD_STEPS];
+    const bwd_step &step = sm.step[i % BWD_STEPS];
     const bool both = __all_sync(~0u, (part0 | part1) >= 0);
     const int first = __any_sync(~0u, part0 < 0) ? 64 : 0; // key of the half that is multiplied
-    part0 = next.part[0];
-    part1 = next.part[1];
     float *const out = p.dq_acc + static_cast<int64_t>(step.tile) * BWD_QUERIES * D;
 #pragma unroll
     for (int h = 0; h < halves; h++) {
@@ -78,6 +76,10 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
         bwd_dq_product<BWD_KEYS>(dq, ds_at, k_at);
       else
         bwd_dq_product<BWD_KEYS / 2>(dq, ds_at, k_at);
+      if (h == 0) {
+        part0 = sm.step[(i + 1) % BWD_STEPS].part[0];
+        part1 = sm.step[(i + 1) % BWD_STEPS].part[1];
+      }
       if (h == halves - 1 && t % 32 == 0)
         ptx::mbarrier_arrive(&sm.ds_empty[b]);
       if (t == 0)
@@ -140,8 +142,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     uint32_t pb[NS / 2], dsb[NS / 2];
     ptx::mbarrier_wait(&sm.q_full[s], parity);
     const int part = next;
-    next = sm.step[(i + 1) % BWD_STEPS].part[g];
     if (__all_sync(~0u, part < 0)) { // only hands over
+      next = sm.step[(i + 1) % BWD_STEPS].part[g];
       if (lane == 0) {
         ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
         ptx::mbarrier_arrive(&sm.do_empty[s]);
@@ -156,7 +158,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();
-    float2 lse[NS / 4]; // read while S is on its way
+    next = sm.step[(i + 1) % BWD_STEPS].part[g]; // read while S is on its way, as LSE
+    float2 lse[NS / 4];
 #pragma unroll
     for (int j = 0; j < NS / 4; j++)
       lse[j] = *reinterpret_cast<const float2 *>(&sm.lse2[s][8 * j + column]);
