@@ -129,6 +129,11 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
     do
       s->loop--;
     while (group % s->loop);
+  // Items of like length end together: shorter loops where that leaves fewer SMs idle at the end.
+  const auto rounds = [&](int loop) { return ((int64_t)v.count * (p->heads_q / loop) + sms - 1) / sms * loop; };
+  for (int loop = s->loop; loop > 0 && alike && !small; loop--)
+    if (group % loop == 0 && 100 * rounds(loop) < 99 * rounds(s->loop))
+      s->loop = loop;
   if (p->deterministic) // dK and dV have one order where one CTA sums them up
     s->loop = group;
   // Loops side by side: all of them where items are small and order alone counts, else as many as fill
