@@ -21,30 +21,56 @@ static_assert(QUERY_TILE == static_cast<int>(BWD_QUERIES), "before_backward() wr
 
 namespace {
 
-// One block a (tile, head); a thread takes 8 columns of a row, which are four accumulator quads.
+// Lanes 4 i .. 4 i + 3 hold a row each of a 4 x 4 matrix; then a column each.
+__device__ __forceinline__ void transpose_quad(uint32_t (&u)[4]) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit *= 2)
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (!(i & bit)) {
+        const bool upper = threadIdx.x & bit;
+        const uint32_t got = __shfl_xor_sync(~0u, upper ? u[i] : u[i | bit], bit);
+        u[upper ? i : i | bit] = got;
+      }
+}
+
+// One block a (tile, head). Thread t of 128 holds of each octet of columns two of row r and two of row
+// r + 8; lanes of four exchange them, so that each writes an octet of a row.
 template <int DIM>
-__global__ void after_backward(const float4 *acc, const int2 *tile_rows, uint16_t *dq, float4 *dq_add,
-                               int heads, float scale) {
+__global__ void __launch_bounds__(2 * DIM) after_backward(const float4 *acc, const int2 *tile_rows, uint16_t *dq,
+                                                          float *dq_add, int heads, float scale) {
   const int tile = blockIdx.x, head = blockIdx.y, tiles = gridDim.x;
   const int2 there = tile_rows[tile]; // first row, rows
   acc += ((int64_t)head * tiles + tile) * (BWD_QUERIES * DIM / 4);
-  for (int i = threadIdx.x; i < there.y * (DIM / 8); i += blockDim.x) {
-    const int r = i / (DIM / 8), octet = i % (DIM / 8);
-    float v[8];
+  const int t = threadIdx.x % 128, quad = t % 4, r = t / 32 * 16 + t % 32 / 4;
 #pragma unroll
-    for (int c = 0; c < 4; c++) { // thread 32 (r / 16) + 4 (r % 8) + c held columns 2 c and 2 c + 1
-      const float4 x = acc[octet * 128 + r / 16 * 32 + r % 8 * 4 + c];
-      v[2 * c] = (r & 8 ? x.z : x.x) * scale;
-      v[2 * c + 1] = (r & 8 ? x.w : x.y) * scale;
+  for (int group = 0; group < 2; group++) {
+    const int octet = (threadIdx.x / 128 * 2 + group) * 4;
+    float4 x[4];
+    uint32_t u[2][4];
+#pragma unroll
+    for (int c = 0; c < 4; c++)
+      x[c] = __ldg(acc + (octet + c) * 128 + t);
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      u[0][c] = ptx::pack_bf16(x[c].x * scale, x[c].y * scale);
+      u[1][c] = ptx::pack_bf16(x[c].z * scale, x[c].w * scale);
     }
-    const int64_t at = (((int64_t)there.x + r) * heads + head) * (DIM / 8) + octet; // in eights
-    if (dq_add) {
-      float4 &x = dq_add[at * 2], &y = dq_add[at * 2 + 1];
-      x = make_float4(x.x + v[0], x.y + v[1], x.z + v[2], x.w + v[3]);
-      y = make_float4(y.x + v[4], y.y + v[5], y.z + v[6], y.w + v[7]);
-    } else {
-      ((uint4 *)dq)[at] = make_uint4(ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3]),
-                                     ptx::pack_bf16(v[4], v[5]), ptx::pack_bf16(v[6], v[7]));
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      transpose_quad(u[half]);
+      if (r + 8 * half >= there.y)
+        continue;
+      const int64_t at = (((int64_t)there.x + r + 8 * half) * heads + head) * DIM + octet * 8;
+      if (!dq_add)
+        *(uint4 *)(dq + at + quad * 8) = make_uint4(u[half][0], u[half][1], u[half][2], u[half][3]);
+      else
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+          float2 &sum = *(float2 *)(dq_add + at + c * 8 + quad * 2);
+          sum.x += (half ? x[c].z : x[c].x) * scale;
+          sum.y += (half ? x[c].w : x[c].y) * scale;
+        }
     }
   }
 }
@@ -167,21 +193,18 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
   }
   const bool begins = a->part == ATTN_ALONE || a->part == ATTN_FIRST;
   const bool ends = a->part == ATTN_ALONE || a->part == ATTN_LAST;
-  if (tiles && begins) {
-    GPU_TRY(cudaMemsetAsync(s->dq_acc, 0, tiles * BWD_QUERIES * p->dim * sizeof(float), stream));
-    if (before_backward(p, a, s->lse2, s->delta, s->tiles * BWD_QUERIES, s->tile_rows))
-      return -1;
-  }
+  if (tiles && begins &&
+      before_backward(p, a, s->lse2, s->delta, s->tiles * BWD_QUERIES, s->tile_rows, s->dq_acc))
+    return -1;
   for (const wgmma_backward_rep *known : reps)
     if (!strcmp(known->name, rep->ops->name) && known->launch(p, a, rep->copy, s))
       return -1;
   const float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
   const auto after = p->dim == 64 ? after_backward<64> : after_backward<128>;
   if (tiles && ends)
-    after<<<dim3(s->tiles, p->heads_q), 256, 0, stream>>>((const float4 *)s->dq_acc, s->tile_rows,
-                                                          (uint16_t *)a->dq,
-                                                          (float4 *)(a->accumulate ? a->dq_acc : NULL),
-                                                          p->heads_q, scale);
+    after<<<dim3(s->tiles, p->heads_q), 2 * p->dim, 0, stream>>>(
+        (const float4 *)s->dq_acc, s->tile_rows, (uint16_t *)a->dq, a->accumulate ? a->dq_acc : NULL, p->heads_q,
+        scale);
   GPU_LAUNCHED("after backward");
   if (!a->accumulate && s->dk_acc &&
       (round_to_bf16(s->dk_acc, a->dk, keys, stream) || round_to_bf16(s->dv_acc, a->dv, keys, stream)))
