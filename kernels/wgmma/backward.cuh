@@ -144,6 +144,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     const int part = next;
     if (__all_sync(~0u, part < 0)) { // only hands over
       next = sm.step[(i + 1) % BWD_STEPS].part[g];
+      ptx::mbarrier_wait(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1);
+      __syncwarp(); // all have read
       if (lane == 0) {
         ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
         ptx::mbarrier_arrive(&sm.do_empty[s]);
