@@ -117,7 +117,7 @@ int cp_reduce_scatter_by_sends(struct cp_comm *comm, enum cp_channel channel, co
 
 // Where the rows are cut before each piece is dealt out (cut.c). Whatever it is, results are the same.
 enum cp_cut {
-  CP_CUT_AUTO,       // documents; slices if these do not balance; chunks if documents see one another
+  CP_CUT_AUTO, // documents; slices if these do not balance; chunks if documents see one another
   CP_CUT_CONTIGUOUS, // one piece a rank
   CP_CUT_WHOLE,      // zigzag over the whole sequence
   CP_CUT_DOCUMENTS,  // zigzag in each document (the study)

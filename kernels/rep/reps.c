@@ -60,7 +60,8 @@ REP_TABLE(varblock)
 REP_TABLE(spans)
 
 const struct rep_ops *const rep_table[] = {
-    &dense_ops, &band_ops, &columns_ops, &blockmap_ops, &blocklist_ops, &varblock_ops, &spans_ops, NULL,
+    &dense_ops,     &band_ops,     &columns_ops, &blockmap_ops,
+    &blocklist_ops, &varblock_ops, &spans_ops,   NULL,
 };
 
 const struct rep_ops *rep_find(const char *name) {
