@@ -21,7 +21,7 @@ set -euo pipefail
 export LC_ALL=C
 LONGCA=${LONGCA:-build/longca} GPU_TEST=${GPU_TEST:-build/kernels/gpu_test}
 PROFILE=${PROFILE:-quick} DATA=${DATA:-data/fresh} TEST_S=${TEST_S:-120} GEMM=${GEMM:-8192}
-STAGES=${STAGES:-race fig3 fig4,table3,table4 fig8 fig18,determinism
+STAGES=${STAGES:-race open_c fig3 fig4,table3,table4,open_a fig8 fig18,determinism
   fig9,fig10,fig11,fig12,fig13,fig14 table5,variable}
 RESERVE_S=15 # for the summary
 
