@@ -34,10 +34,10 @@ static bool left_out(int h, int m, int ranks) {
   return getenv("LONGCA_TEST_QUICK") && (h || m % 2 == 0 || ranks == 3 || ranks == 8);
 }
 
-// One of each engine; NULL where the GPU is too old for it.
+// One of each engine; NULL where it does not run on this GPU.
 static const struct attn_kernel *kernel_of(int i) {
   const struct attn_kernel *kernel = attn_find(i ? "fa3" : "fa2", ATTN_DEVICE);
-  return place_of(ATTN_DEVICE)->arch() >= kernel->min_arch ? kernel : NULL;
+  return attn_why_not_on(kernel, place_of(ATTN_DEVICE)->arch()) ? NULL : kernel;
 }
 
 // Worst error of one run; negative and a message when it failed.

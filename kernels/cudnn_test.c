@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "test_device.h"
+
 #ifdef LONGCA_CUDNN
 #include "cudnn_attention.h"
 #include "rep/cases.h"
@@ -112,14 +114,6 @@ int main(void) {
 
 #else
 
-static void test_nothing(void **state) {
-  (void)state;
-  print_message("this build is without cuDNN\n");
-  skip();
-}
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing)};
-  return cmocka_run_group_tests_name("cudnn", tests, NULL, NULL);
-}
+int main(void) { return skip_program("this build is without cuDNN"); }
 
 #endif

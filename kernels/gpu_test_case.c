@@ -5,6 +5,11 @@ enum { GUARD_BYTES = 4096, POOL = 1000003 };
 
 struct gpu_test_where where;
 
+void skip_because(const struct attn_kernel *kernel, const char *why) {
+  print_message("%s: %s\n", kernel->name, why);
+  skip();
+}
+
 const struct attn_kernel *kernel_of(void **state) {
   const struct attn_kernel *kernel = attn_kernels[*(const int *)*state];
   if (!where.arch) {
@@ -15,17 +20,10 @@ const struct attn_kernel *kernel_of(void **state) {
     print_message("cuDNN is machine code, which is not emulated\n");
     skip();
   }
-  if (where.arch < kernel->min_arch) {
-    print_message("%s needs compute capability %d.%d, this GPU has %d.%d\n", kernel->name,
-                  kernel->min_arch / 10, kernel->min_arch % 10, where.arch / 10, where.arch % 10);
-    skip();
-  }
+  const char *why = attn_why_not_on(kernel, where.arch);
+  if (why)
+    skip_because(kernel, why);
   return kernel;
-}
-
-void skip_because(const struct attn_kernel *kernel, const char *why) {
-  print_message("%s: %s\n", kernel->name, why);
-  skip();
 }
 
 // ---- tensors

@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "test_device.h"
+
 #ifdef LONGCA_CUDA
 #include "flex.h"
 #include "rep/cases.h"
@@ -192,12 +194,5 @@ int main(void) {
   return cmocka_run_group_tests(tests, begin, end);
 }
 #else
-static void test_none(void **state) {
-  print_message("built without CUDA\n");
-  skip();
-}
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_none)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
-}
+int main(void) { return skip_program("built without CUDA"); }
 #endif

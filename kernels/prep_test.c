@@ -5,13 +5,6 @@
 
 #ifdef LONGCA_CUDA
 
-void need_device(void) {
-  if (device_count() == 0 || device_open(0)) {
-    print_message("%s\n", device_error());
-    skip();
-  }
-}
-
 int each_case(int32_t n,
               void (*run)(const struct rep_ops *ops, const struct mask *m, int variant)) {
   int ran = 0;
@@ -131,14 +124,6 @@ int main(void) {
 
 #else
 
-static void test_nothing(void **state) {
-  (void)state;
-  print_message("%s\n", device_error());
-  skip();
-}
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
-}
+int main(void) { return skip_program(device_error()); }
 
 #endif

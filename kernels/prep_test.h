@@ -11,13 +11,11 @@
 
 #include <cmocka.h>
 
-#include "../src/device.h"
 #include "attn.h"
 #include "rep/cases.h"
 #include "rep_device.h"
+#include "test_device.h"
 
-// Skips where there is no GPU.
-void need_device(void);
 // Calls run for every representation, kind and variant at length n; returns how many.
 int each_case(int32_t n, void (*run)(const struct rep_ops *ops, const struct mask *m, int variant));
 

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,17 +56,6 @@ static void usage(FILE *out) {
       mask_names(), mask_histogram_names());
 }
 
-static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int refuse(const char *format, ...) {
-  va_list ap;
-  va_start(ap, format);
-  fputs("longca mask: ", stderr);
-  vfprintf(stderr, format, ap);
-  fputs(".\n", stderr);
-  va_end(ap);
-  return 2;
-}
-
 // A whole number from low to INT32_MAX, perhaps with K or M.
 static int parse_count(const char *option, const char *text, int32_t low, int32_t *value) {
   char *end;
@@ -75,8 +63,8 @@ static int parse_count(const char *option, const char *text, int32_t low, int32_
   long long x = strtoll(text, &end, 10);
   const int scale = *end == 'K' || *end == 'k' ? 1 << 10 : *end == 'M' || *end == 'm' ? 1 << 20 : 1;
   if (end == text || end[scale > 1] || errno || x < low || x > INT32_MAX / scale)
-    return refuse("--%s needs a whole number from %d to %d, not '%s'", option, low, INT32_MAX,
-                  text);
+    return cmd_refuse("mask", "--%s needs a whole number from %d to %d, not '%s'", option, low,
+                      INT32_MAX, text);
   *value = (int32_t)(x * scale);
   return 0;
 }
@@ -106,16 +94,16 @@ static int parse_value(struct request *r, const char *name, const char *text) {
   if (!strcmp(name, "kind")) {
     const int kind = mask_parse(text);
     if (kind < 0)
-      return refuse("unknown mask '%s'; the masks are %s", text, mask_names());
+      return cmd_refuse("mask", "unknown mask '%s'; the masks are %s", text, mask_names());
     r->recipe.kind = (enum mask_kind)kind;
   } else if (!strcmp(name, "seed")) {
     r->seed = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end || errno)
-      return refuse("--seed needs a whole number from 0 to 2^64 - 1, not '%s'", text);
+      return cmd_refuse("mask", "--seed needs a whole number from 0 to 2^64 - 1, not '%s'", text);
   } else if (!strcmp(name, "ratio")) {
     r->recipe.ratio = strtod(text, &end);
     if (end == text || *end || !(r->recipe.ratio > 0 && r->recipe.ratio <= 1))
-      return refuse("--ratio needs a number above 0 and at most 1, not '%s'", text);
+      return cmd_refuse("mask", "--ratio needs a number above 0 and at most 1, not '%s'", text);
   } else
     r->recipe.histogram = text;
   return 0;
@@ -144,9 +132,10 @@ static int parse(int argc, char **argv, struct request *r) {
       return -1;
     }
     if (c == ':')
-      return refuse("%s needs a value", argv[optind - 1]);
+      return cmd_refuse("mask", "%s needs a value", argv[optind - 1]);
     if (c == '?')
-      return refuse("unknown option '%s'; longca mask --help lists them", argv[optind - 1]);
+      return cmd_refuse("mask", "unknown option '%s'; longca mask --help lists them",
+                        argv[optind - 1]);
     if (c == 'v' && (status = parse_value(r, options[index].name, optarg)))
       return status;
   }
@@ -155,19 +144,19 @@ static int parse(int argc, char **argv, struct request *r) {
   r->sizes = sizes;
   r->plain = plain || !isatty(STDOUT_FILENO);
   if (optind < argc)
-    return refuse("what is '%s'? longca mask --help says what it takes", argv[optind]);
+    return cmd_refuse("mask", "what is '%s'? longca mask --help says what it takes", argv[optind]);
   if (r->recipe.kind == MASK_KINDS)
-    return refuse("--kind is missing; the masks are %s", mask_names());
+    return cmd_refuse("mask", "--kind is missing; the masks are %s", mask_names());
   if (!r->recipe.seqlen)
-    return refuse("--seqlen is missing, e.g. --seqlen 64");
+    return cmd_refuse("mask", "--seqlen is missing, e.g. --seqlen 64");
   if (r->first > INT32_MAX - r->draws)
-    return refuse("--draw and --draws together are above %d", INT32_MAX);
+    return cmd_refuse("mask", "--draw and --draws together are above %d", INT32_MAX);
   if (csv + sizes + (r->matrix > 0) > 1)
-    return refuse("choose one of --csv, --sizes and --matrix");
+    return cmd_refuse("mask", "choose one of --csv, --sizes and --matrix");
   if (r->matrix > r->recipe.seqlen || r->matrix > 8192)
-    return refuse("--matrix is at most --seqlen and at most 8192");
+    return cmd_refuse("mask", "--matrix is at most --seqlen and at most 8192");
   if (r->head >= r->recipe.heads_kv)
-    return refuse("--head %d is not below --heads-kv %d", r->head, r->recipe.heads_kv);
+    return cmd_refuse("mask", "--head %d is not below --heads-kv %d", r->head, r->recipe.heads_kv);
   return 0;
 }
 
@@ -311,7 +300,7 @@ int cmd_mask(int argc, char **argv) {
     struct mask m;
     char err[256];
     if (mask_draw(&m, &rng, &r.recipe, err, sizeof err))
-      return refuse("%s", err);
+      return cmd_refuse("mask", "%s", err);
     if (draw == 0 && r.csv)
       puts("mask,seqlen,seed,draw,histogram,lengths,prefix,window,area");
     if (draw == 0 && r.sizes)
@@ -319,7 +308,8 @@ int cmd_mask(int argc, char **argv) {
     const int failed = draw >= r.first && print_mask(&m, &r, draw);
     mask_free(&m);
     if (failed)
-      return refuse("out of memory for %s", r.sizes ? "a representation" : "the picture");
+      return cmd_refuse("mask", "out of memory for %s",
+                        r.sizes ? "a representation" : "the picture");
   }
   if (fflush(stdout) || ferror(stdout)) {
     fputs("longca mask: the output could not be written.\n", stderr);

@@ -9,18 +9,19 @@
 #include "timer.h"
 
 int mask_sizes_print(const struct mask *m, const char *prefix) {
+  struct dense dense;
+  dense_shape(&dense, m);
+  const int64_t dense_bytes =
+      (int64_t)sizeof *dense.bits * dense.heads * dense.seqlen * dense.words;
   for (int i = 0; rep_table[i]; i++) {
     const struct rep_ops *ops = rep_table[i];
     const char *why = ops->supports(m);
-    struct dense dense;
-    dense_shape(&dense, m);
-    const int64_t bytes = (int64_t)sizeof *dense.bits * dense.heads * dense.seqlen * dense.words;
     if (why) {
       printf("%s,%s,,,\"%s\"\n", prefix, ops->name, why);
       continue;
     }
-    if (!strcmp(ops->name, "dense") && bytes > INT64_C(128) << 20) {
-      printf("%s,%s,%lld,,\n", prefix, ops->name, (long long)bytes);
+    if (!strcmp(ops->name, "dense") && dense_bytes > INT64_C(128) << 20) {
+      printf("%s,%s,%lld,,\n", prefix, ops->name, (long long)dense_bytes);
       continue;
     }
     void *rep = malloc(ops->size);

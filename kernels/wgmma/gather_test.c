@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "../../src/device.h"
 #include "../rep/cases.h"
 #include "../rep_device.h"
+#include "../test_device.h"
 #include "gather.h"
 
 #ifdef LONGCA_CUDA
@@ -189,13 +189,6 @@ static int64_t check_case(const char *rep_name, const struct mask *m, const stru
   return rounds;
 }
 
-static void need_device(void) {
-  if (device_count() == 0 || device_open(0)) {
-    print_message("%s\n", device_error());
-    skip();
-  }
-}
-
 // Every variant of a grid with every group; layouts and representations in turn, each with each.
 static void test_lists(void **state) {
   static const int32_t lengths[] = {1, 17, 129, 600};
@@ -259,14 +252,6 @@ int main(void) {
 
 #else
 
-static void test_nothing(void **state) {
-  (void)state;
-  print_message("%s\n", device_error());
-  skip();
-}
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
-}
+int main(void) { return skip_program(device_error()); }
 
 #endif
