@@ -23,13 +23,15 @@ done
 mkdir -p "$to"
 strip -o "$to/longca" "$B/longca"
 strip -o "$to/gpu_test" "$B/kernels/gpu_test"
+# Context parallelism's, where it was built: its NCCL half starts itself under mpirun.
+[ ! -x "$B/cp/gpu_test" ] || strip -o "$to/cp_gpu_test" "$B/cp/gpu_test"
 # What every machine has stays: another C library beside the machine's own starts nothing.
 carry_libraries() { # carry_libraries FILE...
   ldd "$@" | awk '$2 == "=>" && $3 ~ "^(/usr)?/lib/" { print $3 }' | sort -u |
     grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libcuda|libcu[a-z]*|libnccl)\.so' |
     xargs -r -I{} cp -L {} "$to/"
 }
-carry_libraries "$B/longca" "$B/kernels/gpu_test"
+carry_libraries "$to"/longca "$to"/*gpu_test
 # Open MPI looks for its plugins and texts below OPAL_PREFIX, as they lie below its own prefix. Those of
 # fabrics stay. Ranks of one machine need no ssh, for which a bare mpirun asks even so.
 mpi=
