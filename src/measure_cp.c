@@ -252,6 +252,11 @@ static int run_here(struct rank_shared *s, const struct cp_transport *transport)
   return transport->job && s->p->place == ATTN_HOST ? 0 : judge(s->p, s->row);
 }
 
+bool measure_cp_is_job(const struct point *p) {
+  const struct cp_transport *transport = point_is_cp(p) ? cp_transport_find(p->transport) : NULL;
+  return transport && transport->job;
+}
+
 int measure_cp(const struct point *p, struct row *row) {
   struct rank_shared s = {.p = p, .row = row, .kernel = attn_find(p->kernel, p->place)};
   const struct cp_transport *transport = cp_transport_find(p->transport);

@@ -8,8 +8,12 @@
 int measure_cp(const struct point *p, struct row *row);
 // All ranks of this process. Of a job's processes that with rank 0 fills the row; the others' has no status.
 int measure_cp_here(const struct point *p, struct row *row);
-// Starts  $LONGCA_MPIRUN -n RANKS longca rank POINT ROW  (measure_job.c), whose rank 0 hands the row back.
+// Whether the point's ranks are processes of their own.
+bool measure_cp_is_job(const struct point *p);
+// Hands the point to its job,  $LONGCA_MPIRUN -n RANKS longca rank FOLDER  (measure_job.c), which is started
+// if it does not run and stays for the points that follow.
 int measure_cp_job(const struct point *p, struct row *row);
+void measure_cp_end_jobs(void);
 // In a process of a job: its GPU is the one of its rank within the host.
 void measure_cp_local_gpu(void);
 

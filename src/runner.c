@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "measure_cp.h"
 #include "progress.h"
 #include "runner_plan.h"
 #include "timer.h"
@@ -26,7 +27,8 @@ static void finish_row(struct row *row, const struct runner_options *o) {
   timer_utc(row->utc, sizeof row->utc);
 }
 
-static enum worker_end run_point(struct worker *w, const struct point *p, struct row *row,
+// Workers: one measures by itself, the other has jobs. Both stay, but a GPU's memory is for one at a time.
+static enum worker_end run_point(struct worker w[2], const struct point *p, struct row *row,
                                  const struct runner_options *o, struct store *s) {
   if (*p->left_out) {
     point_to_row(p, row);
@@ -46,7 +48,10 @@ static enum worker_end run_point(struct worker *w, const struct point *p, struct
   const char *slash = strrchr(o->path, '/');
   snprintf(log_path, sizeof log_path, "%.*slog", slash ? (int)(slash - o->path + 1) : 0, o->path);
   snprintf(log_path + strlen(log_path), 32, "/%08x.txt", hash);
-  return worker_run(w, o->measure, &limited, row, s->fd, log_path, &stop);
+  const bool job = measure_cp_is_job(p);
+  if (p->place == ATTN_DEVICE)
+    worker_end(&w[!job]);
+  return worker_run(&w[job], o->measure, &limited, row, s->fd, log_path, &stop);
 }
 
 static void tell(struct progress *progress, const struct point *p, const struct row *row,
@@ -63,7 +68,7 @@ static void tell(struct progress *progress, const struct point *p, const struct 
 
 static int measure_all(const struct plan *plan, const struct runner_options *o, struct store *s,
                        struct runner_summary *sum, char *err, size_t err_size) {
-  struct worker w = {0};
+  struct worker w[2] = {{0}};
   struct progress progress;
   int status = 0;
   char before[POINT_KEY] = "", key[POINT_KEY];
@@ -79,7 +84,7 @@ static int measure_all(const struct plan *plan, const struct runner_options *o, 
       if (o->together && (status = plan_drop_comparison(s, plan, i, err, err_size)))
         break;
     }
-    const enum worker_end end = stop ? WORKER_STOPPED : run_point(&w, plan->points[i], &row, o, s);
+    const enum worker_end end = stop ? WORKER_STOPPED : run_point(w, plan->points[i], &row, o, s);
     if (end == WORKER_STOPPED) {
       snprintf(err, err_size,
                "stopped by %s with %zu of %zu points left; the same command goes on from here",
@@ -103,7 +108,8 @@ static int measure_all(const struct plan *plan, const struct runner_options *o, 
     sum->by_status[status_of(&row)]++;
     tell(&progress, plan->points[i], &row, plan->expected_s[i]);
   }
-  worker_end(&w);
+  worker_end(&w[0]);
+  worker_end(&w[1]);
   if (plan->n && !status) {
     char took[32], text[128];
     progress_duration((timer_now_us() - progress.begin_us) * 1e-6, took, sizeof took);

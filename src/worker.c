@@ -5,7 +5,8 @@
 //
 // A worker dies with its parent (PR_SET_PDEATHSIG), is the kernel's first choice when memory runs out
 // (oom_score_adj), and may not allocate more than was free when it began, so that most lacks of memory
-// are an honest NULL. It has a process group of its own: ^C reaches the parent alone, which decides.
+// are an honest NULL. It has a process group of its own: ^C reaches the parent alone, which decides, and
+// jobs that it started (measure_job.c) are in it: a worker is gone once its group is.
 #define _GNU_SOURCE
 #include "worker.h"
 
@@ -23,8 +24,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "measure_cp.h"
 #include "sys.h"
 #include "timer.h"
+
+// That a worker may take to leave by itself, which is what its jobs may take and a bit; and that what it
+// started may take after its death.
+enum { LEAVE_S = 15, GROUP_S = 10 };
 
 struct reply {
   int harness; // measure() said -1
@@ -98,6 +104,7 @@ static void child(int fd, int log, pid_t parent, worker_measure measure, enum at
     if (!write_all(fd, &reply, sizeof reply))
       break;
   }
+  measure_cp_end_jobs();
   _exit(0);
 }
 
@@ -105,6 +112,7 @@ static void child(int fd, int log, pid_t parent, worker_measure measure, enum at
 
 static int start(struct worker *w, worker_measure measure, const struct point *p, int close_fd) {
   int ends[2];
+  prctl(PR_SET_CHILD_SUBREAPER, 1); // what a worker leaves behind becomes ours to wait for
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
     return -1;
   w->log = memfd_create("worker", MFD_CLOEXEC);
@@ -117,6 +125,7 @@ static int start(struct worker *w, worker_measure measure, const struct point *p
       close(close_fd);
     child(ends[1], w->log, parent, measure, p->place);
   }
+  setpgid(w->pid, w->pid); // as it does itself: whoever is first
   close(ends[1]);
   w->fd = ends[0];
   if (w->pid > 0)
@@ -127,7 +136,7 @@ static int start(struct worker *w, worker_measure measure, const struct point *p
   return -1;
 }
 
-// Waits for the worker's end, for `patience_s` seconds by itself and then with a kill.
+// Waits for the worker's end, for `patience_s` seconds by itself and then with a kill; and for its group's.
 static int bury(struct worker *w, double patience_s) {
   int status = 0;
   close(w->fd);
@@ -140,15 +149,20 @@ static int bury(struct worker *w, double patience_s) {
     while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
       ;
   }
+  const double group_end_us = timer_now_us() + GROUP_S * 1e6;
+  while (waitpid(-w->pid, NULL, WNOHANG) >= 0) {
+    if (timer_now_us() > group_end_us)
+      kill(-w->pid, SIGKILL);
+    usleep(500);
+  }
   close(w->log);
   w->pid = 0;
   return status;
 }
 
 void worker_end(struct worker *w) {
-  if (!w->pid)
-    return;
-  bury(w, 0);
+  if (w->pid)
+    bury(w, LEAVE_S);
 }
 
 static double oom_kills(void) {
@@ -253,12 +267,12 @@ enum worker_end worker_run(struct worker *w, worker_measure measure, const struc
       read_log(w, row, log_path);
     // A GPU that lacked memory is whole, and its worker holds the inputs of the points that follow.
     const bool lives = fine || (!reply.harness && !strcmp(row->status, "oom"));
-    if (!lives || p->place == ATTN_HOST)
+    if (!lives || (p->place == ATTN_HOST && !measure_cp_is_job(p)))
       worker_end(w);
     return reply.harness ? WORKER_HARNESS : WORKER_ROW;
   }
   if (answer == STOPPED) {
-    worker_end(w);
+    bury(w, 0);
     return WORKER_STOPPED;
   }
   if (answer == SILENT) {
