@@ -4,7 +4,6 @@
 // host ranks tell about the schedule, not about speed.
 #include "mpi.h"
 
-#include <omp.h>
 #include <sched.h>
 #include <stdlib.h>
 
@@ -118,11 +117,9 @@ extern const struct cp_transport cp_mpi;
 
 static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
   static struct job job;
-  int rank, local_rank, local_size;
-  if (cp_mpirun_start(ranks, &rank) || cp_mpirun_local(&local_rank, &local_size))
+  int rank;
+  if (cp_mpirun_start(ranks, &rank))
     return -1;
-  const int threads = omp_get_num_procs() / local_size; // mpirun may have bound us, or not
-  omp_set_num_threads(threads > 1 ? threads : 1);
   for (int i = 0; i < CP_CHANNELS && !job.channels[i].comm; i++)
     MPI_Comm_dup(MPI_COMM_WORLD, &job.channels[i].comm);
   struct cp_comm comm = {.transport = &cp_mpi,

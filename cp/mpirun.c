@@ -1,6 +1,7 @@
 // mpirun.c -- this process as a rank of a job that mpirun (or srun) started.
 #include "mpi.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +18,32 @@ static void leave(void) {
     MPI_Finalize();
 }
 
+// Ranks of one host would take all of its cores each.
+static void share_cores(void) {
+  MPI_Comm host;
+  int ranks = 1;
+  if (getenv("OMP_NUM_THREADS") ||
+      MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host))
+    return;
+  MPI_Comm_size(host, &ranks);
+  MPI_Comm_free(&host);
+  const int threads = omp_get_num_procs() / ranks; // mpirun may have bound us, or not
+  omp_set_num_threads(threads > 1 ? threads : 1);
+}
+
 int cp_mpirun_start(int ranks, int *rank) {
   int started = 0, size = 0, provided;
+  if (failed) {
+    attn_error_set(false, "this process has failed before");
+    return -1;
+  }
   MPI_Initialized(&started);
   if (!started) {
     MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_dup(MPI_COMM_WORLD, &control);
     MPI_Comm_dup(MPI_COMM_WORLD, &roll);
+    share_cores();
     atexit(leave);
   }
   MPI_Comm_size(MPI_COMM_WORLD, &size);
@@ -34,18 +53,6 @@ int cp_mpirun_start(int ranks, int *rank) {
   attn_error_set(false, "%d ranks are asked for, but mpirun started %d processes (mpirun -n %d)",
                  ranks, size, ranks);
   return -1;
-}
-
-int cp_mpirun_local(int *local_rank, int *local_size) {
-  MPI_Comm host;
-  if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)) {
-    attn_error_set(false, "MPI cannot tell which ranks share a host");
-    return -1;
-  }
-  MPI_Comm_rank(host, local_rank);
-  MPI_Comm_size(host, local_size);
-  MPI_Comm_free(&host);
-  return 0;
 }
 
 // From each to each: unlike MPI_Allgather it knows who is missing.
@@ -139,3 +146,5 @@ void cp_mpirun_failed(int rank) {
   fprintf(stderr, "longca: rank %d: %s\n", rank, attn_error());
   call_roll(rank, size);
 }
+
+bool cp_mpirun_has_failed(void) { return failed; }

@@ -8,7 +8,9 @@
 // first leaves no multiprocessor to NCCL's until it ends. So the compute stream waits until the group has had its
 // turn: NCCL's kernel, on a stream of higher priority, is next in line there, and ours comes by way of an event.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mpi.h"
 #include "nccl_job.h"
@@ -180,26 +182,45 @@ static int barrier(struct cp_comm *comm) { return share(comm, NULL, NULL, 0); }
 
 extern const struct cp_transport cp_nccl;
 
+static struct nccl_job one = {.lock = PTHREAD_MUTEX_INITIALIZER}; // of this process
+
+// At exit, before MPI leaves and CUDA is gone: both were there before the handler was.
+static void leave(void) {
+  if (cp_mpirun_has_failed() || !cp_nccl_disconnect(&one))
+    return;
+  cp_mpirun_failed(one.rank);
+  fflush(NULL);
+  _exit(1); // an exit code cannot be changed here otherwise
+}
+
+// Connects once: the links stay for the runs that follow.
+static int connect_once(struct nccl_job *j) {
+  static bool connected;
+  if (connected)
+    return 0;
+  connected = true;
+  return cp_nccl_connect(j) || atexit(leave);
+}
+
 static int run(int ranks, double limit_s, int (*body)(struct cp_comm *, void *), void *context) {
   int rank;
   if (cp_mpirun_start(ranks, &rank))
     return -1;
-  static struct nccl_job one; // a process
   struct nccl_job *const j = &one;
-  memset(j, 0, sizeof *j);
+  pthread_mutex_lock(&j->lock);
   j->rank = rank;
   j->size = ranks;
   j->limit_s = limit_s;
-  pthread_mutex_init(&j->lock, NULL);
+  pthread_mutex_unlock(&j->lock);
   struct cp_comm comm = {.transport = &cp_nccl,
                          .memory = &cp_memory_device,
                          .rank = rank,
                          .size = ranks,
                          .limit_s = limit_s,
                          .state = j};
-  const int status = cp_nccl_connect(j);
+  const int status = connect_once(j);
   comm.stream = j->compute;
-  if (!status && !body(&comm, context) && !cp_nccl_disconnect(j))
+  if (!status && !body(&comm, context))
     return 0;
   // The process leaves soon; what it holds is not given back, since that may block.
   if (atomic_load(&j->failed)) {

@@ -95,6 +95,12 @@ static int slow_body(struct cp_comm *comm, void *context) {
   return finish(comm);
 }
 
+// All is well, and then one does not leave.
+static int stays_body(struct cp_comm *comm, void *context) {
+  *(int *)context = comm->rank;
+  return finish(comm);
+}
+
 static const struct {
   const char *name;
   int (*body)(struct cp_comm *, void *);
@@ -102,6 +108,13 @@ static const struct {
               {"chained", chained_body}, {"ungrouped", ungrouped_body}, {"slow", slow_body}};
 
 static int be_rank(const char *what, int ranks) {
+  if (!strcmp(what, "stays")) {
+    int rank = -1;
+    const int status = cp_nccl.run(ranks, 2, stays_body, &rank);
+    if (rank == 1)
+      sleep(8);
+    return status ? 1 : 0;
+  }
   for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
     if (!strcmp(bodies[i].name, what))
       return cp_nccl.run(ranks, 2, bodies[i].body, NULL) ? 1 : 0;
@@ -141,6 +154,9 @@ static void test_a_killed_rank_is_named(void **state) {
 static void test_a_stuck_rank_is_named(void **state) {
   ends("mpirun", "stuck", 2, "with rank 1 was not done 2 s after it could start");
 }
+static void test_a_rank_that_does_not_leave(void **state) {
+  ends("mpirun", "stays", 2, "with all ranks, to leave, did not start within 2 s");
+}
 static void test_a_stuck_rank_among_four(void **state) {
   ends("mpirun", "stuck", 4, "no answer from rank 1\n");
 }
@@ -168,6 +184,7 @@ static void not_built(void **state) {
 #define test_a_long_kernel_is_no_fault not_built
 #define test_a_killed_rank_is_named not_built
 #define test_a_stuck_rank_is_named not_built
+#define test_a_rank_that_does_not_leave not_built
 #define test_a_stuck_rank_among_four not_built
 #define test_transfers_that_wait_for_others_end not_built
 #define test_a_rank_without_a_gpu not_built
@@ -184,6 +201,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_a_long_kernel_is_no_fault),
       cmocka_unit_test(test_a_killed_rank_is_named),
       cmocka_unit_test(test_a_stuck_rank_is_named),
+      cmocka_unit_test(test_a_rank_that_does_not_leave),
       cmocka_unit_test(test_a_stuck_rank_among_four),
       cmocka_unit_test(test_transfers_that_wait_for_others_end),
       cmocka_unit_test(test_a_rank_without_a_gpu),

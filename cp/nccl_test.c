@@ -16,6 +16,7 @@
 
 #ifdef LONGCA_NCCL
 #include <cuda_runtime_api.h>
+#include <nccl.h>
 
 #include "cp_test_job.h"
 
@@ -254,7 +255,25 @@ static const struct {
 } bodies[] = {
     {"transport", transport_body}, {"memory", memory_body}, {"schedules", schedules_body}};
 
+// Runs of a process share their connections: no more of them than channels, whose names are numbered.
+static int runs_in_a_row(int ranks) {
+  ncclUniqueId next;
+  for (int i = 0; i < 3; i++)
+    if (cp_nccl.run(ranks, 20 + i, transport_body, NULL))
+      return 1;
+  int rank, made = -1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  ncclGetUniqueId(&next);
+  sscanf(strrchr(next.internal, '-'), "-%d", &made);
+  if (made == (rank ? 0 : CP_CHANNELS))
+    return 0;
+  printf("rank %d made %d connections\n", rank, made);
+  return 1;
+}
+
 static int be_rank(const char *what, int ranks) {
+  if (!strcmp(what, "runs"))
+    return runs_in_a_row(ranks);
   for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
     if (!strcmp(bodies[i].name, what))
       return cp_nccl.run(ranks, 20, bodies[i].body, NULL) ? 1 : 0;
@@ -274,6 +293,7 @@ static void works(const char *what, int ranks) {
 }
 
 static void test_transport(void **state) { works("transport", 2), works("transport", 4); }
+static void test_runs_in_a_row(void **state) { works("runs", 2); }
 static void test_memory(void **state) { works("memory", 1); }
 static void test_schedules_2(void **state) { works("schedules", 2); }
 static void test_schedules_4(void **state) { works("schedules", 4); }
@@ -287,6 +307,7 @@ static void not_built(void **state) {
   skip();
 }
 #define test_transport not_built
+#define test_runs_in_a_row not_built
 #define test_memory not_built
 #define test_schedules_2 not_built
 #define test_schedules_4 not_built
@@ -298,9 +319,8 @@ int main(int argc, char **argv) {
     return be_rank(argv[2], atoi(argv[3]));
   self = argv[0];
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_transport),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_schedules_2),
+      cmocka_unit_test(test_transport),   cmocka_unit_test(test_runs_in_a_row),
+      cmocka_unit_test(test_memory),      cmocka_unit_test(test_schedules_2),
       cmocka_unit_test(test_schedules_4),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

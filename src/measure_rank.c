@@ -2,6 +2,7 @@
 // do not depend on who holds them, and every schedule computes the same.
 #include "measure_rank.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ static int fill_shard(struct rank *r, int tensor) {
   char *host = calloc((size_t)r->plan.shard.rows, (size_t)(row * size));
   if (!host)
     return out_of_memory("a shard");
+#pragma omp parallel for schedule(static)
   for (int32_t i = 0; i < r->plan.shard.rows; i++)
     if (pos[i] >= 0)
       tensor_fill_normal(host + i * row * size, p->dtype, row, p->seed,
@@ -92,9 +94,11 @@ static void place_shard(const struct rank *r, int rank, int tensor, const char *
   const struct cp_grid *g = &r->plan.grid;
   const struct cp_shard *s = &r->plan.shard;
   const int head = cp_grid_head(g, rank), context = cp_grid_context(g, rank);
-  for (int32_t i = 0; i < s->segs[context]; i++)
-    for (int32_t j = 0; j < s->seg[context][i].len; j++) {
-      const int32_t row = s->seg[context][i].row + j, pos = s->seg[context][i].pos + j;
+  for (int32_t i = 0; i < s->segs[context]; i++) {
+    const struct attn_segment *seg = &s->seg[context][i];
+#pragma omp parallel for schedule(static) if (seg->len >= 128)
+    for (int32_t j = 0; j < seg->len; j++) {
+      const int32_t row = seg->row + j, pos = seg->pos + j;
       if (tensor == LSE) {
         for (int h = 0; h < r->plan.heads_q; h++)
           ((float *)whole)[(int64_t)(head * r->plan.heads_q + h) * p->seqlen + pos] =
@@ -106,10 +110,11 @@ static void place_shard(const struct rank *r, int rank, int tensor, const char *
       if (own >= 0 && own < s->rows)
         memcpy(whole + pos * size, shard + own * size, (size_t)size);
     }
+  }
 }
 
-// The whole tensor on rank 0 (for free()); elsewhere sends the shard. 0 or -1.
-static int gather(struct rank *r, int tensor, void **whole) {
+// The whole tensor on rank 0; elsewhere sends the shard. 0 or -1.
+static int gather(struct rank *r, int tensor) {
   struct cp_comm *comm = r->comm;
   const struct point *p = r->s->p;
   const struct cp_transport *net = comm->transport;
@@ -118,32 +123,42 @@ static int gather(struct rank *r, int tensor, void **whole) {
     return net->post(comm, CP_HEADS, &op, 1) || net->wait(comm, CP_HEADS) ? -1 : 0;
   }
   const bool lse = tensor == LSE;
-  *whole = tensor_alloc(lse ? ATTN_FP32 : p->dtype,
-                        (int64_t)p->seqlen * heads_of(p, tensor) * (lse ? 1 : p->dim));
+  void *whole = r->whole[tensor] = tensor_alloc(
+      lse ? ATTN_FP32 : p->dtype, (int64_t)p->seqlen * heads_of(p, tensor) * (lse ? 1 : p->dim));
   char *host = malloc((size_t)r->bytes[tensor]);
   void *placed = comm->memory->alloc(r->bytes[tensor]);
-  int status = *whole && host && placed ? 0 : out_of_memory("the whole tensors");
+  int status = whole && host && placed ? 0 : out_of_memory("the whole tensors");
   for (int from = 0; !status && from < comm->size; from++) {
     const struct cp_op op = {false, from, placed, r->bytes[tensor]};
     status = (from && (net->post(comm, CP_HEADS, &op, 1) || net->wait(comm, CP_HEADS))) ||
              comm->memory->sync(comm->stream) ||
              comm->memory->download(host, from ? placed : r->t[tensor], r->bytes[tensor]);
     if (!status)
-      place_shard(r, from, tensor, host, *whole);
+      place_shard(r, from, tensor, host, whole);
   }
   free(host);
   comm->memory->release(placed);
   return status ? -1 : 0;
 }
 
+static void release_whole(struct rank *r) {
+  for (int i = 0; i < RANK_TENSORS; i++) {
+    free(r->whole[i]);
+    r->whole[i] = NULL;
+  }
+}
+
 // Runs one pass and checks it whole on rank 0. *right is the same on all ranks.
 int rank_check(struct rank *r, enum attn_pass pass, bool *right) {
   struct row *row = r->s->row;
-  void *whole[RANK_TENSORS] = {NULL};
+  void *const *whole = r->whole;
   int status = rank_pass(r, pass);
+  // Backward's check has the inputs and forward's results from forward's.
   for (int i = 0; !status && i < RANK_TENSORS; i++)
-    if (r->t[i] && !(pass == ATTN_FWD && i >= DQ))
-      status = gather(r, i, &whole[i]);
+    if (r->t[i] && !r->gathered[i] && !(pass == ATTN_FWD && i >= DQ)) {
+      status = gather(r, i);
+      r->gathered[i] = true;
+    }
   int verdict = 0, verdicts[RANKS_MAX];
   if (!status && r->comm->rank == 0) {
     const struct attn_args a = {.q = whole[Q],
@@ -156,7 +171,11 @@ int rank_check(struct rank *r, enum attn_pass pass, bool *right) {
                                 .dk = whole[DK],
                                 .dv = whole[DV]};
     struct verify_report report = {0};
+    const int share = omp_get_max_threads();
+    if (!getenv("OMP_NUM_THREADS")) // the other ranks wait: their cores are free
+      omp_set_num_threads(omp_get_num_procs());
     verdict = check_outputs(&r->problem, &a, pass, r->s->p->seed, &report);
+    omp_set_num_threads(share);
     row->err_max = row_rounded(report.err_max, 4);
     row->err_cos = row_rounded(report.err_cos, 4);
     row->wrong = (double)report.wrong;
@@ -169,8 +188,8 @@ int rank_check(struct rank *r, enum attn_pass pass, bool *right) {
       row_status(row, "wrong", reason);
     }
   }
-  for (int i = 0; i < RANK_TENSORS; i++)
-    free(whole[i]);
+  if (pass == r->s->p->pass)
+    release_whole(r);
   // The reference takes rank 0 a while: the others wait for it with more patience than for a transfer.
   struct cp_comm patient = *r->comm;
   patient.limit_s = r->s->p->limit_s;
@@ -194,6 +213,7 @@ void rank_release(struct rank *r) {
   for (int i = 0; i < RANK_TENSORS; i++)
     if (r->t[i])
       r->comm->memory->release(r->t[i]);
+  release_whole(r);
   free(r->pos);
   cp_plan_release(&r->plan);
   mask_free(&r->mask);

@@ -25,6 +25,8 @@ struct rank {
   int32_t *pos;          // [context_rows]
   void *t[RANK_TENSORS]; // in the transport's memory
   int64_t bytes[RANK_TENSORS];
+  void *whole[RANK_TENSORS]; // on rank 0 between the checks: gathered, in host memory
+  bool gathered[RANK_TENSORS];
 };
 
 // All return 0, or -1 with attn_error() set.
