@@ -51,31 +51,20 @@ static void aligned(uint64_t address, unsigned to, const char *what) {
 
 // ---- the copy engine
 
-void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
-  aligned(shared_address(dst) | (uintptr_t)src | bytes, 16, "a bulk copy");
-  check::mbarrier_used(bar, true, EMU_CALLER);
-  check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
-  check::touch_by_engine(bar, src, bytes, check::READ, EMU_CALLER);
-  memset(dst, 0xff, bytes);
-  running->done.copied_bytes += bytes;
-  transfer([=] {
-    memcpy(dst, src, bytes);
-    mbarrier_deliver(bar, bytes);
-  });
-}
-
 // Byte i of a tile at 128-byte-swizzled shared memory: bits 4 to 6 of its address change by bits 7 to 9.
 static uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *bar) {
+void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar) {
   const tensor_map *t = reinterpret_cast<const tensor_map *>(map);
-  const uint32_t to = shared_address(dst);
+  const uint32_t to = shared_address(dst), row_bytes = t->box[0] * t->element_bytes;
   uint32_t bytes = t->element_bytes;
   for (int i = 0; i < 4; i++)
     bytes *= t->box[i];
-  aligned(to, 1024, "a swizzled tile");
-  if (t->box[0] * t->element_bytes != 128)
-    fault("a swizzled tile's rows are 128 bytes, not %u", t->box[0] * t->element_bytes);
+  if (rank != t->rank)
+    fault("a tensor map of %u dimensions, and a copy by %u coordinates", t->rank, rank);
+  aligned(to, t->swizzled ? 1024 : 128, "a tile");
+  if (t->swizzled && row_bytes != 128)
+    fault("a swizzled tile's rows are 128 bytes, not %u", row_bytes);
   shared_pointer(to + bytes - 1);
   check::mbarrier_used(bar, true, EMU_CALLER);
   check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
@@ -92,10 +81,10 @@ void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *
     for (uint32_t x3 = 0; x3 < m.box[3]; x3++)
       for (uint32_t x2 = 0; x2 < m.box[2]; x2++)
         for (uint32_t x1 = 0; x1 < m.box[1]; x1++)
-          for (uint32_t x0 = 0; x0 < 128; x0 += 16, offset += 16) {
+          for (uint32_t x0 = 0; x0 < row_bytes; x0 += 16, offset += 16) {
             const uint64_t i[4] = {(uint64_t)(c0 + (int)(x0 / m.element_bytes)), (uint64_t)(c1 + (int)x1),
                                    (uint64_t)(c2 + (int)x2), (uint64_t)(c3 + (int)x3)};
-            char *out = (char *)shared_pointer(swizzled(to + offset));
+            char *out = (char *)shared_pointer(m.swizzled ? swizzled(to + offset) : to + offset);
             bool inside = true;
             for (int d = 0; d < 4; d++)
               inside &= i[d] < m.dim[d]; // negative ones are large

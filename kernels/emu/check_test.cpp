@@ -10,6 +10,7 @@ extern "C" {
 #include <cmocka.h>
 }
 
+#include "../wgmma/tensor_map.h"
 #include "check.h"
 
 enum fault {
@@ -22,6 +23,7 @@ enum fault {
   NO_SYNC_AFTER_INIT,
   NO_FULL_WAIT,
   RELEASES_BEFORE_READING,
+  RELEASES_FOR_OTHERS, // one lane, while those beside it may still read
   NO_EMPTY_WAIT,
   OTHER_BARRIER,
   NO_PROXY_FENCE, // bulk reductions
@@ -42,18 +44,20 @@ enum fault {
   FREED,
   HOST_MEMORY,
   ONE_BEHIND_SHARED,
-  COPY_BEHIND_GLOBAL,
+  MAP_BEHIND_GLOBAL,
 };
 
 struct block_memory {
   alignas(1024) uint16_t a[64 * 64], b[64 * 64];
-  alignas(16) float line[256];
+  alignas(128) float line[256];
+  float scale; // beside what the copy engine brings, an ordinary store
   uint64_t full[2], empty[2];
 };
 struct arguments {
   int fault;
   const float *in; // [256]
   float *out;      // [256]
+  CUtensorMap map; // of in: boxes of 128
 };
 
 #define UNLESS(f) if (p.fault != f)
@@ -104,8 +108,8 @@ static __global__ void named_kernel(arguments p) {
     }
 }
 
-// Thread 0 streams by the copy engine through one stage, a warp reads. Faults that would get it
-// stuck come at the end.
+// Thread 0 streams by the copy engine through one stage, a warp reads. Faults that could get it
+// stuck are made in the last round.
 static __global__ void engine_kernel(arguments p) {
   block_memory &s = memory();
   const int t = threadIdx.x;
@@ -125,20 +129,24 @@ static __global__ void engine_kernel(arguments p) {
   for (int i = 0; i < 4; i++)
     if (t == 0) {
       ptx::mbarrier_wait(&s.empty[0], i % 2 ^ 1);
-      IF(OTHER_BARRIER) ptx::mbarrier_arrive_expect(&s.full[1], 0);
-      ptx::mbarrier_arrive_expect(&s.full[0], 1024);
-      ptx::bulk_load(s.line, p.in, 512, &s.full[0]);
-      const int half = p.fault == COPY_BEHIND_GLOBAL ? 132 : 128;
-      ptx::bulk_load(s.line + 128, p.in + half, 512, &s.full[0]);
       if (i == 3)
-        IF(NO_EMPTY_WAIT) ptx::bulk_load(s.line, p.in, 512, &s.full[1]);
+        IF(OTHER_BARRIER) ptx::mbarrier_arrive_expect(&s.full[1], 0);
+      s.scale = i;
+      ptx::mbarrier_arrive_expect(&s.full[0], 1024);
+      ptx::tma_load_1d(s.line, &p.map, 0, &s.full[0]);
+      ptx::tma_load_1d(s.line + 128, &p.map, 128, &s.full[0]);
+      if (i == 3)
+        IF(NO_EMPTY_WAIT) ptx::tma_load_1d(s.line, &p.map, 0, &s.full[1]);
     } else if (t >= 32) {
-      IF(OTHER_BARRIER) ptx::mbarrier_wait(&s.full[1], i % 2);
-      else if (i < 3 || p.fault != NO_FULL_WAIT) ptx::mbarrier_wait(&s.full[0], i % 2);
-      IF(RELEASES_BEFORE_READING) if (t == 32) ptx::mbarrier_arrive(&s.empty[0]);
-      p.out[t] = s.line[t] + s.line[t + 128];
-      __syncwarp();
-      UNLESS(RELEASES_BEFORE_READING) if (t == 32) ptx::mbarrier_arrive(&s.empty[0]);
+      if (i == 3 && p.fault == OTHER_BARRIER)
+        ptx::mbarrier_wait(&s.full[1], 0);
+      else if (i < 3 || p.fault != NO_FULL_WAIT)
+        ptx::mbarrier_wait(&s.full[0], i % 2);
+      __syncwarp(); // or a fault could leave lanes behind that wait for a phase which is past
+      IF(RELEASES_BEFORE_READING) if (t == 32 && i < 3) ptx::mbarrier_arrive(&s.empty[0]);
+      p.out[t] = s.scale * (s.line[t] + s.line[t + 128]);
+      UNLESS(RELEASES_FOR_OTHERS) __syncwarp();
+      UNLESS(RELEASES_BEFORE_READING) if (t == 32 && i < 3) ptx::mbarrier_arrive(&s.empty[0]);
     }
 }
 
@@ -214,6 +222,7 @@ static void run(void (*kernel)(arguments), int threads, int fault, const char *e
   assert_int_equal(cudaMalloc((void **)&p.out, 1024), 0);
   memset(in, 0, 1024), memset(p.out, 0, 1024);
   p.in = in;
+  assert_int_equal(tensor_map_line(&p.map, in, fault == MAP_BEHIND_GLOBAL ? 260 : 256, 128), 0);
   IF(HOST_MEMORY) p.in = host;
   IF(FREED) cudaFree(in);
   IF(ONE_BEHIND_GLOBAL) p.in = in + 256 - threads;
@@ -247,8 +256,8 @@ TEST(test_named, named_kernel, 256, {ARRIVES_BEFORE_WRITING, "a race"},
      {READS_AFTER_GIVING_BACK, "a race"})
 TEST(test_engine, engine_kernel, 64, {NO_INIT_FENCE, "no fence between an mbarrier"},
      {NO_SYNC_AFTER_INIT, "whose initialisation nothing orders"}, {NO_FULL_WAIT, "a race"},
-     {RELEASES_BEFORE_READING, "a race"}, {NO_EMPTY_WAIT, "a race"}, {OTHER_BARRIER, "a race"},
-     {COPY_BEHIND_GLOBAL, "global memory outside"})
+     {RELEASES_BEFORE_READING, "a race"}, {RELEASES_FOR_OTHERS, "a race"}, {NO_EMPTY_WAIT, "a race"}, {OTHER_BARRIER, "a race"},
+     {MAP_BEHIND_GLOBAL, "global memory outside"})
 TEST(test_bulk, bulk_kernel, 128, {NO_PROXY_FENCE, "no fence.proxy.async"},
      {FENCE_BEFORE_WRITING, "no fence.proxy.async"}, {NO_BULK_WAIT, "a race"},
      {WAITS_FOR_ANOTHER_GROUP, "a race"})

@@ -34,7 +34,7 @@ $(E)/kernels/emu/%.o: kernels/emu/%.cpp kernels/emu/emu.mk
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(EMU_FLAGS) -O2 $(if $(EMU_CHECK),-DEMU_CHECK) -c -o $@ $<
 
-$(E)/check_test.o: $(E)/tree/kernels/emu/check_test.cpp kernels/emu/emu.mk
+$(E)/check_test.o: $(E)/tree/kernels/emu/check_test.cpp kernels/emu/emu.mk | $(EMU_TREE:%=$(E)/tree/%)
 	$(call say,EMU,check_test.cpp)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_OPT) $(EMU_SEEN) -include kernels/emu/emu.h -c -o $@ $<

@@ -31,8 +31,7 @@ void wait_for_word(const int32_t *word, int32_t value);  // which another block 
 void registers(int count);
 
 // async.cpp
-void copy(void *dst, const void *src, uint32_t bytes, uint64_t *bar);
-void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint64_t *bar);
+void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar);
 void add_f32(float *dst, const float *src, uint32_t bytes);
 void bulk_commit();
 void bulk_wait(int groups, bool read_only); // read_only: of what was read only
@@ -120,9 +119,6 @@ static inline void reduce_add_4(float *dst, float x, float y, float z, float w) 
 }
 
 // bulk.cuh, tma.cuh
-static inline void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
-  emu::copy(dst, src, bytes, bar);
-}
 static inline void bulk_add_f32(float *dst, const void *src, uint32_t bytes) {
   emu::add_f32(dst, static_cast<const float *>(src), bytes);
 }
@@ -138,10 +134,15 @@ static inline void stmatrix_x4_trans(void *row, uint32_t a, uint32_t b, uint32_t
   const uint32_t v[4] = {a, b, c, d};
   emu::stmatrix_transposed(row, v);
 }
+static inline void tma_prefetch_map(const CUtensorMap *) {}
+static inline void tma_load_1d(void *dst, const CUtensorMap *map, int c0, uint64_t *bar) {
+  const int at[4] = {c0, 0, 0, 0};
+  emu::copy_tile(dst, map, at, 1, bar);
+}
 static inline void tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1, int c2, int c3,
                                uint64_t *bar) {
   const int at[4] = {c0, c1, c2, c3};
-  emu::copy_tile(dst, map, at, bar);
+  emu::copy_tile(dst, map, at, 4, bar);
 }
 
 // wgmma.cuh

@@ -243,17 +243,23 @@ static CUresult encode(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
                        const cuuint32_t *steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
                        CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
   emu::tensor_map t = {};
-  bool good = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 && rank == 4 &&
-              swizzle == CU_TENSOR_MAP_SWIZZLE_128B && (uintptr_t)base % 16 == 0;
   t.base = base;
-  t.element_bytes = 2;
-  for (int i = 0; i < 4; i++) {
-    t.dim[i] = dims[i];
-    t.box[i] = box[i];
-    if (i < 3)
-      t.stride[i] = strides[i];
-    good &= dims[i] > 0 && box[i] > 0 && box[i] <= 256 && steps[i] == 1 && (i == 3 || strides[i] % 16 == 0);
+  t.element_bytes = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32 ? 4 : 2;
+  t.rank = rank;
+  t.swizzled = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
+  bool good = (type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32) && rank >= 1 &&
+              rank <= 4 && (t.swizzled || swizzle == CU_TENSOR_MAP_SWIZZLE_NONE) && (uintptr_t)base % 16 == 0;
+  for (cuuint32_t i = 0; i < 4; i++) {
+    const bool there = i < rank;
+    t.dim[i] = there ? dims[i] : 1;
+    t.box[i] = there ? box[i] : 1;
+    if (i > 0)
+      t.stride[i - 1] = there ? strides[i - 1] : 0;
+    good &= t.dim[i] > 0 && t.dim[i] <= 1ull << 32 && t.box[i] > 0 && t.box[i] <= 256 &&
+            (!there || steps[i] == 1) && (i == 0 || t.stride[i - 1] % 16 == 0);
   }
+  // Copies are of 16 bytes: the machine cuts a tensor's edge by elements, this by these.
+  good &= t.box[0] * t.element_bytes % 16 == 0 && t.dim[0] * t.element_bytes % 16 == 0;
   memcpy(map, &t, sizeof t);
   return good ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

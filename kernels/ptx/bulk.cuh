@@ -1,6 +1,6 @@
-// bulk.cuh -- one-dimensional bulk copies and reductions, stmatrix, and the fence between proxies.
+// bulk.cuh -- one-dimensional bulk reductions, stmatrix, and the fence between proxies.
 //
-// PTX ISA 8.0, sections 9.7.8.24 (cp.async.bulk, cp.reduce.async.bulk), 9.7.13.5 (stmatrix), 9.7.12.4
+// PTX ISA 8.0, sections 9.7.8.24 (cp.reduce.async.bulk), 9.7.13.5 (stmatrix), 9.7.12.4
 // (fence.proxy.async). Addresses and sizes are multiples of 16 bytes.
 #ifndef LONGCA_PTX_BULK_CUH
 #define LONGCA_PTX_BULK_CUH
@@ -10,14 +10,6 @@
 #include "sync.cuh"
 
 namespace ptx {
-
-// Global to shared memory; counted by the barrier.
-static __device__ __forceinline__ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-                   "r"(smem_addr(dst)),
-               "l"(src), "r"(bytes), "r"(smem_addr(bar))
-               : "memory");
-}
 
 // Adds fp32 shared memory into global memory; part of this thread's bulk group.
 static __device__ __forceinline__ void bulk_add_f32(float *dst, const void *src, uint32_t bytes) {

@@ -1,6 +1,6 @@
 // tma.cuh -- the bulk tensor copy engine: global memory to shared memory by a tensor map.
 //
-// PTX ISA 8.0, section 9.7.8.25 (cp.async.bulk.tensor). Coordinates run fastest dimension first, as in
+// PTX ISA 8.0, sections 9.7.8.25 (cp.async.bulk.tensor) and 9.7.8.15 (prefetch). Coordinates run fastest dimension first, as in
 // cuTensorMapEncodeTiled. Rows outside the tensor arrive as zeros and count as delivered bytes.
 #ifndef LONGCA_PTX_TMA_CUH
 #define LONGCA_PTX_TMA_CUH
@@ -11,6 +11,18 @@
 #include "sync.cuh"
 
 namespace ptx {
+
+// Brings the tensor map itself to where the copy engine looks for it.
+static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+static __device__ __forceinline__ void tma_load_1d(void *dst, const CUtensorMap *map, int c0, uint64_t *bar) {
+  asm volatile("cp.async.bulk.tensor.1d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+               "[%0], [%1, {%2}], [%3];" ::"r"(smem_addr(dst)),
+               "l"(map), "r"(c0), "r"(smem_addr(bar))
+               : "memory");
+}
 
 static __device__ __forceinline__ void tma_load_4d(void *dst, const CUtensorMap *map, int c0,
                                                    int c1, int c2, int c3, uint64_t *bar) {

@@ -19,6 +19,7 @@
 #ifndef LONGCA_WGMMA_BACKWARD_CUH
 #define LONGCA_WGMMA_BACKWARD_CUH
 
+#include "../ptx/bulk.cuh"
 #include "../ptx/math.cuh"
 #include "../ptx/wgmma.cuh"
 #include "backward_load.cuh"

@@ -22,9 +22,11 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
       tensor_map(&b.k, a->k, p->rows_k, p->heads_kv, Dim, BWD_KEYS) ||
       tensor_map(&b.v, a->v, p->rows_k, p->heads_kv, Dim, BWD_KEYS))
     return -1;
+  const int64_t rows = (int64_t)s->tiles * BWD_QUERIES * p->heads_q; // none: no step asks for them
+  if (rows && (tensor_map_line(&b.lse2, s->lse2, rows, BWD_QUERIES) ||
+               tensor_map_line(&b.delta, s->delta, rows, BWD_QUERIES)))
+    return -1;
   b.tile_rows = s->tile_rows;
-  b.lse2 = s->lse2;
-  b.delta = s->delta;
   b.dq_acc = s->dq_acc;
   b.dk = (bf16 *)a->dk;
   b.dv = (bf16 *)a->dv;

@@ -8,7 +8,6 @@
 #ifndef LONGCA_WGMMA_BACKWARD_LOAD_CUH
 #define LONGCA_WGMMA_BACKWARD_LOAD_CUH
 
-#include "../ptx/bulk.cuh"
 #include "../ptx/sync.cuh"
 #include "../ptx/tma.cuh"
 #include "backward_shared.cuh"
@@ -64,11 +63,11 @@ static __device__ __forceinline__ void bwd_load_step(const bwd_params &p, bwd_sm
   ptx::mbarrier_wait(&sm.q_empty[s], parity);
   ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
   ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
-  ptx::bulk_load(sm.lse2[s], p.lse2 + at * BWD_QUERIES, sizeof sm.lse2[s], &sm.q_full[s]);
+  ptx::tma_load_1d(sm.lse2[s], &p.lse2, at * BWD_QUERIES, &sm.q_full[s]);
   ptx::mbarrier_wait(&sm.do_empty[s], parity);
   ptx::mbarrier_arrive_expect(&sm.do_full[s], sizeof sm.d_o[s] + sizeof sm.delta[s]);
   ptx::tma_load_4d(sm.d_o[s], &p.d_o, 0, row, 0, head, &sm.do_full[s]);
-  ptx::bulk_load(sm.delta[s], p.delta + at * BWD_QUERIES, sizeof sm.delta[s], &sm.do_full[s]);
+  ptx::tma_load_1d(sm.delta[s], &p.delta, at * BWD_QUERIES, &sm.do_full[s]);
 }
 
 template <int D>
@@ -79,6 +78,10 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
   const int inner = p.turns ? p.loop : 1; // heads that take a tile one after the other
+  ptx::tma_prefetch_map(&p.q); // under the first reads of the list
+  ptx::tma_prefetch_map(&p.lse2);
+  ptx::tma_prefetch_map(&p.d_o);
+  ptx::tma_prefetch_map(&p.delta);
   int i = 0, last_row = 0, last_head = 0, last_at = 0;
   for (int outer = first; outer < first + p.loop; outer += inner) {
     bwd_walk seen(item), alone(item);

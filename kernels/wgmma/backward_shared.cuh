@@ -16,9 +16,11 @@ enum { BWD_REGS_LOAD = 32, BWD_REGS_DQ = 64, BWD_REGS_KEYS = 208 };
 
 struct bwd_params {
   CUtensorMap q, k, v, d_o;  // dims {64, rows, dim / 64, heads}
+  // [heads, tiles, 64], as one line: LSE / ln 2 (+inf: saw no key), and rowsum(dO O). By tensor maps too,
+  // because racecheck follows their copies to ordinary loads, and those of plain addresses it does not.
+  CUtensorMap lse2, delta;
   worklist_view list;        // items of 128 keys, runs of 64-query tiles: "row" 64 t is that of tile t
   const int2 *tile_rows;     // [tiles] first local row of a tile, and how many it has
-  const float *lse2, *delta; // [heads, tiles, 64]: LSE / ln 2 (+inf: saw no key), and rowsum(dO O)
   float *dq_acc;             // [heads, tiles][64 * dim] in accumulator order; added to
   __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
   float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
@@ -45,7 +47,7 @@ template <int D> struct bwd_smem {
   __nv_bfloat16 q[BWD_STAGES][BWD_QUERIES * D], d_o[BWD_STAGES][BWD_QUERIES * D];
   __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
   float dq[BWD_QUERIES * D];                   // accumulator order
-  float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
+  alignas(128) float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
   int4 facts[BWD_KEYS];     // of each key (seen_by.cuh)
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
   int32_t head_kv;

@@ -1,4 +1,4 @@
-// engine.cu -- host side of the wgmma engine: plans and tensor maps.
+// engine.cu -- host side of the wgmma engine: plans.
 #include "engine.h"
 
 #include <string.h>
@@ -6,7 +6,6 @@
 #include "../gpu.cuh"
 #include "backward_engine.h"
 #include "gather.h"
-#include "tensor_map.h"
 
 #define REPS(R) R(band) R(columns) R(spans) R(blockmap) R(blocklist) R(varblock) R(dense)
 #define DECLARE(X) extern const wgmma_rep wgmma_rep_##X;
@@ -105,50 +104,4 @@ void wgmma_release(struct attn_plan *plan) {
   gather_free(&s->pieces);
   rep_device_close(&s->rep);
   delete s;
-}
-
-// dims[0] and box[0] are 64 columns, strides in bytes are of the other dimensions.
-static int encode_map(CUtensorMap *map, const void *data, const cuuint64_t (&dims)[4],
-                      const cuuint64_t (&strides)[3], const cuuint32_t (&box)[4]) {
-  // The driver's function by way of the runtime, so that the program needs no libcuda to link.
-  typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
-  static encode_fn encode;
-  if (!encode) {
-    void *found = nullptr;
-    cudaDriverEntryPointQueryResult how;
-#if CUDART_VERSION >= 12050
-    GPU_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &how));
-#else
-    GPU_TRY(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &how));
-#endif
-    if (!found) {
-      attn_error_set(false, "the driver has no tensor maps: it is older than CUDA 12");
-      return -1;
-    }
-    encode = reinterpret_cast<encode_fn>(found);
-  }
-  const cuuint32_t steps[4] = {1, 1, 1, 1};
-  const CUresult status =
-      encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void *>(data), dims, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (status != CUDA_SUCCESS) {
-    attn_error_set(false, "tensor map of [%lld, %lld, %lld, 64] refused by the driver: error %d",
-                   (long long)dims[3], (long long)dims[2], (long long)dims[1], (int)status);
-    return -1;
-  }
-  return 0;
-}
-
-int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows) {
-  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
-  return encode_map(map, data, {64, r, chunks, h}, {h * head_bytes, 64 * 2, head_bytes},
-                    {64, (cuuint32_t)box_rows, (cuuint32_t)chunks, 1});
-}
-
-int tensor_map_packed(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows,
-                      int box_heads) {
-  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
-  return encode_map(map, data, {64, chunks, h, r}, {64 * 2, head_bytes, h * head_bytes},
-                    {64, 1, (cuuint32_t)box_heads, (cuuint32_t)box_rows});
 }

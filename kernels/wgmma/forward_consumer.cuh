@@ -171,6 +171,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
     turn_wait();
     issue_qk();
     turn_give();
+    __syncwarp(); // all lanes have read the step's description: lane 0 may release it
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);
     if (step.flags & STEP_PARTIAL)
@@ -201,6 +202,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_softmax<Dim> {
         issue_qk();
         issue_pv(before(), keep);
         turn_give();
+        __syncwarp(); // as in begin(); here it costs nothing, as all wait
         ptx::wgmma_wait<1>();
         ptx::wgmma_pin(sc);
         const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
