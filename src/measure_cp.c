@@ -3,7 +3,9 @@
 //   gathers and checks against the double reference | warm-up | timed passes.
 // The time of a pass is the SLOWEST rank's, from a common barrier to the end of its own work; the
 // study summed the ranks' times, which hides imbalance. tflop_s is a rank's: work / ranks / that time.
-// comm_bytes: most that a rank sent; comm_us: most that a rank waited for transfers.
+// comm_bytes: most that a rank sent. comm_us: least that a rank waited for transfers, which is what they
+// add to the pass: the slowest rank waits for no peer. What others waited longer is skew_us, the ranks' own
+// imbalance: of masks, or of GPUs whose clocks differ.
 #include "measure_cp.h"
 
 #include <math.h>
@@ -21,11 +23,12 @@
 // ---- timing ---------------------------------------------------------------------------------
 
 struct sample {
-  double time_us, wait_us;
+  double time_us;            // of the slowest rank
+  double wait_us, waited_us; // for transfers: least and most of a rank
 };
 
-// One pass from a common start; the slowest rank's numbers, the same on all ranks.
-static int sample_pass(struct rank *r, struct sample *slowest) {
+// One pass from a common start; the same on all ranks.
+static int sample_pass(struct rank *r, struct sample *s) {
   struct sample mine, all[RANKS_MAX];
   struct cp_comm *comm = r->comm;
   if (comm->transport->barrier(comm))
@@ -36,13 +39,14 @@ static int sample_pass(struct rank *r, struct sample *slowest) {
   mine.time_us = timer_now_us() - begin_us;
   if (comm->transport->barrier(comm)) // waits that a device measured are known after it
     return -1;
-  mine.wait_us = comm->wait_us - wait_us;
+  mine.wait_us = mine.waited_us = comm->wait_us - wait_us;
   if (comm->transport->share(comm, &mine, all, sizeof mine))
     return -1;
-  *slowest = all[0];
+  *s = all[0];
   for (int i = 1; i < comm->size; i++) {
-    slowest->time_us = fmax(slowest->time_us, all[i].time_us);
-    slowest->wait_us = fmax(slowest->wait_us, all[i].wait_us);
+    s->time_us = fmax(s->time_us, all[i].time_us);
+    s->wait_us = fmin(s->wait_us, all[i].wait_us);
+    s->waited_us = fmax(s->waited_us, all[i].waited_us);
   }
   return 0;
 }
@@ -71,7 +75,8 @@ static int transfers_us(struct rank *r, double *median_us) {
 static int time_passes(struct rank *r) {
   const struct point *p = r->s->p;
   const int most = p->samples_max > p->samples_min ? p->samples_max : p->samples_min;
-  double *time_us = malloc(2 * (size_t)most * sizeof *time_us), *wait_us = time_us + most;
+  double *time_us = malloc(3 * (size_t)most * sizeof *time_us), *wait_us = time_us + most,
+         *skew_us = wait_us + most;
   if (!time_us) {
     attn_error_set(true, "out of host memory for the samples");
     return -1;
@@ -90,7 +95,8 @@ static int time_passes(struct rank *r) {
     if (status || i < 0)
       continue;
     time_us[n] = s.time_us;
-    wait_us[n++] = s.wait_us;
+    wait_us[n] = s.wait_us;
+    skew_us[n++] = s.waited_us - s.wait_us;
     if (n >= p->samples_min && (spent_us > p->seconds * 1e6 || precise(time_us, n)))
       break;
   }
@@ -101,6 +107,7 @@ static int time_passes(struct rank *r) {
   if (!status && r->comm->rank == 0) {
     row_times(row, time_us, n);
     row->comm_us = row_rounded(stats_median(wait_us, (size_t)n), 6);
+    row->skew_us = row_rounded(stats_median(skew_us, (size_t)n), 6);
     const double hidden = 100 * (1 - row->comm_us / alone_us);
     row->overlap_pct = isnan(hidden) ? NAN : row_rounded(fmax(hidden, 0), 4);
   }

@@ -22,7 +22,8 @@ extern const char *const row_status_names[ROW_STATUSES];
 // Index of a name, or -1.
 int row_status_find(const char *name);
 
-enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
+// Schema 2: comm_us is the least that a rank waited; before, it was the most, and skew_us was part of it.
+enum { ROW_SCHEMA = 2, ROW_TEXT = 96, ROW_REASON = 256 };
 
 // clang-format off
 #define ROW_COLUMNS(T, N)                                                                              \
@@ -41,7 +42,9 @@ enum { ROW_SCHEMA = 1, ROW_TEXT = 96, ROW_REASON = 256 };
   /* preparation (representation, plan, JIT; of that the JIT) and memory, apart from kernel time */    \
   N(prep_us) N(compile_us) N(prep_bytes) N(peak_mem_bytes) N(account_bytes)                            \
   N(input_bytes) N(output_bytes) N(workspace_bytes)                                                    \
-  N(comm_bytes) N(comm_us) N(overlap_pct)                                                              \
+  /* of a pass of context parallelism (measure_cp.c): most that a rank sends; exposed transfers; waits  \
+     of ranks that are ahead for others; how much of the transfers was hidden */                       \
+  N(comm_bytes) N(comm_us) N(skew_us) N(overlap_pct)                                                   \
   /* cold: L2 flushed before each sample; exposed: samples that hold launch cost */                    \
   N(sm_mhz_median) N(sm_mhz_min) N(power_w) N(throttled) N(cold) N(exposed)                            \
   /* the check on the same inputs, before the timing */                                                \
