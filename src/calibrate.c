@@ -186,6 +186,7 @@ static const char *why_not(const struct calibration *c) {
 int calibrate(const struct calibrate_request *r) {
   enum { RANKS_MAX = 1024 };
   struct calibration c = {.r = r, .transport = cp_transport_find(r->transport)};
+  const int in_job = measure_cp_job_size(), ranks = r->ranks ? r->ranks : in_job ? in_job : 2;
   if (!c.transport)
     return cmd_refuse("model", "unknown transport '%s'; this build has %s", r->transport,
                       cp_transport_names());
@@ -195,8 +196,12 @@ int calibrate(const struct calibrate_request *r) {
   const char *why = why_not(&c);
   if (why)
     return cmd_refuse("model", "%s: %s", r->kernel, why);
-  if (r->ranks > RANKS_MAX)
-    return cmd_refuse("model", "%d ranks are more than %d", r->ranks, (int)RANKS_MAX);
+  if (c.transport->job && (in_job ? ranks != in_job : !r->ranks))
+    return cmd_refuse("model",
+                      "%s wants a process a rank: mpirun -n %d longca model --calibrate %s",
+                      r->transport, ranks, r->transport);
+  if (ranks > RANKS_MAX)
+    return cmd_refuse("model", "%d ranks are more than %d", ranks, (int)RANKS_MAX);
   c.machine = (struct cp_machine){.tile_q = 128, .tile_k = 128, .tile_cost = 2, .node = 8};
   if (c.transport->place == ATTN_DEVICE) {
     if (c.transport->job)
@@ -206,7 +211,7 @@ int calibrate(const struct calibrate_request *r) {
       return 1;
     }
   }
-  if (c.transport->run(r->ranks, 60, calibrate_rank, &c)) {
+  if (c.transport->run(ranks, 60, calibrate_rank, &c)) {
     fprintf(stderr, "longca model: %s.\n", attn_error());
     return 1;
   }
@@ -215,7 +220,7 @@ int calibrate(const struct calibrate_request *r) {
     snprintf(title, sizeof title,
              "measured %s: kernel %s, transport %s, %d ranks, %d:%d heads, d %d; far links: as "
              "near ones",
-             timer_utc(utc, sizeof utc), r->kernel, r->transport, r->ranks, r->heads_q, r->heads_kv,
+             timer_utc(utc, sizeof utc), r->kernel, r->transport, ranks, r->heads_q, r->heads_kv,
              r->dim);
     cp_machine_print(&c.machine, title);
   }

@@ -6,10 +6,10 @@
 
 struct calibrate_request {
   const char *transport, *kernel;
-  int32_t ranks, heads_q, heads_kv, dim;
+  int32_t ranks, heads_q, heads_kv, dim; // ranks 0: the job's, and 2 where ranks are threads
 };
 
-// Measures on `ranks` ranks and prints the machine file on rank 0's stdout. Exit status; says on
+// Measures on these ranks and prints the machine file on rank 0's stdout. Exit status; says on
 // stderr what is wrong.
 int calibrate(const struct calibrate_request *r);
 

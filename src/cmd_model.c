@@ -19,7 +19,7 @@ static const char help[] =
     "--against holds the model against rows that were measured (or data/published/cp.csv); "
     "--calibrate\n"
     "measures a machine file: with `loopback` in this process, with `mpi` and `nccl` under\n"
-    "mpirun -n 2 (near links; with two hosts, those far away).\n"
+    "mpirun -n RANKS (near links; with hosts of one rank each, those far away).\n"
     "\n"
     "  --cp LIST       schedules (default: all); usp:8x12 and loongtrain:8x12x3 give a shape\n"
     "  --ranks LIST    default 8,16,32,64,96\n"
@@ -29,6 +29,7 @@ static const char help[] =
     "  --tokens N      a rank's, default 8K\n"
     "  --draws N       masks with documents: the mean over so many draws, default 4\n"
     "  --node N        ranks of a node, instead of the machine file's\n"
+    "  --size RANKS    of a calibration, default: the job's, in one process 2\n"
     "  --set KEY=X     another value for a setting of the machine file (repeatable)\n"
     "  --format F      text, md, csv, ...\n";
 
@@ -54,7 +55,7 @@ int cmd_model(int argc, char **argv) {
                             .draws = 4};
   const char *machine = NULL, *transport = NULL, *kernel = "fa2", *sets[SETS_MAX];
   int n_sets = 0, against = 0;
-  int32_t node = 0, size = 2;
+  int32_t node = 0, size = 0;
   enum { HEADS = 256, SET, FORMAT, TEXTS, COUNTS = TEXTS + 32 };
   const char **const texts[] = {&machine, &transport, &kernel, &r.cp, &r.ranks, &r.mask, &r.pass};
   int32_t *const counts[] = {&r.dim, &r.tokens, &r.draws, &node, &size};

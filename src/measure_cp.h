@@ -14,6 +14,8 @@ bool measure_cp_is_job(const struct point *p);
 // if it does not run and stays for the points that follow.
 int measure_cp_job(const struct point *p, struct row *row);
 void measure_cp_end_jobs(void);
+// Processes of the job that this one is in; 0: it is in none.
+int measure_cp_job_size(void);
 // In a process of a job: its GPU is the one of its rank within the host.
 void measure_cp_local_gpu(void);
 

@@ -1,4 +1,4 @@
-// measure_job_rank.c -- `longca rank FOLDER`: one rank of a job (measure_job.c), which measures the points
+// measure_job_rank.c -- what a process knows of the job that it is in; and `longca rank FOLDER`: one rank of a job (measure_job.c), which measures the points
 // that it finds in the folder until it is told to leave, the folder is gone or the launcher has died.
 #include <errno.h>
 #include <stdio.h>
@@ -11,21 +11,28 @@
 #include "measure_cp.h"
 #include "measure_job.h"
 
+// What launchers say: Open MPI's, those that speak PMI, Slurm's. NULL outside a job.
+static const char *first_of(const char *mpirun, const char *pmi, const char *slurm) {
+  const char *said = getenv(mpirun);
+  said = said ? said : getenv(pmi);
+  return said ? said : getenv(slurm);
+}
+
 void measure_cp_local_gpu(void) {
-  // The launchers' names for the rank within the host. A launcher that shows each process one GPU needs none.
-  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
-                                      "SLURM_LOCALID"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (getenv(names[i]) && env_gpu_count() > 1)
-      setenv("LONGCA_DEVICE", getenv(names[i]), 0);
+  // A launcher that shows each process one GPU needs none.
+  const char *local = first_of("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID");
+  if (local && env_gpu_count() > 1)
+    setenv("LONGCA_DEVICE", local, 0);
+}
+
+int measure_cp_job_size(void) {
+  const char *size = first_of("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS");
+  return size ? atoi(size) : 0;
 }
 
 static const char *rank_name(void) {
-  static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (getenv(names[i]))
-      return getenv(names[i]);
-  return "0";
+  const char *name = first_of("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID");
+  return name ? name : "0";
 }
 
 // Waits for a point after number `last`. False when there will be none.
