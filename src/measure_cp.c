@@ -121,6 +121,7 @@ struct account {
   double prep_us, prep_bytes, account_bytes, comm_bytes, peak_bytes;
 };
 
+// After the rank's release; the maxima over the ranks into rank 0's row, which is complete then.
 static int fill_row(struct rank *r, const struct account *mine) {
   struct account all[RANKS_MAX], most = {0};
   if (r->comm->transport->share(r->comm, mine, all, sizeof *mine))
@@ -134,59 +135,66 @@ static int fill_row(struct rank *r, const struct account *mine) {
     most.comm_bytes = fmax(most.comm_bytes, all[i].comm_bytes);
     most.peak_bytes = fmax(most.peak_bytes, all[i].peak_bytes);
   }
-  const struct point *p = r->s->p;
   struct row *row = r->s->row;
-  row->area = mask_area(&r->mask);
-  row->flop = flops_attention(row->area, p->heads_q, p->dim, p->pass);
   row->prep_us = row_rounded(most.prep_us, 6);
   row->prep_bytes = most.prep_bytes;
   row->account_bytes = most.account_bytes;
   row->comm_bytes = most.comm_bytes;
   row->peak_mem_bytes = most.peak_bytes > 0 ? most.peak_bytes : NAN;
-  if (mask_has_docs(p->mask))
-    row->docs = r->mask.docs;
-  row->tflop_s = row_rounded(row->flop / p->ranks / row->time_us * 1e-6, 6);
   row_status(row, "ok", "");
   return 0;
 }
 
-static int measure_rank(struct rank *r) {
+static int measure_rank(struct rank *r, struct account *account, bool *right) {
   const struct point *p = r->s->p;
-  const bool device =
-      r->comm->memory->place == ATTN_DEVICE && strcmp(p->transport, "loopback_gpu") != 0;
-  const double used_before = device ? (double)device_mem_used() : 0;
-  bool right = true;
-  if (rank_make(r) || rank_check(r, ATTN_FWD, &right))
+  if (rank_make(r) || rank_check(r, ATTN_FWD, right))
     return -1;
-  if (right && p->pass == ATTN_BWD && rank_check(r, ATTN_BWD, &right))
+  if (*right && p->pass == ATTN_BWD && rank_check(r, ATTN_BWD, right))
     return -1;
-  if (!right)
+  if (!*right)
     return 0;
-  struct account account = {.prep_us = r->plan.prep_us,
-                            .prep_bytes = (double)r->plan.prep_bytes,
-                            .account_bytes = (double)(r->plan.bytes + r->plan.kernel_bytes),
-                            .peak_bytes = device ? (double)device_mem_used() - used_before : 0};
+  *account = (struct account){.prep_us = r->plan.prep_us,
+                              .prep_bytes = (double)r->plan.prep_bytes,
+                              .account_bytes = (double)(r->plan.bytes + r->plan.kernel_bytes)};
   for (int i = 0; i < RANK_TENSORS; i++)
-    account.account_bytes += (double)r->bytes[i];
+    account->account_bytes += (double)r->bytes[i];
   const int64_t sent = r->comm->bytes_sent;
   if (rank_pass(r, p->pass))
     return -1;
-  account.comm_bytes = (double)(r->comm->bytes_sent - sent);
+  account->comm_bytes = (double)(r->comm->bytes_sent - sent);
   const int64_t formula =
       cp_volume(r->s->schedule, &r->plan.grid, &r->problem, r->plan.shard.context_rows, p->pass);
-  if ((int64_t)account.comm_bytes != formula) {
-    attn_error_set(false, "sent %.0f bytes, where the formula says %lld", account.comm_bytes,
+  if ((int64_t)account->comm_bytes != formula) {
+    attn_error_set(false, "sent %.0f bytes, where the formula says %lld", account->comm_bytes,
                    (long long)formula);
     return -1;
   }
-  return time_passes(r) || fill_row(r, &account) ? -1 : 0;
+  if (time_passes(r))
+    return -1;
+  struct row *row = r->s->row;
+  if (r->comm->rank == 0) {
+    row->area = mask_area(&r->mask);
+    row->flop = flops_attention(row->area, p->heads_q, p->dim, p->pass);
+    row->tflop_s = row_rounded(row->flop / p->ranks / row->time_us * 1e-6, 6);
+    row->docs = mask_has_docs(p->mask) ? r->mask.docs : row->docs;
+  }
+  return 0;
 }
 
+// Memory is what the point gives back at its end: what a rank's process has got into meanwhile and keeps for
+// the next point, such as NCCL's buffers and kernels' code, would depend on which point is first.
 static int rank_body(struct cp_comm *comm, void *context) {
   struct rank r = {.s = context, .comm = comm};
-  const int status = measure_rank(&r);
+  const bool device =
+      comm->memory->place == ATTN_DEVICE && strcmp(r.s->p->transport, "loopback_gpu") != 0;
+  struct account account = {0};
+  bool right = true;
+  const int status = measure_rank(&r, &account, &right);
+  const bool counts = device && !status;
+  const double used_bytes = counts ? (double)device_mem_used() : 0;
   rank_release(&r);
-  return status;
+  account.peak_bytes = counts ? used_bytes - (double)device_mem_used() : 0;
+  return status || !right ? status : fill_row(&r, &account);
 }
 
 // ---- the point ------------------------------------------------------------------------------
