@@ -68,26 +68,31 @@ const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const str
   return set_windows(grid, wish);
 }
 
-// What the kernel says to the segments of the ranks: cp_why_not knows the whole alone.
-static const char *layout_why_not(const struct attn_kernel *kernel,
-                                  const struct attn_problem *problem, const struct cp_grid *grid) {
-  struct attn_problem p = *problem;
-  struct cp_shard s;
-  const char *why = cp_shard_init(&s, p.mask, grid) ? attn_error() : NULL;
-  p.rows_q = p.rows_k = s.context_rows;
-  for (int r = 0; r < grid->context && !why; r++) {
-    p.q_seg = p.k_seg = s.seg[r];
-    p.q_segs = p.k_segs = s.segs[r];
+// Rings merge what each step's keys give; with all keys at once only dK and dV are sums of ranks.
+static bool merges(const struct cp_schedule *schedule, const struct cp_grid *grid, bool backward) {
+  return grid->context > 1 && (backward || !schedule->gathers);
+}
+
+// What the kernel says to the segments of the ranks.
+static const char *layout_why_not(const struct attn_kernel *kernel, struct attn_problem p,
+                                  const struct cp_shard *s) {
+  const char *why = NULL;
+  p.rows_q = p.rows_k = s->context_rows;
+  for (int r = 0; r < s->contexts && !why; r++) {
+    p.q_seg = p.k_seg = s->seg[r];
+    p.q_segs = p.k_segs = s->segs[r];
     why = attn_why_not(kernel, &p);
   }
-  cp_shard_free(&s);
   return why;
 }
 
-const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
-                       const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
-                       struct cp_grid *grid) {
+// The grid and the shard of a problem, which gets to know whether its results are merged; or why not.
+// Free the shard in any case.
+static const char *lay_out(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
+                           struct attn_problem *problem, int ranks, const struct cp_wish *wish,
+                           struct cp_grid *grid, struct cp_shard *shard) {
   const struct cp_wish none = {0};
+  memset(shard, 0, sizeof *shard);
   wish = wish ? wish : &none;
   *grid = (struct cp_grid){.cut = wish->cut,
                            .heads = 1,
@@ -103,7 +108,24 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
     why = schedule->arrange(problem, ranks, wish, grid);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
-  return why ? why : layout_why_not(kernel, problem, grid);
+  if (why)
+    return why;
+  if (cp_shard_init(shard, problem->mask, grid)) {
+    snprintf(sentence, sizeof sentence, "%s", attn_error());
+    return sentence;
+  }
+  problem->merges = merges(schedule, grid, problem->backward);
+  return layout_why_not(kernel, *problem, shard);
+}
+
+const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_kernel *kernel,
+                       const struct attn_problem *problem, int ranks, const struct cp_wish *wish,
+                       struct cp_grid *grid) {
+  struct attn_problem p = *problem;
+  struct cp_shard shard;
+  const char *why = lay_out(schedule, kernel, &p, ranks, wish, grid, &shard);
+  cp_shard_free(&shard);
+  return why;
 }
 
 void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
@@ -189,7 +211,9 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   memset(plan, 0, sizeof *plan);
   plan->comm = comm;
   const double begin_us = timer_now_us();
-  const char *why = cp_why_not(schedule, kernel, problem, comm->size, wish, &plan->grid);
+  plan->problem = *problem;
+  const char *why =
+      lay_out(schedule, kernel, &plan->problem, comm->size, wish, &plan->grid, &plan->shard);
   if (!why && kernel->place != comm->memory->place)
     why = "the kernel's memory is not the transport's";
   if (why) {
@@ -198,7 +222,6 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   }
   plan->schedule = schedule;
   plan->kernel = kernel;
-  plan->problem = *problem;
   // A GPU engine works in fp32 copies of dQ: 256 MiB a plan at the study's size. Hosts are smaller.
   plan->keep_bytes = comm->memory->place == ATTN_DEVICE ? (int64_t)32 << 30 : (int64_t)256 << 20;
   if (wish && wish->keep_bytes)
@@ -209,7 +232,7 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   plan->heads_q = problem->heads_q / heads;
   plan->heads_kv = problem->heads_kv < heads ? 1 : problem->heads_kv / heads;
   plan->copies = problem->heads_kv < heads ? heads / problem->heads_kv : 1;
-  if (cp_shard_init(&plan->shard, problem->mask, &plan->grid) || schedule->plan(plan))
+  if (schedule->plan(plan))
     return -1;
   plan->prep_us = timer_now_us() - begin_us;
   return 0;

@@ -42,6 +42,42 @@ static void test_refusals(void **state) {
   whole_free(&w);
 }
 
+static const char *wants_whole_results(const struct attn_kernel *kernel,
+                                       const struct attn_problem *p) {
+  return p->merges ? "whole results" : NULL;
+}
+
+// A kernel hears before its first call whether its results are parts: of O in rings, of dK and dV also
+// where all keys are gathered.
+static void test_kernels_that_merge_nothing(void **state) {
+  static const struct {
+    const char *schedule;
+    bool forward, backward; // refused
+  } cases[] = {{"ulysses", false, false},       {"usp:4x1", false, false},
+               {"ring_allgather", false, true}, {"ring_p2p", true, true},
+               {"usp:2x2", true, true},         {"loongtrain:1x4x2", true, true}};
+  struct attn_kernel whole_results = plain;
+  whole_results.supports = wants_whole_results;
+  struct whole w;
+  assert_int_equal(0, whole_make(&w, MASK_CAUSAL, lengths_main, 6, 4, 4, ATTN_BF16));
+  for (int i = 0; i < 12; i++) {
+    struct cp_wish wish;
+    struct cp_grid grid;
+    struct attn_problem p = whole_problem(&w);
+    p.backward = i % 2;
+    const struct cp_schedule *schedule = cp_schedule_find(cases[i / 2].schedule, &wish);
+    const bool refused = i % 2 ? cases[i / 2].backward : cases[i / 2].forward;
+    const char *why = cp_why_not(schedule, &whole_results, &p, 4, &wish, &grid);
+    assert_string_equal(refused ? "whole results" : "", why ? why : "");
+#ifdef LONGCA_CUDA
+    why = cp_why_not(schedule, attn_find("naive", ATTN_DEVICE), &p, 4, &wish, &grid);
+    assert_int_equal(refused, why != NULL);
+    assert_true(!why || strstr(why, "partial result"));
+#endif
+  }
+  whole_free(&w);
+}
+
 // With as many tokens a rank, buffers do not grow with the ranks.
 static void test_memory_does_not_grow(void **state) {
   static const char *const names[] = {"ring_p2p", "usp:2x2", "usp:2x8", "loongtrain:1x4x2",
@@ -136,6 +172,7 @@ static void test_plans_do_not_grow(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_kernels_that_merge_nothing),
       cmocka_unit_test(test_memory_does_not_grow),
       cmocka_unit_test(test_plans_do_not_grow),
   };

@@ -37,6 +37,7 @@ struct attn_problem {
   int32_t q_segs, k_segs;
   bool backward;      // prepare for backward too
   bool deterministic; // backward: same bits every time
+  bool merges;        // calls may continue from partial results: attn_args.o_acc, accumulate
   // A plan of the same kernel and mask, or NULL. As the two never run at once, this one may share its
   // representation and workspace, and then accounts for what it adds. It must outlive this one.
   struct attn_plan *like;

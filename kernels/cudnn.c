@@ -7,6 +7,7 @@
 // up to a second; their scratch memory belongs to an attn_plan, or is that of the one it is like.
 #include <cuda_runtime_api.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "cudnn_attention.h"
@@ -27,11 +28,14 @@ struct cudnn_state {
   int64_t scratch_bytes;
   bool borrowed;    // the scratch is another plan's (attn_problem.like)
   int32_t *lengths; // [batch]; padded only
-  int64_t *offsets; // [3, batch + 1] of Q's, K's and rows' elements; ragged only
-  int64_t batch;
+  int64_t *offsets; // [3, offsets_ld] of Q's, K's and rows' elements, [batch + 1] each; ragged only
+  int64_t batch, offsets_ld;
 };
 
-static cudnnHandle_t handle; // one a process
+// One handle a process, whose threads take turns (ranks of loopback_gpu are threads): a handle is for one
+// thread at a time, and its stream is a setting.
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+static cudnnHandle_t handle;
 static struct cached *cache;
 
 static const char *supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
@@ -64,6 +68,16 @@ static int allocate(void **ptr, int64_t bytes, int64_t *account) {
   return cuda_check(cudaMalloc(ptr, (size_t)bytes), what);
 }
 
+static int start(void) {
+  const cudnnStatus_t status = handle ? CUDNN_STATUS_SUCCESS : cudnnCreate(&handle);
+  if (status == CUDNN_STATUS_SUCCESS)
+    return 0;
+  char detail[160] = "";
+  cudnnGetLastErrorString(detail, sizeof detail);
+  attn_error_set(graph_is_oom(status), "cuDNN does not start: %s", detail);
+  return -1;
+}
+
 // The execution plan of a case, from the cache or new; NULL with attn_error() set.
 static const struct cached *plan_for(struct attention_case c) {
   for (struct cached *old = cache; old; old = old->next)
@@ -76,7 +90,7 @@ static const struct cached *plan_for(struct attention_case c) {
   }
   attention_build(&new->attention, &c);
   if (graph_plan(&new->attention.graph, handle, NULL, &new->plan, &new->workspace_bytes)) {
-    attn_error_set(false, "%s", new->attention.graph.error);
+    attn_error_set(graph_is_oom(new->attention.graph.status), "%s", new->attention.graph.error);
     graph_destroy(&new->attention.graph);
     free(new);
     return NULL;
@@ -114,9 +128,9 @@ static int take_scratch(struct attn_plan *plan, struct cudnn_state *s) {
 static int upload_documents(struct attn_plan *plan, struct cudnn_state *s) {
   const struct attn_problem *p = &plan->problem;
   const struct mask *m = p->mask;
-  const int64_t n = s->batch;
+  const int64_t n = s->batch, ld = s->offsets_ld = (n + 2) / 2 * 2; // 16-byte rows, as tensors are
   int32_t *lengths = malloc((size_t)n * sizeof *lengths);
-  int64_t *offsets = malloc((size_t)(3 * (n + 1)) * sizeof *offsets);
+  int64_t *offsets = calloc((size_t)(3 * ld), sizeof *offsets);
   int status = -1;
   if (!lengths || !offsets) {
     attn_error_set(true, "out of host memory");
@@ -127,14 +141,14 @@ static int upload_documents(struct attn_plan *plan, struct cudnn_state *s) {
     if (i < n)
       lengths[i] = n > 1 ? m->doc_begin[i + 1] - m->doc_begin[i] : m->seqlen;
     offsets[i] = begin * p->heads_q * p->dim;
-    offsets[n + 1 + i] = begin * p->heads_kv * p->dim;
-    offsets[2 * (n + 1) + i] = begin;
+    offsets[ld + i] = begin * p->heads_kv * p->dim;
+    offsets[2 * ld + i] = begin;
   }
   if (allocate((void **)&s->lengths, n * 4, &plan->prep_bytes) ||
-      allocate((void **)&s->offsets, 3 * (n + 1) * 8, &plan->prep_bytes) ||
+      allocate((void **)&s->offsets, 3 * ld * 8, &plan->prep_bytes) ||
       cuda_check(cudaMemcpy(s->lengths, lengths, (size_t)n * 4, cudaMemcpyHostToDevice),
                  "upload") ||
-      cuda_check(cudaMemcpy(s->offsets, offsets, (size_t)(3 * (n + 1)) * 8, cudaMemcpyHostToDevice),
+      cuda_check(cudaMemcpy(s->offsets, offsets, (size_t)(3 * ld) * 8, cudaMemcpyHostToDevice),
                  "upload"))
     goto out;
   status = 0;
@@ -151,16 +165,15 @@ static int prepare(struct attn_plan *plan) {
     attn_error_set(true, "out of host memory");
     return -1;
   }
-  if (!handle && cudnnCreate(&handle) != CUDNN_STATUS_SUCCESS) {
-    char detail[160] = "";
-    cudnnGetLastErrorString(detail, sizeof detail);
-    attn_error_set(false, "cuDNN does not start: %s", detail);
-    return -1;
-  }
   const struct attention_case c = attention_case(p, false);
   s->batch = c.batch;
-  s->forward = plan_for(c);
-  if (!s->forward || (p->backward && !(s->backward = plan_for(attention_case(p, true)))))
+  pthread_mutex_lock(&turn);
+  if (!start()) {
+    s->forward = plan_for(c);
+    s->backward = s->forward && p->backward ? plan_for(attention_case(p, true)) : NULL;
+  }
+  pthread_mutex_unlock(&turn);
+  if (!s->forward || (p->backward && !s->backward))
     return -1;
   return take_scratch(plan, s) || (c.padded && upload_documents(plan, s)) ? -1 : 0;
 }
@@ -194,8 +207,8 @@ static int execute(const struct attn_plan *plan, const struct cached *with,
     BIND(UID_LENGTHS, s->lengths);
   if (c->ragged) {
     BIND(UID_OFFSET_Q, s->offsets);
-    BIND(UID_OFFSET_KV, s->offsets + s->batch + 1);
-    BIND(UID_OFFSET_ROW, s->offsets + 2 * (s->batch + 1));
+    BIND(UID_OFFSET_KV, s->offsets + s->offsets_ld);
+    BIND(UID_OFFSET_ROW, s->offsets + 2 * s->offsets_ld);
   }
   if (c->backward) {
     BIND(UID_D_O, a->d_o);
@@ -214,12 +227,14 @@ static int execute(const struct attn_plan *plan, const struct cached *with,
   graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, pointers);
   graph_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &s->scratch);
   graph_finish(&g, pack, "binding memory");
+  pthread_mutex_lock(&turn);
   if (!g.status)
     graph_check(&g, cudnnSetStream(handle, (cudaStream_t)a->stream), "setting the stream");
   if (!g.status)
     graph_check(&g, cudnnBackendExecute(handle, with->plan, pack), "running");
+  pthread_mutex_unlock(&turn);
   if (g.status)
-    attn_error_set(false, "%s", g.error);
+    attn_error_set(graph_is_oom(g.status), "%s", g.error);
   graph_destroy(&g);
   return g.status ? -1 : 0;
 }

@@ -26,6 +26,11 @@ struct graph {
   int desc_count, op_count, virtuals;
 };
 
+static bool graph_is_oom(cudnnStatus_t status) {
+  return status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+         status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+}
+
 static bool graph_check(struct graph *g, cudnnStatus_t status, const char *what) {
   if (status == CUDNN_STATUS_SUCCESS)
     return true;
@@ -200,7 +205,12 @@ static int graph_plan(struct graph *g, cudnnHandle_t handle, desc device, desc *
     graph_set_desc(g, *plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);
     if (g->status)
       return -1;
-    if (cudnnBackendFinalize(*plan) == CUDNN_STATUS_SUCCESS)
+    const cudnnStatus_t status = cudnnBackendFinalize(*plan);
+    if (graph_is_oom(status)) { // which must not make the choice
+      graph_check(g, status, "finishing a plan");
+      return -1;
+    }
+    if (status == CUDNN_STATUS_SUCCESS)
       return graph_check(g,
                          cudnnBackendGetAttribute(*plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                                   CUDNN_TYPE_INT64, 1, &one, workspace_bytes),

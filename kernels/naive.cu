@@ -5,6 +5,8 @@
 // are those of a plan's own rows.
 #include <cublas_v2.h>
 
+#include <mutex>
+
 #include "naive_rows.cuh"
 
 using namespace naive;
@@ -21,10 +23,20 @@ struct state {
   int32_t patterns;         // of the mask: one, or one a KV head
 };
 
-cublasHandle_t blas; // one a process
+// One a process, whose threads take turns (ranks of loopback_gpu are threads): its stream is a setting.
+cublasHandle_t blas;
+std::mutex blas_turn;
+
+std::unique_lock<std::mutex> blas_on(cudaStream_t stream) {
+  std::unique_lock<std::mutex> turn(blas_turn);
+  cublasSetStream(blas, stream);
+  return turn;
+}
 
 const char *naive_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
-  return p->dtype == ATTN_BF16 ? NULL : "device kernels take bf16";
+  if (p->dtype != ATTN_BF16)
+    return "device kernels take bf16";
+  return p->merges ? "naive neither continues from a partial result nor adds to given gradients" : NULL;
 }
 
 int allocate_scratch(struct attn_plan *plan, state *s) {
@@ -63,14 +75,24 @@ int allocate_visible(struct attn_plan *plan, state *s) {
   return 0;
 }
 
+int blas_check(cublasStatus_t status, const char *what) {
+  if (status == CUBLAS_STATUS_SUCCESS)
+    return 0;
+  attn_error_set(status == CUBLAS_STATUS_ALLOC_FAILED, "cuBLAS, %s: %s", what, cublasGetStatusString(status));
+  return -1;
+}
+
+int start_blas() {
+  const std::lock_guard<std::mutex> turn(blas_turn);
+  return blas ? 0 : blas_check(cublasCreate(&blas), "starting");
+}
+
 int naive_prepare(struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
   state *s = new state();
   plan->state = s;
-  if (!blas && cublasCreate(&blas) != CUBLAS_STATUS_SUCCESS) {
-    attn_error_set(false, "cuBLAS does not start");
+  if (start_blas())
     return -1;
-  }
   s->ld = ((int64_t)p->rows_k + 7) / 8 * 8;
   s->patterns = p->mask->heads ? p->mask->heads : 1;
   if (const state *like = gpu_like<state>(plan))
@@ -102,14 +124,13 @@ matrices rows_in(const attn_problem *p, const state *s, const float *scores) {
 int product(int heads, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
             matrices a, matrices b, matrices c, cudaDataType type_c) {
   const float one = 1, zero = 0;
-  const cublasStatus_t status = cublasGemmStridedBatchedEx(
-      blas, op_a, op_b, m, n, k, &one, a.at, CUDA_R_16BF, (int)a.ld, a.stride, b.at, CUDA_R_16BF,
-      (int)b.ld, b.stride, &zero, const_cast<void *>(c.at), type_c, (int)c.ld, c.stride, heads,
-      CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-  if (status == CUBLAS_STATUS_SUCCESS)
-    return 0;
-  attn_error_set(false, "cuBLAS product %d x %d x %d: %s", m, n, k, cublasGetStatusString(status));
-  return -1;
+  char what[64];
+  snprintf(what, sizeof what, "product %d x %d x %d", m, n, k);
+  return blas_check(cublasGemmStridedBatchedEx(blas, op_a, op_b, m, n, k, &one, a.at, CUDA_R_16BF, (int)a.ld,
+                                               a.stride, b.at, CUDA_R_16BF, (int)b.ld, b.stride, &zero,
+                                               const_cast<void *>(c.at), type_c, (int)c.ld, c.stride, heads,
+                                               CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                    what);
 }
 
 // Scores [head, query, key] = X Y^T for x [rows_q, heads_q, dim], y [rows_k, heads_q, dim].
@@ -155,7 +176,7 @@ int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
     return -1;
   }
   const cudaStream_t stream = (cudaStream_t)a->stream;
-  cublasSetStream(blas, stream);
+  const auto turn = blas_on(stream);
   const bf16 *k = repeated(p, a->k, s->k, stream), *v = repeated(p, a->v, s->v, stream);
   GPU_LAUNCHED("repeating KV heads");
   if (scores_of(p, s, (const bf16 *)a->q, k, s->scores))
@@ -175,7 +196,7 @@ int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
     return -1;
   }
   const cudaStream_t stream = (cudaStream_t)a->stream;
-  cublasSetStream(blas, stream);
+  const auto turn = blas_on(stream);
   const bf16 *k = repeated(p, a->k, s->k, stream), *v = repeated(p, a->v, s->v, stream);
   const bf16 *q = (const bf16 *)a->q, *d_o = (const bf16 *)a->d_o;
   GPU_LAUNCHED("repeating KV heads");

@@ -2,7 +2,7 @@
 //
 // Forward: an outer tile is a query tile, its runs are runs of key tiles; backward: the transpose.
 // The list is independent of the mask representation, so one engine walk serves all of them; the
-// representation itself is asked again only inside tiles that are not full (design.md, "The idea").
+// representation itself is asked again only inside tiles that are not full.
 // Items of a head class stand longest first, so that a dynamic counter hands out the long ones first.
 #ifndef LONGCA_WORKLIST_H
 #define LONGCA_WORKLIST_H

@@ -1,6 +1,6 @@
-// kernels.c -- the published kernels on the CPU engine: one pairing with a representation each
-// (design.md). On one engine they differ by their representation alone, so kernels that share it with
-// another, or that are welded to a GPU, say so instead.
+// kernels.c -- the published kernels on the CPU engine: one pairing with a representation each. On one
+// engine they differ by their representation alone, so kernels that share it with another, or that are
+// welded to a GPU, say so instead.
 #include "cpu.h"
 
 static const char *rep_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {

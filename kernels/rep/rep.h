@@ -1,4 +1,4 @@
-// rep.h -- what every mask representation offers an engine (design.md, "The idea").
+// rep.h -- what every mask representation offers an engine.
 //
 // A representation X is one header kernels/rep/X.h, plain C for the C compiler and for nvcc alike:
 //   struct X                    plain data; pointers may be moved to a device

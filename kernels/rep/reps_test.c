@@ -205,7 +205,7 @@ static void check_rep(void **state) {
   }
 }
 
-// Which masks each expresses (design.md, study 4 and 5); a refusal is a sentence that names it.
+// Which masks each expresses (study 4 and 5); a refusal is a sentence that names it.
 static void check_support(void **state) {
   static const struct {
     const char *name;
