@@ -1,6 +1,8 @@
 // tensor_map.cu -- tensor maps (CUDA driver API, cuTensorMapEncodeTiled).
 #include "tensor_map.h"
 
+#include <atomic>
+
 #include "../gpu.cuh"
 
 // Strides in bytes are of the dimensions but the first.
@@ -8,7 +10,8 @@ static int encode_map(CUtensorMap *map, CUtensorMapDataType type, int rank, cons
                       const cuuint64_t *strides, const cuuint32_t *box, CUtensorMapSwizzle swizzle) {
   // The driver's function by way of the runtime, so that the program needs no libcuda to link.
   typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
-  static encode_fn encode;
+  static std::atomic<encode_fn> known;
+  encode_fn encode = known;
   if (!encode) {
     void *found = nullptr;
     cudaDriverEntryPointQueryResult how;
@@ -21,7 +24,7 @@ static int encode_map(CUtensorMap *map, CUtensorMapDataType type, int rank, cons
       attn_error_set(false, "the driver has no tensor maps: it is older than CUDA 12");
       return -1;
     }
-    encode = reinterpret_cast<encode_fn>(found);
+    known = encode = reinterpret_cast<encode_fn>(found);
   }
   const cuuint32_t steps[4] = {1, 1, 1, 1};
   const CUresult status =
