@@ -168,6 +168,10 @@ void touch_by_engine(const uint64_t *bar, const void *p, size_t bytes, access ho
     TOUCH(p, bits / 8, ATOMIC); \
     return __atomic_load_n(p, __ATOMIC_SEQ_CST); \
   } \
+  void __tsan_atomic##bits##_store(T *p, T x, int) { \
+    TOUCH(p, bits / 8, ATOMIC); \
+    __atomic_store_n(p, x, __ATOMIC_SEQ_CST); \
+  } \
   int __tsan_atomic##bits##_compare_exchange_strong(T *p, T *old, T x, int, int) { \
     TOUCH(p, bits / 8, ATOMIC); \
     return __atomic_compare_exchange_n(p, old, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
