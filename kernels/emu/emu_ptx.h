@@ -69,12 +69,23 @@ static inline void mbarrier_arrive_expect(uint64_t *bar, uint32_t bytes) {
 static inline void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   emu::mbarrier_wait(bar, parity);
 }
+static inline bool mbarrier_test(uint64_t *bar, uint32_t parity) {
+  const bool done = emu::mbarrier_done(bar, parity);
+  if (done)
+    emu::mbarrier_wait(bar, parity); // has seen what it stands for
+  return done;
+}
+static inline void mbarrier_wait_by_warp(uint64_t *bar, uint32_t parity, bool) {
+  emu::mbarrier_wait(bar, parity);
+}
 static inline void barrier_sync(int id, int threads) { emu::barrier(id, threads, true, false); }
 static inline void barrier_arrive(int id, int threads) { emu::barrier(id, threads, false, false); }
 static inline bool barrier_any(int id, int threads, bool mine) {
   return emu::barrier(id, threads, true, mine);
 }
 static inline int4 load_shared(const void *p) { return *static_cast<const int4 *>(p); }
+static inline int load_shared_int(const int *p) { return *p; }
+static inline void store_shared_int(int *p, int v) { *p = v; }
 static inline void count_after_bulk(int32_t *count) {
   __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
 }

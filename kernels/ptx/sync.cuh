@@ -45,9 +45,27 @@ static __device__ __forceinline__ bool mbarrier_try_wait(uint64_t *bar, uint32_t
   return done;
 }
 
+// Does not wait.
+static __device__ __forceinline__ bool mbarrier_test(uint64_t *bar, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{.reg .pred p;\n"
+               "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+               "selp.u32 %0, 1, 0, p;}"
+               : "=r"(done)
+               : "r"(smem_addr(bar)), "r"(parity)
+               : "memory");
+  return done;
+}
+
 static __device__ __forceinline__ void mbarrier_wait(uint64_t *bar, uint32_t parity) {
   while (!mbarrier_try_wait(bar, parity)) {
   }
+}
+
+// The same by a whole warp, which stays together: the compiler knows so. here: whether this lane found it done.
+static __device__ __forceinline__ void mbarrier_wait_by_warp(uint64_t *bar, uint32_t parity, bool here) {
+  while (!__all_sync(~0u, here))
+    here = mbarrier_try_wait(bar, parity);
 }
 
 // Named barriers: `sync` waits until `threads` threads have arrived, `arrive` does not wait.
@@ -79,6 +97,15 @@ static __device__ __forceinline__ int4 load_shared(const void *p) {
                : "r"(smem_addr(p))
                : "memory");
   return v;
+}
+
+static __device__ __forceinline__ int load_shared_int(const int *p) {
+  int v;
+  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(smem_addr(p)) : "memory");
+  return v;
+}
+static __device__ __forceinline__ void store_shared_int(int *p, int v) {
+  asm volatile("st.shared.s32 [%0], %1;" ::"r"(smem_addr(p)), "r"(v) : "memory");
 }
 
 // threadIdx.x, read anew at each call: the compiler cannot keep it in a register.

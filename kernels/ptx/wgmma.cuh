@@ -23,7 +23,7 @@ struct wgmma_desc {
   uint32_t lo;
   uint32_t hi;
   __device__ __forceinline__ wgmma_desc(const void *tile, uint32_t lead_bytes)
-      : lo((smem_addr(tile) & 0x3ffff) >> 4 | (lead_bytes >> 4) << 16), hi(1024 >> 4 | 1u << 30) {}
+      : lo(smem_addr(tile) >> 4 | (lead_bytes >> 4) << 16), hi(1024 >> 4 | 1u << 30) {}
   // The operand `bytes` further on.
   __device__ __forceinline__ uint64_t at(uint32_t bytes) const {
     return static_cast<uint64_t>(hi) << 32 | (lo + (bytes >> 4));

@@ -13,7 +13,7 @@
 #ifndef LONGCA_WGMMA_FORWARD_CUH
 #define LONGCA_WGMMA_FORWARD_CUH
 
-#include "forward_consumer.cuh"
+#include "forward_gather_consumer.cuh"
 #include "forward_producer.cuh"
 
 namespace wgmma {
@@ -29,10 +29,13 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
       ptx::mbarrier_init(&s.q_full[i], 1);
       ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Gathers ? 4 : 4 * FWD_WARPGROUPS); // a warp each
     }
-    for (int i = 0; i < smem::Stages; i++) {
+    for (int i = 0; i < FWD_STAGES_K; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
-      ptx::mbarrier_init(&s.v_full[i], 1);
       ptx::mbarrier_init(&s.k_empty[i], 4 * FWD_WARPGROUPS + (fwd_shape<Mask>::Gathers ? 1 : 0));
+      s.again[0][i] = s.again[1][i] = 0;
+    }
+    for (int i = 0; i < smem::StagesV; i++) {
+      ptx::mbarrier_init(&s.v_full[i], 1);
       ptx::mbarrier_init(&s.v_empty[i], 4 * FWD_WARPGROUPS);
     }
     ptx::mbarrier_init_fence();

@@ -10,7 +10,8 @@ namespace wgmma {
 template <int Dim, class Mask> struct fwd_producer {
   const fwd_params &p;
   fwd_smem<Dim, Mask> &s;
-  uint32_t qn = 0, kn = 0, vn = 0; // query tiles, K tiles, V tiles so far
+  uint32_t qn = 0, vn = 0; // query tiles, V tiles so far
+  fwd_place k;             // of the next K tile
 
   __device__ int fetch() { return atomicAdd(p.list.counter, 1); } // next work index
 
@@ -19,9 +20,14 @@ template <int Dim, class Mask> struct fwd_producer {
     ptx::tma_load_4d(dst, map, 0, row, 0, head, full);
   }
 
+  // Stage of item n of a stream with two, once it is empty.
   __device__ uint32_t empty_stage(uint64_t *empty, uint32_t n) {
-    ptx::mbarrier_wait(empty + n % s.Stages, s.parity(n) ^ 1);
-    return n % s.Stages;
+    ptx::mbarrier_wait(empty + n % 2, n / 2 % 2 ^ 1);
+    return n % 2;
+  }
+  __device__ uint32_t empty_k() {
+    ptx::mbarrier_wait(&s.k_empty[k.stage()], k.parity() ^ 1);
+    return k.stage();
   }
 
   __device__ void load_v(int row, int head) {
@@ -56,13 +62,14 @@ template <int Dim, class Mask> struct fwd_producer {
                                     : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
         for (int t = 0; t < run.z; t++) {
           const int row = run.x + t * FWD_KEYS;
-          const uint32_t stage = empty_stage(s.k_empty, kn++);
+          const uint32_t stage = empty_k();
           const int valid = run.w < 0 ? 0 : t == run.z - 1 ? run.w : FWD_KEYS;
           if (t == run.z - 1 && r + 1 >= runs.x)
             flags |= STEP_LAST;
           const fwd_step step = {run.y + t * FWD_KEYS, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
           s.step[stage] = step;
           load(&p.k, s.k[stage][0], row, head_kv, &s.k_full[stage]);
+          k.next();
           if (v_row >= 0)
             load_v(v_row, v_head);
           v_row = row;
@@ -74,7 +81,7 @@ template <int Dim, class Mask> struct fwd_producer {
     }
     if (v_row >= 0)
       load_v(v_row, v_head);
-    const uint32_t stage = empty_stage(s.k_empty, kn);
+    const uint32_t stage = empty_k();
     s.step[stage] = {0, 0, STEP_STOP, 0};
     ptx::mbarrier_arrive(&s.k_full[stage]);
     work_done(p.list.counter);

@@ -11,7 +11,7 @@
 namespace wgmma {
 
 // Two consumer warpgroups of 64 query rows, and tiles of 128 keys. Item n of a stream (query tiles; steps)
-// lies at stage n % stages, in phase n / stages of that stage's barriers.
+// lies at stage n % stages, and its barriers are in phase n / stages.
 constexpr int FWD_WARPGROUPS = 2, FWD_ROWS = 64 * FWD_WARPGROUPS, FWD_KEYS = 128;
 constexpr int FWD_THREADS = 128 * (FWD_WARPGROUPS + 1), FWD_REGS_PRODUCER = 40, FWD_REGS_CONSUMER = 232;
 // What the producer gives must cover what the consumers take, or setmaxnreg waits for ever: a launch
@@ -33,16 +33,18 @@ struct gathered_step { // 32 bytes
   int32_t row[4];      // of the pieces
 };
 
-// Stages of Q and of K and V. Gathering, a warpgroup may have stages of its own, so that a third one of K
-// and V is what can be on its way while both work; Q has one, each warpgroup's half with its own barriers.
+// Stages of Q, K and V. K has three, as it is held until the step after (forward_consumer.cuh). Gathering, a
+// warpgroup may have stages of its own, so that a third one of V, too, is what can be on its way while both
+// work; Q has one, each warpgroup's half with its own barriers.
+constexpr int FWD_STAGES_K = 3;
 template <class Mask> struct fwd_shape {
   static constexpr bool Gathers = false;
-  static constexpr int StagesQ = 2, Stages = 2;
+  static constexpr int StagesQ = 2, StagesV = 2;
   typedef fwd_step step;
 };
 template <int N> struct fwd_shape<gathered<N>> {
   static constexpr bool Gathers = true;
-  static constexpr int StagesQ = 1, Stages = 3, Pieces = N;
+  static constexpr int StagesQ = 1, StagesV = 3, Pieces = N;
   typedef gathered_step step;
 };
 
@@ -65,6 +67,7 @@ enum fwd_flags {
   STEP_PARTIAL = 4,
   STEP_STOP = 8,
   STEP_ONLY = 16, // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
+  STEP_UNSET = 64, // a consumer's own: a row of it has seen no key yet
 };
 
 struct fwd_tile {
@@ -73,28 +76,23 @@ struct fwd_tile {
 
 template <int Dim, class Mask> struct fwd_smem {
   static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
-  static constexpr int StagesQ = fwd_shape<Mask>::StagesQ, Stages = fwd_shape<Mask>::Stages;
+  static constexpr int StagesQ = fwd_shape<Mask>::StagesQ, StagesV = fwd_shape<Mask>::StagesV;
   alignas(1024) uint16_t q[StagesQ][Dim / 64][FWD_ROWS * 64]; // chunks of 64 columns
-  alignas(1024) uint16_t k[Stages][Dim / 64][FWD_KEYS * 64];
-  alignas(1024) uint16_t v[Stages][Dim / 64][FWD_KEYS * 64];
-  alignas(16) typename fwd_shape<Mask>::step step[Stages];
+  alignas(1024) uint16_t k[FWD_STAGES_K][Dim / 64][FWD_KEYS * 64];
+  alignas(1024) uint16_t v[StagesV][Dim / 64][FWD_KEYS * 64];
+  alignas(16) typename fwd_shape<Mask>::step step[FWD_STAGES_K];
   alignas(16) fwd_tile tile[2]; // by stage of Q; gathering: by warpgroup, and so are Q's barriers
+  int again[2][FWD_STAGES_K]; // by warpgroup and stage: a sum of that step exploded
   uint64_t q_full[2], q_empty[2];
-  uint64_t k_full[Stages], k_empty[Stages], v_full[Stages], v_empty[Stages];
-
-  // Parity that a wait for item n to be full needs; to be empty again for item n needs the other.
-  static __device__ __forceinline__ uint32_t parity(int n) { return n / Stages & 1; }
+  uint64_t k_full[FWD_STAGES_K], k_empty[FWD_STAGES_K], v_full[StagesV], v_empty[StagesV];
 };
 
-// Gathering, where an item of K or V lies: stage + 4 parity, as a count's remainder by 3 costs registers that
-// are not there.
+// Where an item of three stages lies: stage + 4 parity, as a count's remainder by 3 costs more.
 struct fwd_place {
   uint32_t n = 0;
   __device__ __forceinline__ uint32_t stage() const { return n & 3; }
   __device__ __forceinline__ uint32_t parity() const { return n >> 2 & 1; }
-  __device__ __forceinline__ void next() {
-    n = stage() < fwd_shape<gathered<2>>::Stages - 1 ? n + 1 : ~n & 4;
-  }
+  __device__ __forceinline__ void next() { n = stage() < FWD_STAGES_K - 1 ? n + 1 : ~n & 4; }
 };
 
 // Work index -> the tile's rank, longest first, and its head (packed: its heads' number).

@@ -1,0 +1,212 @@
+// forward_gather_consumer.cuh -- a consumer warpgroup of the forward kernel over a gather list: as
+// forward_consumer.cuh, but a stage of K and V may be the other warpgroup's alone, "the step before" is the one of
+// this warpgroup, V has K's stages, and Q has one stage, each warpgroup's half with its own barriers.
+#ifndef LONGCA_WGMMA_FORWARD_GATHER_CONSUMER_CUH
+#define LONGCA_WGMMA_FORWARD_GATHER_CONSUMER_CUH
+
+#include "forward_consumer.cuh"
+
+namespace wgmma {
+
+template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_tile_work<Dim, gathered<Pieces>> {
+  typedef fwd_tile_work<Dim, gathered<Pieces>> work;
+  typedef fwd_softmax<Dim> softmax;
+  using work::work;
+  using work::p, work::s, work::wg, work::qn, work::sc, work::o;
+  using work::max0, work::max1, work::sum0, work::sum1;
+  using work::turn_wait, work::turn_give, work::issue_qk, work::seen_in, work::release;
+  using work::write_tile, work::any_unset, work::find_base, work::pack, work::rescale, work::step_at;
+  using work::add0, work::add1, work::finish, work::told_again, work::again, work::settle, work::clear;
+
+  // Where a step lies and the step before of this warpgroup (each as fwd_place), and that one's arrivals when V is
+  // free: the other warpgroup's, too, where the stage is not shared.
+  struct place {
+    uint32_t at, before;
+    uint32_t shares;
+    __device__ __forceinline__ void next(int flags) { // on from a step with these flags
+      shares = flags & (STEP_ONLY | STEP_ONLY << 1) ? 2 : 1;
+      before = at;
+      at = after(at);
+    }
+  } now = {0, 0, 1};
+  static __device__ __forceinline__ uint32_t after(uint32_t n) {
+    return (n & 3) < FWD_STAGES_K - 1 ? n + 1 : ~n & 4;
+  }
+  static __device__ __forceinline__ uint32_t stage(uint32_t n) { return n & 3; }
+  static __device__ __forceinline__ uint32_t parity(uint32_t n) { return n >> 2 & 1; }
+
+  // What a warp knows ahead: whether the next stage is there, and then the flags of its step; whether V of
+  // this step is.
+  struct ahead {
+    bool k_here, v_here;
+    int flags;
+  };
+
+  // Flags of this warpgroup's first step from now.at on, to where it moves.
+  __device__ __forceinline__ int find(place &now, const ahead &known) {
+    const int theirs = wg ? STEP_ONLY : STEP_ONLY << 1;
+    int flags = known.flags;
+    if (!__all_sync(~0u, known.k_here)) {
+      ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
+      flags = step_at(stage(now.at)).flags;
+    }
+    while (!__all_sync(~0u, !(flags & theirs))) {
+      __syncwarp(); // all have read them
+      release(&s.k_empty[stage(now.at)]);
+      now.at = after(now.at);
+      ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
+      flags = step_at(stage(now.at)).flags;
+    }
+    return flags;
+  }
+
+  // Softmax of a step with these flags, and the end of P V of the step before.
+  template <bool Before> __device__ __forceinline__ ahead probabilities(const place &now, int flags) {
+    constexpr int Half = FWD_KEYS / 32 * 8;
+    const uint32_t next = after(now.at);
+    ahead known;
+    known.k_here = ptx::mbarrier_test(&s.k_full[stage(next)], parity(next));
+    const bool done = !Before || ptx::mbarrier_test(&s.v_full[stage(now.before)], parity(now.before));
+    add0 = add1 = 0.0f;
+    this->template exponentials<0, Half>(add0, add1);
+    // The assembler schedules within basic blocks, and would sink these exponentials below the wait
+    // that they hide; a branch ends the block: waiting for what is known to be there.
+    ptx::wgmma_pin(sc);
+    if (Before)
+      ptx::mbarrier_wait_by_warp(&s.v_full[stage(now.before)], parity(now.before), done);
+    known.flags = step_at(stage(next)).flags;
+    if (Before) {
+      ptx::wgmma_wait<0>();
+      ptx::wgmma_pin(o);
+      release(&s.v_empty[stage(now.before)], now.shares);
+    }
+    this->template exponentials<Half, softmax::NS>(add0, add1);
+    pack();
+    known.v_here = ptx::mbarrier_test(&s.v_full[stage(now.at)], parity(now.at));
+    finish(stage(now.at), flags);
+    return known;
+  }
+
+  // P V of the step before.
+  __device__ __forceinline__ void issue_pv(const place &now, bool here) {
+    ptx::mbarrier_wait_by_warp(&s.v_full[stage(now.before)], parity(now.before), here);
+    work::issue_pv(stage(now.before), true);
+  }
+
+  // The first step of all: nothing is beside it.
+  __device__ __forceinline__ ahead begin(const fwd_tile &tile, int flags) {
+    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
+    turn_wait();
+    issue_qk(stage(now.at), qn);
+    turn_give();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sc);
+    hide<FWD_KEYS>(sc, seen);
+    find_base(true);
+    clear();
+    return this->template probabilities<false>(now, flags);
+  }
+
+  // A step that is not usual. bad: the step before is to be taken again; the turn is here then. Adds to flags
+  // whether a row has seen no key yet.
+  __device__ __forceinline__ void step(ahead &known, int &flags, bool bad, fwd_tile &tile) {
+    const bool first = flags & STEP_FIRST, exact = flags & (STEP_FIRST | STEP_UNSET);
+    const fwd_tile done = tile;
+    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
+    if (!bad) {
+      turn_wait();
+      bad = __any_sync(~0u, told_again(stage(now.before)));
+    }
+    if (bad)
+      again(stage(now.before), qn);
+    if (first)
+      tile = work::tile_of(++qn); // not before: it waits for the Q that may have been held
+    issue_qk(stage(now.at), qn);
+    issue_pv(now, known.v_here);
+    turn_give();
+    settle(stage(now.before));
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_pin(sc);
+    if (flags & STEP_PARTIAL)
+      hide<FWD_KEYS>(sc, seen);
+    const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
+    flags &= ~STEP_UNSET;
+    if (exact) {
+      find_base(first);
+      flags |= any_unset() ? STEP_UNSET : 0;
+    }
+    known = this->template probabilities<true>(now, flags);
+    if (first) {
+      write_tile(done, done_max0, done_max1, done_sum0, done_sum1);
+      clear();
+    } else if (exact)
+      rescale();
+  }
+
+  // As fwd_consumer::usual_steps().
+  __device__ __forceinline__ bool usual_steps(ahead &known, int &flags) {
+    const uint32_t q_at = ptx::same_in_warp(qn);
+    place now = {static_cast<uint32_t>(ptx::same_in_warp(this->now.at)),
+                 static_cast<uint32_t>(ptx::same_in_warp(this->now.before)), this->now.shares};
+    bool bad = false;
+#pragma unroll 1
+    while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
+      turn_wait();
+      const int told = told_again(stage(now.before));
+      issue_qk(stage(now.at), q_at);
+      bad = __any_sync(~0u, told);
+      if (bad) {
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_pin(sc);
+        break;
+      }
+      issue_pv(now, known.v_here);
+      turn_give();
+      settle(stage(now.before));
+      ptx::wgmma_wait<1>();
+      ptx::wgmma_pin(sc);
+      known = this->template probabilities<true>(now, flags);
+      now.next(flags);
+      flags = find(now, known);
+      now.at = ptx::same_in_warp(now.at); // again, for the compiler: find() moved it
+    }
+    this->now = now;
+    return bad;
+  }
+
+  __device__ __forceinline__ void run() {
+    if (wg == 1)
+      turn_give(); // the first turn is warpgroup 0's
+    int flags = find(now, {false, false, 0});
+    if (flags & STEP_STOP) {
+      if (wg == 0)
+        turn_wait(); // takes the turn that is left over
+      return;
+    }
+    fwd_tile tile = work::tile_of(0);
+    ahead known = begin(tile, flags);
+    int unset = any_unset() ? STEP_UNSET : 0;
+    for (;;) {
+      now.next(flags);
+      flags = find(now, known) | unset;
+      const bool bad = usual_steps(known, flags);
+      if (flags & STEP_STOP)
+        break;
+      step(known, flags, bad, tile);
+      unset = flags & STEP_UNSET;
+    }
+    turn_wait();
+    if (__any_sync(~0u, told_again(stage(now.before))))
+      again(stage(now.before), qn);
+    issue_pv(now, known.v_here);
+    if (wg == 0)
+      turn_give();
+    settle(stage(now.before));
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    write_tile(tile, max0, max1, sum0, sum1);
+  }
+};
+
+} // namespace wgmma
+#endif

@@ -1,0 +1,203 @@
+// forward_tile.cuh -- what the consumers of the forward kernel do with a tile: its turn at the tensor core, its
+// products, its mask, its end. forward_consumer.cuh and forward_gather_consumer.cuh put them in order.
+#ifndef LONGCA_WGMMA_FORWARD_TILE_CUH
+#define LONGCA_WGMMA_FORWARD_TILE_CUH
+
+#include "../ptx/wgmma.cuh"
+#include "forward_epilogue.cuh"
+#include "forward_softmax.cuh"
+#include "visible.cuh"
+
+namespace wgmma {
+
+template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
+  typedef fwd_softmax<Dim> softmax;
+  typedef fwd_smem<Dim, Mask> smem;
+  static constexpr bool Gathers = fwd_shape<Mask>::Gathers;
+  using softmax::p, softmax::sc, softmax::o, softmax::pr;
+  using softmax::max0, softmax::max1, softmax::sum0, softmax::sum1;
+  const Mask &mask; // a representation, or what else has a visible()
+  smem &s;
+  int wg;           // 0 or 1
+  int qn = 0;       // query tile that is being worked on
+  float add0, add1; // what the step before adds to the sums
+  bool held;        // gathering: whether this warp keeps that step's K
+
+  __device__ __forceinline__ fwd_tile_work(const fwd_params &p, const Mask &mask, smem &s, int wg)
+      : softmax{p}, mask(mask), s(s), wg(wg) {}
+
+  __device__ __forceinline__ void release(uint64_t *bar, uint32_t shares = 1) { // so many arrivals a warp
+    if (threadIdx.x % 32 < shares)
+      ptx::mbarrier_arrive(bar);
+  }
+
+  // Where query tile qn lies.
+  static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Gathers ? 0 : qn % 2; }
+  __device__ __forceinline__ uint32_t q_barrier(uint32_t qn) const { return Gathers ? wg : qn % 2; }
+  static __device__ __forceinline__ uint32_t q_parity(uint32_t qn) {
+    return Gathers ? qn & 1 : qn / 2 & 1;
+  }
+
+  // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
+  __device__ __forceinline__ void turn_wait() { ptx::barrier_sync(1 + wg, 256); }
+  __device__ __forceinline__ void turn_give() { ptx::barrier_arrive(2 - wg, 256); }
+
+  // S of query tile qn and the keys at a stage.
+  __device__ __forceinline__ void issue_qk(uint32_t stage, uint32_t qn) {
+    const ptx::wgmma_desc q(s.q[0][0] + wg * 64 * 64, 0), k(s.k[0][0], 0);
+    const uint32_t q_at = q_stage(qn) * sizeof s.q[0], k_at = stage * sizeof s.k[0];
+    ptx::wgmma_pin(sc);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int c = 0; c < Dim / 16; c++) // 32 bytes along a row of 128; then the next chunk
+      ptx::wgmma_op<FWD_KEYS, 0>::ss(sc, q.at(q_at + c / 4 * FWD_ROWS * 128 + c % 4 * 32),
+                                     k.at(k_at + c / 4 * FWD_KEYS * 128 + c % 4 * 32), c > 0);
+    ptx::wgmma_commit();
+  }
+
+  // O += P V of the V at a stage; keep: add to what O is.
+  __device__ __forceinline__ void issue_pv(uint32_t stage, bool keep) {
+    const ptx::wgmma_desc v(s.v[0][0], FWD_KEYS * 128);
+    const uint32_t at = stage * sizeof s.v[0];
+    ptx::wgmma_pin(o);
+    ptx::wgmma_pin(pr);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int c = 0; c < FWD_KEYS / 16; c++) // 16 keys: two atoms of 1024 bytes
+      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(at + c * 2048), c > 0 || keep);
+    ptx::wgmma_commit();
+  }
+
+  // This thread's first row in the tile. Read anew at each use: what the compiler would keep in registers
+  // across the main loop, it would spill there.
+  __device__ __forceinline__ int row_now() const {
+    const int thread = ptx::thread_now();
+    return (Gathers ? 0 : wg * 64) + thread % 128 / 32 * 16 + thread % 32 / 4;
+  }
+
+  // Where row r of the tile belongs: packed, heads of a position are neighbours.
+  __device__ __forceinline__ fwd_row place_of(const fwd_tile &tile, int r) const {
+    const int heads = Gathers ? p.gather.heads : 1, at = Gathers ? r >> (31 - __clz(heads)) : r;
+    return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows};
+  }
+
+  __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
+    const int r = row_now();
+    write_row<Dim>(p, place_of(tile, r), o, 0, m0, s0);
+    write_row<Dim>(p, place_of(tile, r + 8), o, 2, m1, s1);
+  }
+
+  // What the mask shows of a step; asked before its scores exist, when registers are free.
+  __device__ __forceinline__ row_bits seen_in(const fwd_tile &tile, const fwd_step &step) {
+    if (!(step.flags & STEP_PARTIAL))
+      return {~0u, ~0u};
+    if constexpr (Gathers) { // so many keys are seen of each piece
+      constexpr int Pieces = fwd_shape<Mask>::Pieces;
+      uint32_t bits = 0;
+#pragma unroll
+      for (int i = 0; i < Pieces; i++)
+        bits |= bits_below(step.valid >> 8 * i & 0xff) << 32 / Pieces * i;
+      return {bits, bits};
+    } else {
+      if (!step.valid)
+        return {0, 0};
+      const int r = row_now(), last = tile.rows - 1;
+      return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last),
+                               tile.pos + min(r + 8, last), step.pos, step.valid);
+    }
+  }
+
+  // Description of the step at a stage, which is there.
+  __device__ __forceinline__ fwd_step step_at(uint32_t stage) {
+    const int4 v = ptx::load_shared(&s.step[stage]);
+    if constexpr (!Gathers)
+      return {v.x, v.y, v.z, v.w};
+    else {
+      constexpr int Whole = fwd_shape<Mask>::Pieces == 2 ? 0x4040 : 0x20202020;
+      const int valid = wg ? v.y : v.x;
+      return {v.x, valid, v.z | (valid != Whole ? STEP_PARTIAL : 0), 0};
+    }
+  }
+
+  __device__ __forceinline__ fwd_tile tile_of(int qn) {
+    ptx::mbarrier_wait(&s.q_full[q_barrier(qn)], q_parity(qn));
+    return tile_at(qn);
+  }
+  __device__ __forceinline__ fwd_tile tile_at(int qn) {
+    const int4 v = ptx::load_shared(&s.tile[q_barrier(qn)]);
+    return {v.x, v.y, v.z, v.w};
+  }
+
+  // The end of a step's softmax. The usual step has no maximum: the bases of the steps before will do unless a
+  // sum explodes. Then the step is taken again, when the turn has come for the next one: that is where a
+  // warpgroup's warps meet anyway. Until then the sums wait, and so does K, which settle() gives up. (Where
+  // stages are short, gathering, warps that are content give it up at once: a vote, which takes longer; and after
+  // a query tile's last step Q. A warp that is not holds both for all.)
+  __device__ __forceinline__ void finish(uint32_t stage, int flags) {
+    const bool exploded = !(add0 + add1 < 0x1p60f);
+    if constexpr (!Gathers) {
+      if (exploded)
+        ptx::store_shared_int(&s.again[wg][stage], 1);
+    } else {
+      held = __any_sync(~0u, exploded);
+      if (held)
+        ptx::store_shared_int(&s.again[wg][stage], 1);
+      const bool free = threadIdx.x % 32 == 0 && !held;
+      if (free)
+        ptx::mbarrier_arrive(&s.k_empty[stage]);
+      if (free && flags & STEP_LAST)
+        ptx::mbarrier_arrive(&s.q_empty[wg]);
+    }
+  }
+
+  // Behind the turn: whether the step whose K was at a stage is to be taken again.
+  __device__ __forceinline__ int told_again(uint32_t stage) {
+    return ptx::load_shared_int(&s.again[wg][stage]);
+  }
+
+  // That step once more, of query tile qn, with bases that fit. P V of the steps before it is done.
+  __device__ __forceinline__ void again(uint32_t stage, int qn) {
+    asm volatile("" : "+r"(stage)); // its addresses anew: kept since the first time, they would spill
+    const fwd_step step = step_at(stage);
+    const row_bits seen = seen_in(tile_at(qn), step);
+    issue_qk(stage, qn);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sc);
+    hide<FWD_KEYS>(sc, seen);
+    this->find_base(false);
+    add0 = add1 = 0.0f;
+    this->template exponentials<0, softmax::NS>(add0, add1);
+    this->pack();
+    this->rescale();
+    ptx::barrier_sync(4 + wg, 128); // all know
+    if (threadIdx.x % 128 == 0)
+      ptx::store_shared_int(&s.again[wg][stage], 0);
+    if (Gathers && held) {
+      release(&s.k_empty[stage]);
+      if (step.flags & STEP_LAST)
+        release(&s.q_empty[wg]);
+    }
+  }
+
+  // The step before, whose K was at a stage, holds.
+  __device__ __forceinline__ void settle(uint32_t stage) {
+    sum0 += add0;
+    sum1 += add1;
+    if (!Gathers)
+      release(&s.k_empty[stage]);
+  }
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < softmax::NO; i++)
+      o[i] = 0.0f;
+  }
+
+  // Whether a row of this warpgroup has seen no key yet.
+  __device__ __forceinline__ bool any_unset() {
+    return ptx::barrier_any(4 + wg, 128, max0 == -INFINITY || max1 == -INFINITY);
+  }
+};
+
+} // namespace wgmma
+#endif
