@@ -37,6 +37,8 @@ struct cp_memory {
 extern const struct cp_memory cp_memory_host;
 #ifdef LONGCA_CUDA
 extern const struct cp_memory cp_memory_device;
+// What is enqueued on the stream after this starts that much later than it could.
+int cp_device_pause(int64_t ns, void *stream);
 #endif
 
 // ---- transport ------------------------------------------------------------------------------

@@ -92,6 +92,23 @@ int cast(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *st
   return check(cudaGetLastError(), "round_kernel");
 }
 
+#ifdef __CUDA_ARCH__
+__device__ long long clock_ns() {
+  long long ns;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
+  return ns;
+}
+#endif
+
+// One thread that does nothing for a while.
+__global__ void pause_kernel(long long ns) {
+#ifdef __CUDA_ARCH__
+  const long long end = clock_ns() + ns;
+  while (clock_ns() < end)
+    __nanosleep(200);
+#endif
+}
+
 int sync(void *stream) { return check(cudaStreamSynchronize((cudaStream_t)stream), "an earlier launch"); }
 
 int move(void *to, const void *from, int64_t bytes, cudaMemcpyKind kind) {
@@ -109,6 +126,11 @@ int download(void *host, const void *from, int64_t bytes) { return move(host, fr
 } // namespace
 
 extern "C" {
+int cp_device_pause(int64_t ns, void *stream) {
+  pause_kernel<<<1, 1, 0, (cudaStream_t)stream>>>((long long)ns);
+  return check(cudaGetLastError(), "pause_kernel");
+}
+
 extern const struct cp_memory cp_memory_device = {ATTN_DEVICE, alloc, release, zero,   copy,
                                                   add,         cast,  sync,    upload, download};
 }

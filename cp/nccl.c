@@ -6,14 +6,15 @@
 //
 // A transfer and the kernel that it hides under become ready at one moment, and a persistent kernel that starts
 // first leaves no multiprocessor to NCCL's until it ends. So the compute stream waits until the group has had its
-// turn: NCCL's kernel, on a stream of higher priority, is next in line there, and ours comes by way of an event.
+// turn: NCCL's kernel is next in line there, and ours comes by way of an event, and a little later still.
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "mpi.h"
 #include "nccl_job.h"
+
+enum { PAUSE_NS = 2000 };
 
 // Brackets every group. begin_group takes the lock, and end_group gives it back: what the compute stream
 // wrote before is ready, and afterwards the group is known to the watchdog. NULL: failed, no lock.
@@ -52,7 +53,8 @@ static int end_group(struct nccl_job *j, struct nccl_channel *c, int status) {
   if (!status)
     status = cp_nccl_settle(j, c, g->peers, j->limit_s) ||
              cuda_failed(cudaEventRecord(g->done, c->stream), "cudaEventRecord") ||
-             cuda_failed(cudaStreamWaitEvent(j->compute, c->turn, 0), "cudaStreamWaitEvent");
+             cuda_failed(cudaStreamWaitEvent(j->compute, c->turn, 0), "cudaStreamWaitEvent") ||
+             cp_device_pause(PAUSE_NS, j->compute);
   if (!status) {
     c->end++;
     c->posted = true;
