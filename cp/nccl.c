@@ -8,6 +8,7 @@
 // first leaves no multiprocessor to NCCL's until it ends. So the compute stream waits until the group has had its
 // turn: NCCL's kernel is next in line there, and ours comes by way of an event, and a little later still.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
