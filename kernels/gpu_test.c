@@ -1,6 +1,6 @@
 // gpu_test.c -- `make test-gpu`: every device kernel of the registry against the double reference
 // (src/check.h) on this machine's GPU; `make test-emulated`: on an emulated one (kernels/emu). Skips with the
-// reason where there is none. The tests: gpu_test_masks.c, gpu_test_calls.c.
+// reason where there is none. The tests: gpu_test_*.c.
 //
 //   LONGCA_TEST_KERNEL=name  that kernel's alone         LONGCA_TEST_QUICK=1  few and small cases
 #include "gpu_test_case.h"
@@ -64,6 +64,7 @@ int main(void) {
       places[k] = k;
       n = add_tests(tests, n, gpu_mask_tests, &places[k]);
       n = add_tests(tests, n, gpu_call_tests, &places[k]);
+      n = add_tests(tests, n, gpu_split_tests, &places[k]);
     }
   return _cmocka_run_group_tests("gpu", tests, n, NULL, NULL);
 }

@@ -84,12 +84,17 @@ static inline bool barrier_any(int id, int threads, bool mine) {
   return emu::barrier(id, threads, true, mine);
 }
 static inline int4 load_shared(const void *p) { return *static_cast<const int4 *>(p); }
+static inline int load_relaxed(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+static inline void store_relaxed(int32_t *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
 static inline int load_shared_int(const int *p) { return *p; }
 static inline void store_shared_int(int *p, int v) { *p = v; }
 static inline void count_after_bulk(int32_t *count) {
   __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
 }
 static inline void wait_for_count(const int32_t *count, int32_t n) { emu::wait_for_word(count, n); }
+static inline int32_t count_arrival(int32_t *count) {
+  return __atomic_fetch_add(count, 1, __ATOMIC_ACQ_REL);
+}
 static inline int same_in_warp(int x) { return x; }
 template<int Registers> static inline void registers_give() { emu::registers(Registers); }
 template<int Registers> static inline void registers_take() { emu::registers(Registers); }

@@ -27,6 +27,7 @@ namespace {
 
 constexpr size_t MEMORY = (size_t)16 << 30;
 constexpr int SMS = 4;
+constexpr int L2_BYTES = 64 << 10; // less than a head's tensors, as on a GPU where sequences are long
 
 std::mutex lock;
 std::map<void *, size_t> blocks;
@@ -202,6 +203,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   case cudaDevAttrMultiProcessorCount:
     *value = SMS;
     return cudaSuccess;
+  case cudaDevAttrL2CacheSize:
+    *value = L2_BYTES;
+    return cudaSuccess;
   case cudaDevAttrComputeCapabilityMajor:
     *value = 9;
     return cudaSuccess;
@@ -223,7 +227,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
   p->major = 9;
   p->multiProcessorCount = SMS;
   p->totalGlobalMem = MEMORY;
-  p->l2CacheSize = 1 << 20;
+  p->l2CacheSize = L2_BYTES;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties_v2(cudaDeviceProp *p, int device) {

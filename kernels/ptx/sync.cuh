@@ -115,6 +115,16 @@ static __device__ __forceinline__ int thread_now() {
   return thread;
 }
 
+// A word of global memory by which CTAs hint to one another.
+static __device__ __forceinline__ int load_relaxed(const int32_t *p) {
+  int v;
+  asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+static __device__ __forceinline__ void store_relaxed(int32_t *p, int v) {
+  asm volatile("st.relaxed.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+
 // ---- turns at adding to global memory, by a count that each thread raises when its bulk reductions are done.
 // cp.async.bulk.wait_group (not .read) makes them visible to the thread that waits (section 9.7.8.24),
 // fence.proxy.async orders the asynchronous proxy with its other accesses (9.7.12.4), and the release, seen by
@@ -130,6 +140,14 @@ static __device__ __forceinline__ void wait_for_count(const int32_t *count, int3
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(count) : "memory");
   while (now != n);
   asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+// One more at a count, and how many there were: what its warp wrote before comes before all that the warps
+// read that count after it.
+static __device__ __forceinline__ int32_t count_arrival(int32_t *count) {
+  int32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
+  return before;
 }
 
 // A value that all lanes hold. The compiler then knows that they do, and what follows from it needs no register

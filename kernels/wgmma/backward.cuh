@@ -127,6 +127,7 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     dk[i] = dv[i] = 0;
 
   int next = 0; // part of the step to come, known a step ahead: no branch waits for shared memory
+  bool q_here = false;
   if (steps > 0) { // else the keys may be padding, which has no position
     if (lane % 4 == 0)
       for (int key = key0; key <= key0 + 8; key += 8)
@@ -141,7 +142,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2;
     float sc[NS], dp[NS];
     uint32_t pb[NS / 2], dsb[NS / 2];
-    ptx::mbarrier_wait(&sm.q_full[s], parity);
+    ptx::mbarrier_wait_by_warp(&sm.q_full[s], parity, q_here);
+    q_here = false;
     const int part = next;
     if (__all_sync(~0u, part < 0)) { // only hands over
       next = sm.step[(i + 1) % BWD_STEPS].part[g];
@@ -166,6 +168,7 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
 #pragma unroll
     for (int j = 0; j < NS / 4; j++)
       lse[j] = *reinterpret_cast<const float2 *>(&sm.lse2[s][8 * j + column]);
+    const bool do_here = ptx::mbarrier_test(&sm.do_full[s], parity);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);
 
@@ -181,7 +184,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     for (int j = 0; j < NS / 2; j++)
       pb[j] = ptx::pack_bf16(sc[2 * j], sc[2 * j + 1]);
 
-    ptx::mbarrier_wait(&sm.do_full[s], parity);
+    ptx::mbarrier_wait_by_warp(&sm.do_full[s], parity, do_here);
+    const bool ds_here = ptx::mbarrier_test(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1);
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(dp, v, BWD_KEYS, d_o, s * stage);
     ptx::wgmma_commit();
@@ -190,14 +194,17 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
     for (int c = 0; c < BWD_QUERIES / 16; c++) // 16 queries: two atoms of 1024 bytes
       ptx::wgmma_op<D, 1>::rs(dv, pb + 4 * c, d_o.at(s * stage + c * 2048), 1);
     ptx::wgmma_commit();
-    ptx::mbarrier_wait(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1);
+    float2 delta[NS / 4]; // read while dP is on its way
+#pragma unroll
+    for (int j = 0; j < NS / 4; j++)
+      delta[j] = *reinterpret_cast<const float2 *>(&sm.delta[s][8 * j + column]);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(dp);
 
     // dS = P (dP - D)
 #pragma unroll
     for (int j = 0; j < NS / 4; j++) {
-      const float2 d = *reinterpret_cast<const float2 *>(&sm.delta[s][8 * j + column]);
+      const float2 d = delta[j];
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const uint32_t pair = pb[2 * j + half];
@@ -206,25 +213,26 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
                            __uint_as_float(pair & 0xffff0000) * (dp[4 * j + 2 * half + 1] - d.y));
       }
     }
+    ptx::mbarrier_wait_by_warp(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1, ds_here);
 #pragma unroll
     for (int j = 0; j < NS / 8; j++)
       ptx::stmatrix_x4_trans(ds_row + i % 2 * sizeof sm.ds[0] + j * 16 * 128, dsb[4 * j], dsb[4 * j + 1],
                              dsb[4 * j + 2], dsb[4 * j + 3]);
-    ptx::fence_async_shared();
-    __syncwarp();
-    if (lane == 0)
-      ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
-
     ptx::wgmma_pin(dsb);
     ptx::wgmma_fence();
 #pragma unroll
     for (int c = 0; c < BWD_QUERIES / 16; c++)
       ptx::wgmma_op<D, 1>::rs(dk, dsb + 4 * c, q.at(s * stage + c * 2048), 1);
     ptx::wgmma_commit();
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0)
+      ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(pb);
     if (lane == 0)
       ptx::mbarrier_arrive(&sm.do_empty[s]);
+    q_here = ptx::mbarrier_test(&sm.q_full[(i + 1) % BWD_STAGES], (i + 1) / BWD_STAGES % 2);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(dsb);
     if (lane == 0)

@@ -140,9 +140,10 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   const struct attn_problem *p = &plan->problem;
   if (cut_queries(s, rep, plan))
     return -1;
-  int device, sms;
+  int device, sms, l2_bytes;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  GPU_TRY(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, device));
   // Looping over a whole group spares sums of dK and dV, but long items must be of like length: CTAs that
   // drift apart read Q, dO and dQ of many heads at once, more than L2 holds (README.md).
   const worklist_view &v = s->queries.view;
@@ -160,6 +161,16 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   for (int loop = s->loop; loop > 0 && alike && !small; loop--)
     if (group % loop == 0 && 100 * rounds(loop) < 99 * rounds(s->loop))
       s->loop = loop;
+  // Items that are nearly alike (random lists) drift apart all the same, by a part of their length: short ones then,
+  // and each begins where others are, where Q, dO and dQ of a head are more than L2 keeps.
+  const int64_t head_bytes = (int64_t)s->tiles * BWD_QUERIES * p->dim * 8;
+  const bool together = alike && !p->deterministic && s->queries.longest * items > s->queries.tiles &&
+                        4 * head_bytes > 3 * (int64_t)l2_bytes;
+  if (together) {
+    s->loop = 1;
+    if (s->own.get(&s->at_tile, p->heads_q, &plan->workspace_bytes))
+      return -1;
+  }
   if (p->deterministic) // dK and dV have one order where one CTA sums them up
     s->loop = group;
   // Loops side by side: all of them where items are small and order alone counts, else as many as fill
@@ -187,6 +198,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
     GPU_TRY(cudaMemsetAsync(a->dq, 0, (int64_t)p->rows_q * p->heads_q * p->dim * sizeof(bf16), stream));
   if (s->turns)
     GPU_TRY(cudaMemsetAsync(s->turns, 0, (tiles + 1) * sizeof *s->turns, stream));
+  if (s->at_tile)
+    GPU_TRY(cudaMemsetAsync(s->at_tile, 0, p->heads_q * sizeof *s->at_tile, stream));
   if (!a->accumulate && s->dk_acc) {
     GPU_TRY(cudaMemsetAsync(s->dk_acc, 0, keys * sizeof(float), stream));
     GPU_TRY(cudaMemsetAsync(s->dv_acc, 0, keys * sizeof(float), stream));

@@ -47,6 +47,7 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.turns = s->turns;
   b.visits = s->visits;
   b.visit_words = s->visit_words;
+  b.at_tile = s->at_tile;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   void *args[] = {&b, (void *)rep};
   return gpu_check(cudaLaunchKernel(kernel, b.list.count * (p->heads_q / s->loop), BWD_THREADS, args, smem,

@@ -5,6 +5,9 @@
 // warpgroups have work. Deterministic, CTAs wait for each other at each tile, and so should reach tiles in
 // one order at one pace: runs go from the last to the first, because items mostly end alike (causal), and
 // all heads take a tile before the next, because else short items wait for long ones at every head.
+//
+// Where a head's Q, dO and dQ are more than L2 holds, a CTA begins at the tile where others are, so that all go
+// through them together (at_tile).
 #ifndef LONGCA_WGMMA_BACKWARD_LOAD_CUH
 #define LONGCA_WGMMA_BACKWARD_LOAD_CUH
 
@@ -22,23 +25,39 @@ static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, 
   return whole && keys >= 64 * (half + 1) ? 0 : valid;
 }
 
-// Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees.
+// Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees: those
+// from tile `from` on, then the ones before it.
 struct bwd_walk {
   int4 run; // row, pos, tiles, valid
-  int next, tile;
+  int next, left, tile = 0, end = 0;
+  bool began = false;
 
-  __device__ __forceinline__ bwd_walk(const worklist_item &item)
-      : run(make_int4(0, 0, 0, 0)), next(item.run_begin), tile(0) {}
+  __device__ __forceinline__ bwd_walk(const bwd_params &p, const worklist_item &item, int from)
+      : run(make_int4(0, 0, 0, 0)), next(item.run_begin), left(item.run_end - item.run_begin) {
+    for (int beyond = item.run_end; from > 0 && next < beyond;) { // runs are in the order of their rows
+      const int middle = (next + beyond) / 2;
+      const int4 m = __ldg(reinterpret_cast<const int4 *>(p.list.runs) + middle);
+      if (m.x / BWD_QUERIES + m.z <= from)
+        next = middle + 1;
+      else
+        beyond = middle;
+    }
+  }
   // To the next tile; false: there is none.
-  __device__ __forceinline__ bool step(const bwd_params &p, const worklist_item &item, bool alone) {
-    while (++tile >= run.z) {
-      if (next == item.run_end)
+  __device__ __forceinline__ bool step(const bwd_params &p, const worklist_item &item, int from, bool alone) {
+    while (++tile >= end) {
+      if (left == 0)
         return false;
+      if (next == item.run_end)
+        next = item.run_begin;
       run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) +
                   (p.turns ? item.run_begin + item.run_end - 1 - next : next));
-      if (alone != (run.w && !(run.w & WORKLIST_SEEN)))
-        run.z = 0;
-      tile = -1;
+      const int cut = from - run.x / BWD_QUERIES; // of the run around `from`, the end comes first and the beginning last
+      const bool in_two = cut > 0 && cut < run.z;
+      tile = (in_two && !began ? cut : 0) - 1;
+      end = alone != (run.w && !(run.w & WORKLIST_SEEN)) ? 0 : in_two && began ? cut : run.z;
+      left -= in_two && !began ? 0 : 1;
+      began = true;
       next++;
     }
     return true;
@@ -84,8 +103,9 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
   ptx::tma_prefetch_map(&p.delta);
   int i = 0, last_row = 0, last_head = 0, last_at = 0;
   for (int outer = first; outer < first + p.loop; outer += inner) {
-    bwd_walk seen(item), alone(item);
-    bool more = seen.step(p, item, false), more_alone = alone.step(p, item, true), owed = false;
+    const int from = p.at_tile ? ptx::load_relaxed(p.at_tile + outer) : 0;
+    bwd_walk seen(p, item, from), alone(p, item, from);
+    bool more = seen.step(p, item, from, false), more_alone = alone.step(p, item, from, true), owed = false;
     while (more || more_alone) {
       const bool other = more_alone && (owed || !more);
       const int4 run = other ? alone.run : seen.run;
@@ -106,11 +126,13 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
         last_head = head;
         last_at = at;
       }
+      if (p.at_tile)
+        ptx::store_relaxed(p.at_tile + outer, tile);
       owed = part1 < 0;
       if (other)
-        more_alone = alone.step(p, item, true);
+        more_alone = alone.step(p, item, from, true);
       else
-        more = seen.step(p, item, false);
+        more = seen.step(p, item, from, false);
     }
   }
   if (i > 0)

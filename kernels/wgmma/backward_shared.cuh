@@ -32,6 +32,7 @@ struct bwd_params {
   int32_t *turns;
   const uint32_t *visits; // [classes, tiles][visit_words]: bit i, item i of the list sees the tile
   int32_t visit_words;
+  int32_t *at_tile; // [heads] the tile of a head that some CTA is at; 0 at the start. NULL: CTAs start at their first
   float scale, scale_log2;
 };
 

@@ -18,8 +18,10 @@ struct state {
   const wgmma_rep *kernels;
   const void *forward; // of wgmma_use, or NULL
   rep_device rep;
-  worklist keys; // of forward,
-  gather pieces; // or these
+  worklist keys;     // of forward,
+  split parts;       // and of its last items,
+  gpu_memory memory; // with what they leave;
+  gather pieces;     // or these
   wgmma_backward_state backward;
 };
 } // namespace
@@ -32,7 +34,7 @@ const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
 
 // Whether gathering takes fewer steps of 64 x 128 pairs than whole tiles, of which many are partial where
 // blocks are small or lie anywhere. Blocks of whole tiles need not ask. Builds the list that is taken.
-static int prepare_forward(state *s, const attn_problem *p) {
+static int prepare_forward(state *s, const attn_problem *p, int64_t *workspace) {
   const bool lists = !strcmp(s->kernels->name, "blocklist") || !strcmp(s->kernels->name, "varblock");
   const bool uniform = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE;
   if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
@@ -43,11 +45,17 @@ static int prepare_forward(state *s, const attn_problem *p) {
   }
   if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
     return -1;
-  if (s->pieces.bytes && s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads)
+  if (s->pieces.bytes && s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads) {
     worklist_free(&s->keys);
-  else
-    gather_free(&s->pieces);
-  return 0;
+    return 0;
+  }
+  gather_free(&s->pieces);
+  int device, sms;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  if (split_build(&s->parts, &s->keys, p, sms))
+    return -1;
+  return s->memory.get(&s->parts.view.left, s->parts.left_floats, workspace);
 }
 
 int wgmma_prepare(struct attn_plan *plan, const char *rep) {
@@ -58,12 +66,14 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
     if (!strcmp(known->name, rep))
       s->kernels = known;
   const state *like = gpu_like<state>(plan);
-  if (like)
+  if (like) {
     s->backward.memory.like = &like->backward.memory;
+    s->memory.like = &like->memory;
+  }
   if ((like ? rep_device_share(&s->rep, &like->rep) : rep_device_open(&s->rep, rep_find(rep), p->mask)) ||
-      prepare_forward(s, p))
+      prepare_forward(s, p, &plan->workspace_bytes))
     return -1;
-  plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->pieces.bytes;
+  plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->parts.bytes + s->pieces.bytes;
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
 }
 
@@ -78,7 +88,8 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
   worklist_view list = s->keys.view;
   if (a->o_acc && a->resume) // rows that see nothing stay as they are
     list.count = s->keys.seen;
-  return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, s->forward) : 0;
+  const split_view parts = split_of(&s->parts, &plan->problem, list.count);
+  return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, &parts, s->forward) : 0;
 }
 
 void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward) {
@@ -101,6 +112,7 @@ void wgmma_release(struct attn_plan *plan) {
   if (!s)
     return;
   worklist_free(&s->keys);
+  split_free(&s->parts);
   gather_free(&s->pieces);
   rep_device_close(&s->rep);
   delete s;

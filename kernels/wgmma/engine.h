@@ -8,6 +8,7 @@
 #include "../attn.h"
 #include "../rep_device.h"
 #include "../worklist.h"
+#include "split.h"
 
 // First unmet condition of the engine, then of the representation; or NULL.
 const char *wgmma_supports(const char *rep, const struct attn_problem *problem);
@@ -25,7 +26,8 @@ void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward
 struct wgmma_rep {
   const char *name;
   int (*forward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                 const struct worklist_view *list, const void *kernel); // kernel NULL: its own
+                 const struct worklist_view *list, const struct split_view *split,
+                 const void *kernel); // NULL: its own
 };
 
 // Tiles of the forward pass.

@@ -41,30 +41,41 @@ template <int Dim, class Mask> struct fwd_producer {
   }
 
   __device__ __forceinline__ void stream() {
-    const int total = p.list.count * p.heads;
+    const int total = p.list.count * p.heads - p.split.works + p.split.count;
     int v_row = -1, v_head = 0; // the V tile that trails the K tiles by one step
     for (int work = fetch(); work < total;) {
       const int ahead = fetch(); // its latency passes under this tile
-      const fwd_work at(work, p.list.count, p.heads, p.heads_section);
-      const int head = at.head, head_kv = head / p.group, cls = p.list.classes == 1 ? 0 : head_kv;
-      const int4 *words =
-          reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + at.rank);
-      const int4 where = __ldg(words), runs = __ldg(words + 1); // {row, pos, rows, begin} {end, ...}
+      int4 tile, tiles; // fwd_tile; {run, of which tiles to skip, tiles}
+      if (static_cast<uint32_t>(work - p.split.begin) < static_cast<uint32_t>(p.split.count)) {
+        const int4 *words = reinterpret_cast<const int4 *>(p.split.parts + (work - p.split.begin));
+        tile = __ldg(words);
+        tiles = __ldg(words + 1);
+      } else {
+        const int behind = work < p.split.begin ? 0 : p.split.works - p.split.count;
+        const fwd_work at(work + behind, p.list.count, p.heads, p.heads_section);
+        const int cls = p.list.classes == 1 ? 0 : at.head / p.group;
+        const int4 *words =
+            reinterpret_cast<const int4 *>(p.list.items + (int64_t)cls * p.list.count + at.rank);
+        const int4 where = __ldg(words), runs = __ldg(words + 1); // {row, pos, rows, begin} {end, tiles, ...}
+        tile = make_int4(where.x, where.y, where.z, at.head);
+        tiles = make_int4(where.w, 0, runs.y, 0);
+      }
+      const int head = tile.w, head_kv = head / p.group;
 
       const uint32_t q_stage = empty_stage(s.q_empty, qn++);
-      s.tile[q_stage] = {where.x, where.y, where.z, head};
+      s.tile[q_stage] = {tile.x, tile.y, tile.z, head};
       ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2);
-      ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, where.x, 0, head, &s.q_full[q_stage]);
+      ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, tile.x, 0, head, &s.q_full[q_stage]);
 
-      int flags = STEP_FIRST;
-      for (int r = where.w; r < runs.x || flags; r++) { // a row without runs takes one step of nothing
-        const int4 run = r < runs.x ? __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r)
-                                    : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
-        for (int t = 0; t < run.z; t++) {
+      int flags = STEP_FIRST, left = max(tiles.z, 1); // a tile without keys takes one step of nothing
+      for (int r = tiles.x, skip = tiles.y; left > 0; r++, skip = 0) {
+        const int4 run = tiles.z ? __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r)
+                                 : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
+        for (int t = skip; t < run.z && left > 0; t++) {
           const int row = run.x + t * FWD_KEYS;
           const uint32_t stage = empty_k();
           const int valid = run.w < 0 ? 0 : t == run.z - 1 ? run.w : FWD_KEYS;
-          if (t == run.z - 1 && r + 1 >= runs.x)
+          if (--left == 0)
             flags |= STEP_LAST;
           const fwd_step step = {run.y + t * FWD_KEYS, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
           s.step[stage] = step;

@@ -7,6 +7,7 @@
 #include "../ptx/tma.cuh"
 #include "../worklist.h"
 #include "gather.h"
+#include "split.h"
 
 namespace wgmma {
 
@@ -51,6 +52,7 @@ template <int N> struct fwd_shape<gathered<N>> {
 struct fwd_params {
   CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
   worklist_view list;
+  split_view split;
   void *o;      // [rows, heads, dim] bf16
   float *o_acc; // the same shape in fp32, instead of o; or NULL
   float *lse;   // [heads, rows]
@@ -61,6 +63,8 @@ struct fwd_params {
   gather_view gather; // instead of list
 };
 
+constexpr int TILE_ROWS_BITS = 8;
+
 enum fwd_flags {
   STEP_FIRST = 1, // of a query tile
   STEP_LAST = 2,
@@ -70,8 +74,12 @@ enum fwd_flags {
   STEP_UNSET = 64, // a consumer's own: a row of it has seen no key yet
 };
 
+// Of a query tile: local row, position, rows that exist, its (first) head. Above the rows stands 1 + the place
+// of the part of the tile that it is (split.h); a field of its own would be a register of the main loop.
 struct fwd_tile {
-  int32_t row, pos, rows, head; // of a query tile: local row, position, rows that exist; its (first) head
+  int32_t row, pos, rows_and_part, head;
+  __device__ __forceinline__ int rows() const { return rows_and_part & ((1 << TILE_ROWS_BITS) - 1); }
+  __device__ __forceinline__ int part() const { return (rows_and_part >> TILE_ROWS_BITS) - 1; } // -1: none
 };
 
 template <int Dim, class Mask> struct fwd_smem {
@@ -99,11 +107,17 @@ struct fwd_place {
 // All heads of a section take turns at one rank before the next.
 struct fwd_work {
   int rank, head;
-  __device__ __forceinline__ fwd_work(int work, int count, int heads, int heads_section) {
+  __host__ __device__ __forceinline__ fwd_work(int work, int count, int heads, int heads_section) {
     const int section = work / (count * heads_section), at = work - section * count * heads_section;
     const int heads_here = min(heads_section, heads - section * heads_section);
     rank = at / heads_here;
     head = section * heads_section + at - rank * heads_here;
+  }
+  // And back.
+  static __host__ __device__ __forceinline__ int index(int rank, int head, int count, int heads,
+                                                       int heads_section) {
+    const int before = head / heads_section * heads_section;
+    return before * count + rank * min(heads_section, heads - before) + head - before;
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include "../ptx/wgmma.cuh"
 #include "forward_epilogue.cuh"
+#include "forward_parts.cuh"
 #include "forward_softmax.cuh"
 #include "visible.cuh"
 
@@ -78,10 +79,18 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // Where row r of the tile belongs: packed, heads of a position are neighbours.
   __device__ __forceinline__ fwd_row place_of(const fwd_tile &tile, int r) const {
     const int heads = Gathers ? p.gather.heads : 1, at = Gathers ? r >> (31 - __clz(heads)) : r;
-    return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows};
+    return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows()};
   }
 
   __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
+    if constexpr (!Gathers) {
+      float4 rows = make_float4(m0, m1, s0, s1);
+      if (tile.part() >= 0) {
+        if (!join_parts<Dim>(p, tile.part(), o, rows))
+          return;
+        m0 = rows.x, m1 = rows.y, s0 = rows.z, s1 = rows.w;
+      }
+    }
     const int r = row_now();
     write_row<Dim>(p, place_of(tile, r), o, 0, m0, s0);
     write_row<Dim>(p, place_of(tile, r + 8), o, 2, m1, s1);
@@ -101,7 +110,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     } else {
       if (!step.valid)
         return {0, 0};
-      const int r = row_now(), last = tile.rows - 1;
+      const int r = row_now(), last = tile.rows() - 1;
       return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last),
                                tile.pos + min(r + 8, last), step.pos, step.valid);
     }

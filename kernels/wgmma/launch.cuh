@@ -16,15 +16,6 @@ namespace wgmma {
 static_assert(WGMMA_FWD_QUERIES == FWD_ROWS && WGMMA_FWD_KEYS == FWD_KEYS,
               "the work list is made for these tiles");
 
-// Heads that run side by side: as many as have their K and V in about half of the L2 together.
-static inline int heads_section(const attn_problem *p) {
-  const int64_t bytes = (int64_t)p->rows_k * p->dim * 4, group = p->heads_q / p->heads_kv;
-  int64_t kv = 1;
-  while (2 * kv * bytes <= (32 << 20))
-    kv *= 2;
-  return (int)std::min(kv * group, (int64_t)p->heads_q);
-}
-
 // What both kinds of list have in common; the tensor maps and the list remain.
 static inline fwd_params forward_params(const attn_problem *p, const attn_args *a) {
   fwd_params f = {};
@@ -35,7 +26,7 @@ static inline fwd_params forward_params(const attn_problem *p, const attn_args *
   f.rows = p->rows_q;
   f.heads = p->heads_q;
   f.group = p->heads_q / p->heads_kv;
-  f.heads_section = heads_section(p);
+  f.heads_section = split_section(p);
   f.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
   f.scale_log2 = f.scale * 1.4426950408889634f;
   return f;
@@ -58,7 +49,7 @@ template <class Rep, int Dim> const void *own_forward() {
 
 template <class Rep, int Dim>
 int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list,
-                   const void *kernel) {
+                   const split_view *split, const void *kernel) {
   if (!kernel)
     kernel = own_forward<Rep, Dim>();
   fwd_params f = forward_params(p, a);
@@ -67,17 +58,19 @@ int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, c
       tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
     return -1;
   f.list = *list;
+  f.split = *split;
   void *args[] = {&f, (void *)rep};
-  return launch(kernel, args, (int64_t)list->count * p->heads_q, fwd_smem_bytes<Dim, Rep>(), a->stream);
+  const int64_t works = (int64_t)list->count * p->heads_q - split->works + split->count;
+  return launch(kernel, args, works, fwd_smem_bytes<Dim, Rep>(), a->stream);
 }
 
 } // namespace wgmma
 
 #define WGMMA_REP(X)                                                                                   \
   static int X##_forward(const attn_problem *p, const attn_args *a, const void *rep,                   \
-                         const worklist_view *list, const void *kernel) {                              \
-    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list, kernel)                        \
-                        : wgmma::launch_forward<X, 128>(p, a, rep, list, kernel);                      \
+                         const worklist_view *list, const split_view *split, const void *kernel) {     \
+    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list, split, kernel)                 \
+                        : wgmma::launch_forward<X, 128>(p, a, rep, list, split, kernel);               \
   }                                                                                                    \
   extern const wgmma_rep wgmma_rep_##X;                                                                \
   const wgmma_rep wgmma_rep_##X = {#X, X##_forward};

@@ -1,0 +1,156 @@
+// gpu_test_split.c -- part of gpu_test: query tiles that the wgmma forward cuts along their keys
+// (wgmma/split.h). Few queries against many keys, so that they are cut on a GPU and on the four
+// multiprocessors of an emulated one alike; that they were is seen by the workspace, which nothing
+// else of a forward takes.
+#include "gpu_test_case.h"
+
+enum { S = 3000 };
+
+// Queries from q on against keys from k on. Four multiprocessors must not come out even.
+static const struct split_case {
+  const char *what;
+  enum mask_kind kind;
+  int32_t q, rows, k, keys, heads_q, heads_kv, dim;
+  bool steep; // later keys have larger scores, so that parts differ in their bases
+} cases[] = {
+    {"all", MASK_FULL, 100, 129, 0, 2305, 1, 1, 128, false},
+    {"steep", MASK_FULL, 100, 129, 0, 2305, 3, 1, 64, true},
+    {"the diagonal in the last part", MASK_CAUSAL, S - 129, 129, 0, S, 3, 1, 64, false},
+    // Documents of 700 and 2300: rows of which the first part sees all, or nothing.
+    {"half of the rows a part", MASK_FULL_DOCUMENT, 636, 129, 0, S, 1, 1, 128, false},
+    {"rows that see nothing", MASK_FULL_DOCUMENT, 636, 127, 720, S - 720, 2, 2, 64, true},
+    {"runs", MASK_GLOBAL_SLIDING_WINDOW, 1200, 1, 0, S, 1, 1, 128, false},
+    {"blocks, by head", MASK_UNIFORM_BLOCK_SPARSE, 1100, 127, 0, S, 2, 2, 128, true},
+};
+
+static void make_mask(const struct split_case *c, struct mask *m) {
+  static const int32_t documents[2] = {700, S - 700};
+  char err[200];
+  if (!mask_is_block_sparse(c->kind)) {
+    if (mask_init(m, c->kind, S, documents, 2, 600, 0, 0, err, sizeof err))
+      fail_msg("%s", err);
+    return;
+  }
+  assert_int_equal(case_mask(m, c->kind, S, 1), 0); // blocks of 128, two heads
+  assert_true(m->block == 128 && m->heads == 2 && m->kept_words == 1);
+  for (int32_t r = 0; r < m->heads * m->blocks_q; r++) // all but three, others in each row
+    ((uint32_t *)m->kept)[r] = ~(UINT32_C(0x111) << r % 8) & 0xffffff;
+}
+
+static void make_steep(struct bench *b) {
+  uint16_t *k = b->t[K].host;
+  for (int64_t i = 0; i < b->n_k; i++)
+    k[i] = bf16_from_float(bf16_to_float(k[i]) * (1 + 4.0f * (float)i / (float)b->n_k));
+  pair_upload(&b->t[K]);
+}
+
+static void prepare(struct attn_plan *plan, const struct attn_kernel *kernel,
+                    const struct attn_problem *p, const char *what) {
+  if (attn_prepare(plan, kernel, p))
+    fail_msg("%s, %s: %s", kernel->name, what, attn_error());
+  if (!p->like && !plan->workspace_bytes)
+    fail_msg("%s, %s: nothing is cut", kernel->name, what);
+}
+
+static void negate_v(struct bench *b) {
+  for (int64_t i = 0; i < b->n_k; i++)
+    ((uint16_t *)b->t[V].host)[i] ^= 0x8000;
+  pair_upload(&b->t[V]);
+}
+
+// In one call. Again with other values, so that parts left by the call before would show; and with the same
+// ones: the same bits, whoever puts the parts together.
+static void run_whole(const struct attn_kernel *kernel, struct bench *b, const char *what) {
+  struct attn_plan plan;
+  void *before = malloc(b->t[O].bytes);
+  assert_non_null(before);
+  prepare(&plan, kernel, &b->p, what);
+  for (int run = 0; run < 3; run++) {
+    if (run == 1)
+      negate_v(b);
+    memcpy(before, b->t[O].host, b->t[O].bytes);
+    assert_int_equal(device_fill(b->t[O].device, 0xff, b->t[O].bytes), 0);
+    bench_pass(b, &plan, ATTN_FWD);
+    bench_expect(b, kernel, ATTN_FWD, &b->p, what);
+  }
+  assert_memory_equal(b->t[O].host, before, b->t[O].bytes);
+  attn_release(&plan);
+  free(before);
+}
+
+// In two calls, each cut; the second continues the first, and its plan shares the first one's memory. Both
+// again: what is added too early or twice shows here, where nothing is written over.
+static void run_continued(const struct attn_kernel *kernel, struct bench *b, const char *what) {
+  const struct attn_problem whole = b->p;
+  const struct attn_segment all = *whole.k_seg;
+  const int32_t cut = all.len / 2 + 3;
+  const struct attn_segment seg[2] = {{0, all.pos, cut}, {0, all.pos + cut, all.len - cut}};
+  struct attn_plan plan[2];
+  struct pair o = pair_make((size_t)b->n_q * 4);
+  for (int s = 0; s < 2; s++) {
+    struct attn_problem part = whole;
+    part.rows_k = seg[s].len, part.k_seg = &seg[s];
+    part.like = s ? &plan[0] : NULL;
+    prepare(&plan[s], kernel, &part, what);
+  }
+  for (int call = 0; call < 4; call++) {
+    const int s = call % 2;
+    const int64_t skip = (int64_t)s * cut * whole.heads_kv * whole.dim;
+    struct attn_args a = bench_args(b, true);
+    a.k = (const uint16_t *)a.k + skip;
+    a.v = (const uint16_t *)a.v + skip;
+    a.o = NULL;
+    a.o_acc = o.device;
+    a.resume = s;
+    assert_int_equal(kernel->forward(&plan[s], &a), 0);
+  }
+  assert_int_equal(device_sync(), 0);
+  pair_download(&o);
+  pair_download(&b->t[LSE]);
+  round_to_host(b->t[O].host, o.host, b->n_q, 0);
+  bench_expect(b, kernel, ATTN_FWD, &whole, what);
+  for (int s = 1; s >= 0; s--)
+    attn_release(&plan[s]);
+  pair_free(&o);
+}
+
+static void test_split(void **state) {
+  const struct attn_kernel *kernel = kernel_of(state);
+  const char *why = strcmp(kernel->engine, "wgmma") ? "cuts no query tiles" : NULL;
+  int ran = 0;
+  for (size_t i = 0; !why && i < sizeof cases / sizeof *cases; i++) {
+    const struct split_case *c = &cases[i];
+    const struct attn_segment q = {0, c->q, c->rows}, k = {0, c->k, c->keys};
+    struct mask m;
+    make_mask(c, &m);
+    const struct attn_problem p = {.mask = &m,
+                                   .heads_q = c->heads_q,
+                                   .heads_kv = c->heads_kv,
+                                   .dim = c->dim,
+                                   .rows_q = c->rows,
+                                   .rows_k = c->keys,
+                                   .q_seg = &q,
+                                   .k_seg = &k,
+                                   .q_segs = 1,
+                                   .k_segs = 1};
+    if (!attn_why_not(kernel, &p)) {
+      struct bench b;
+      bench_make(&b, &p);
+      b.p.backward = false;
+      if (c->steep)
+        make_steep(&b);
+      run_whole(kernel, &b, c->what);
+      run_continued(kernel, &b, c->what);
+      bench_free(&b);
+      ran++;
+    }
+    mask_free(&m);
+  }
+  if (!why && !ran)
+    why = "gathers its keys, and cuts no query tiles";
+  if (why)
+    skip_because(kernel, why);
+  print_message("  %s: %d cases\n", kernel->name, ran);
+}
+
+const struct gpu_test gpu_split_tests[] = {{"parts of query tiles", test_split}, {NULL, NULL}};

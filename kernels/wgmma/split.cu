@@ -1,0 +1,214 @@
+// split.cu -- which items of the forward kernel are cut along their keys (split.h): chosen on the host from
+// the lengths of the items, then each part finds its runs on the device.
+#include "split.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <queue>
+#include <vector>
+
+#include "../gpu.cuh"
+#include "engine.h"
+#include "forward_shared.cuh"
+
+namespace {
+
+// Costs in steps of a CTA, 128 x 128 pairs: an item beyond its steps; leaving a part, 64 KB at dim 128,
+// behind; reading one.
+constexpr double ITEM = 0.2, LEAVE = 0.6, READ = 0.6;
+// A gain below 1/400 of the whole is none.
+constexpr double WORTH = 0.0025;
+
+// How items are cut. `share` is how much of a CTA's share of the steps that are left a part may take: with 1
+// nothing can end late, more makes fewer parts. So does what a part may have in any case: 8 steps, and
+// `roots` times the square root of its item's; with 2, reading parts costs about what they save.
+struct rule {
+  double share, roots;
+  static constexpr double SHORTEST = 8;
+  double longest_part(int32_t steps, int64_t left, int ctas) const {
+    return std::max({SHORTEST, roots * std::sqrt((double)steps), share * (double)left / ctas});
+  }
+};
+constexpr rule rules[] = {{1, 2}, {1.5, 2}, {2.25, 2}, {1, 4}, {1.5, 4}, {2.25, 4}};
+
+// Works of a list in the order in which they are handed out.
+struct works {
+  const std::vector<worklist_item> &items;
+  int32_t count, classes, heads, group, section;
+  int64_t size() const { return (int64_t)count * heads; }
+  wgmma::fwd_work place(int64_t work) const { return {(int)work, count, heads, section}; }
+  const worklist_item &operator[](int64_t work) const {
+    const wgmma::fwd_work at = place(work);
+    return items[(classes == 1 ? 0 : (int64_t)(at.head / group) * count) + at.rank];
+  }
+};
+
+int32_t steps_of(const worklist_item &item) { return std::max(item.tiles, 1); } // none: a step of nothing
+
+// When the last CTA is done with items of so many steps in so many parts, from the time when all begin.
+struct simulation {
+  std::priority_queue<double, std::vector<double>, std::greater<double>> free; // when each CTA is
+  double last = 0;
+  explicit simulation(int ctas) {
+    for (int i = 0; i < ctas; i++)
+      free.push(0);
+  }
+  void add(int32_t steps, int parts) {
+    for (int i = 0; i < parts; i++) {
+      const double own = (int64_t)steps * (i + 1) / parts - (int64_t)steps * i / parts;
+      const double extra = parts == 1 ? 0 : LEAVE + (i == parts - 1 ? READ * parts : 0);
+      const double end = free.top() + own + ITEM + extra;
+      free.pop();
+      free.push(end);
+      last = std::max(last, end);
+    }
+  }
+};
+
+struct cut {
+  int64_t begin, end;          // works
+  std::vector<uint16_t> parts; // of each of these; of the first and of the last more than one
+  double last;                 // simulation.last
+};
+
+// Works from `begin` on, of `left` steps, cut; `s` is where all before are done.
+cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const rule &by, simulation s) {
+  cut c = {w.size(), 0, {}, 0};
+  for (int64_t i = begin; i < w.size(); i++) {
+    const int32_t steps = steps_of(w[i]);
+    const int parts = std::max((int)std::ceil(steps / by.longest_part(steps, left, ctas) - 1e-9), 1);
+    s.add(steps, parts);
+    left -= steps;
+    if (parts > 1) {
+      c.begin = std::min(c.begin, i);
+      c.end = i + 1;
+    }
+    if (i >= c.begin)
+      c.parts.push_back((uint16_t)parts);
+  }
+  c.parts.resize(std::max<int64_t>(c.end - c.begin, 0));
+  c.last = s.last;
+  return c;
+}
+
+// The best of some, or one without parts. Sets when the last CTA ends without it and with it.
+cut choose(const works &w, int64_t total, int32_t longest, int ctas, double *whole_steps, double *split_steps) {
+  int64_t begin = w.size(), rest = 0; // works that the first rule would cut, and their steps
+  for (int64_t i = w.size(), left = 0; i > 0 && (double)left < (double)longest * ctas;) {
+    const int32_t steps = steps_of(w[--i]);
+    left += steps;
+    if (steps > rules[0].longest_part(steps, left, ctas)) {
+      begin = i;
+      rest = left;
+    }
+  }
+  cut best = {};
+  if (!rest)
+    return best;
+  // A few rounds before, where all CTAs are free at once if items are alike.
+  simulation before(ctas);
+  for (int64_t i = std::max<int64_t>(begin / ctas - 4, 0) * ctas; i < begin; i++)
+    before.add(steps_of(w[i]), 1);
+  simulation whole = before;
+  for (int64_t i = begin; i < w.size(); i++)
+    whole.add(steps_of(w[i]), 1);
+  *whole_steps = *split_steps = whole.last;
+  const double pays = whole.last - WORTH * (double)total / ctas;
+  for (const rule &by : rules) {
+    cut c = cut_works(w, begin, rest, ctas, by, before);
+    const int parts = std::accumulate(c.parts.begin(), c.parts.end(), 0);
+    if (parts <= 2 * ctas && c.last < std::min(pays, *split_steps)) {
+      *split_steps = c.last;
+      best = c;
+    }
+  }
+  return best;
+}
+
+// Thread i: where part i begins in the runs of its item; until then `skip` counts from the item's first run.
+__global__ void find_runs(split_part *parts, int32_t count, const worklist_run *runs) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count)
+    return;
+  split_part &part = parts[i];
+  while (part.skip && part.skip >= runs[part.run].tiles)
+    part.skip -= runs[part.run++].tiles;
+}
+
+} // namespace
+
+// As many as have their K and V in about half of the L2 together.
+int split_section(const attn_problem *p) {
+  const int64_t bytes = (int64_t)p->rows_k * p->dim * 4, group = p->heads_q / p->heads_kv;
+  int64_t kv = 1;
+  while (2 * kv * bytes <= (32 << 20))
+    kv *= 2;
+  return (int)std::min(kv * group, (int64_t)p->heads_q);
+}
+
+int split_build(struct split *s, const struct worklist *list, const struct attn_problem *p, int ctas) {
+  memset(s, 0, sizeof *s);
+  const int32_t group = p->heads_q / p->heads_kv, classes = list->view.classes;
+  const int64_t total = list->tiles * (classes == 1 ? p->heads_q : group);
+  // Where not even a whole round of the longest would pay.
+  if (list->longest <= rule::SHORTEST || (double)list->longest * ctas < WORTH * (double)total)
+    return 0;
+  std::vector<worklist_item> items((size_t)list->view.count * classes);
+  GPU_TRY(cudaMemcpy(items.data(), list->view.items, items.size() * sizeof items[0], cudaMemcpyDeviceToHost));
+  const works w = {items, list->view.count, classes, p->heads_q, group, split_section(p)};
+  const cut c = choose(w, total, list->longest, ctas, &s->whole_steps, &s->split_steps);
+  std::vector<split_part> parts;
+  for (size_t i = 0; i < c.parts.size(); i++) {
+    const wgmma::fwd_work at = w.place(c.begin + i);
+    const worklist_item &item = w[c.begin + i];
+    const int64_t tiles = item.tiles, n = c.parts[i];
+    const uint16_t first = (uint16_t)parts.size();
+    for (int64_t k = 0; k < n; k++) {
+      const int32_t part = n > 1 ? (int32_t)parts.size() + 1 : 0, begin = (int32_t)(tiles * k / n);
+      parts.push_back({item.row, item.pos, item.rows | part << wgmma::TILE_ROWS_BITS, at.head, item.run_begin,
+                       begin, (int32_t)(tiles * (k + 1) / n) - begin, first, (uint16_t)n});
+    }
+    for (int e = i > 0; e < 2; e++) { // the first; and the last so far
+      s->rank[e] = at.rank;
+      s->head[e] = at.head;
+    }
+  }
+  if (parts.empty())
+    return 0;
+  const int64_t n = (int64_t)parts.size(), parts_bytes = n * (int64_t)sizeof parts[0];
+  char *memory;
+  s->bytes = parts_bytes + n * 8 * (int64_t)sizeof(int32_t);
+  if (gpu_check(cudaMalloc(&memory, s->bytes), "allocating parts of query tiles"))
+    return -1;
+  s->view.parts = (split_part *)memory;
+  s->view.arrived = (int32_t *)(memory + parts_bytes);
+  s->view.count = (int32_t)n;
+  s->left_floats = n * (p->dim / 8 + 1) * 256 * 4;
+  GPU_TRY(cudaMemset(s->view.arrived, 0, n * 8 * sizeof(int32_t)));
+  GPU_TRY(cudaMemcpy(memory, parts.data(), parts_bytes, cudaMemcpyHostToDevice));
+  find_runs<<<(unsigned)((n + 127) / 128), 128>>>((split_part *)memory, (int32_t)n, list->view.runs);
+  GPU_LAUNCHED("cutting query tiles into parts");
+  GPU_TRY(cudaDeviceSynchronize());
+  s->view = split_of(s, p, list->view.count);
+  return 0;
+}
+
+struct split_view split_of(const struct split *s, const struct attn_problem *p, int32_t count) {
+  split_view view = s->view;
+  const int section = split_section(p);
+  int work[2];
+  for (int i = 0; i < 2; i++)
+    work[i] = wgmma::fwd_work::index(s->rank[i], s->head[i], count, p->heads_q, section);
+  view.begin = work[0];
+  view.works = view.count ? work[1] - work[0] + 1 : 0;
+  return view;
+}
+
+void split_free(struct split *s) {
+  cudaFree((void *)s->view.parts);
+  memset(s, 0, sizeof *s);
+}
