@@ -1,6 +1,7 @@
 // nccl_watch.c -- no job hangs: a watchdog thread asks NCCL for errors and looks for groups that take too long
 // from when they could start; then it says so, aborts the communicators, and whatever the host waits for
 // returns.
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,8 +103,10 @@ void cp_nccl_watch_end(struct nccl_job *j) {
   pthread_join(j->watchdog, NULL);
 }
 
+enum { SPIN_US = 1000 }; // a group is mostly under way after some microseconds, and a sleep takes a hundred
+
 int cp_nccl_settle(struct nccl_job *j, struct nccl_channel *c, const char *peers, double limit_s) {
-  const double end_us = timer_now_us() + limit_s * 1e6;
+  const double begin_us = timer_now_us(), end_us = begin_us + limit_s * 1e6;
   char text[128];
   for (;;) {
     ncclResult_t state = ncclInProgress;
@@ -120,7 +123,10 @@ int cp_nccl_settle(struct nccl_job *j, struct nccl_channel *c, const char *peers
       give_up(j, peers, text);
     }
     pthread_mutex_unlock(&j->lock);
-    nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    if (timer_now_us() < begin_us + SPIN_US)
+      sched_yield();
+    else
+      nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
     pthread_mutex_lock(&j->lock);
   }
 }
