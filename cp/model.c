@@ -73,8 +73,9 @@ struct run { // one estimate under way
   double time_us, kernel_us;
 };
 
+// A kernel call. acc_bytes: what it moves of the fp32 accumulator of O, an element of a row that sees keys.
 static double step_us(const struct run *r, const struct attn_segment *q, int32_t q_segs,
-                      const struct attn_segment *k, int32_t k_segs) {
+                      const struct attn_segment *k, int32_t k_segs, double acc_bytes) {
   const struct cp_machine *m = r->m;
   const int32_t group = r->heads_q / r->heads_kv;
   const int32_t packed = group < m->tile_q ? group : (int32_t)m->tile_q; // heads of a query tile
@@ -87,18 +88,18 @@ static double step_us(const struct run *r, const struct attn_segment *q, int32_t
   const double heads = (double)r->heads_kv * group / packed;
   const double flop =
       heads * (tiles + m->tile_cost * q_tiles) * queries * packed * m->tile_k * 4 * r->p->dim;
-  double gathered = 0;
+  double moved = heads * q_tiles * queries * packed * r->p->dim * acc_bytes;
   if (m->gathers) { // rows of q, k, v read and written, of o written twice (study 6.2)
     double rows = 0, keys = 0;
     for (int32_t i = 0; i < q_segs; i++)
       rows += q[i].len;
     for (int32_t i = 0; i < k_segs; i++)
       keys += k[i].len;
-    gathered = (4 * rows * r->heads_q + 4 * keys * r->heads_kv) * r->p->dim * (double)r->elem *
-               (r->bwd ? 2 : 1);
+    moved = (4 * rows * r->heads_q + 4 * keys * r->heads_kv) * r->p->dim * (double)r->elem *
+            (r->bwd ? 2 : 1);
   }
   return m->step_us + (r->bwd ? 2.5 * flop / m->bwd_flop_us : flop / m->fwd_flop_us) +
-         gathered / m->copy_bytes_us;
+         moved / m->copy_bytes_us;
 }
 
 // ---- links ----------------------------------------------------------------------------------
@@ -164,11 +165,13 @@ static int sample(const struct run *r, int x,
 static double slowest_step_us(const struct run *r, int w, int i) {
   const struct cp_shard *s = &r->shard;
   const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
+  // Forward writes O in fp32 and reads what the steps before left; backward's dQ is summed wherever it is.
+  const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : w || i ? 8 : 4;
   double most = 0;
   for (int x = 0; x < samples; x++) {
     const int c = sample(r, x, samples), j = c / size, t = c % size;
     const int from = (j - w + n) % n * size + (t - i + size) % size;
-    most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]));
+    most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from], acc_bytes));
   }
   return most;
 }
@@ -177,8 +180,9 @@ static void run_ring(struct run *r) {
   const int n = r->grid.windows, size = r->grid.context / n;
   const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim,
                kv_bytes = kv * (double)r->elem;
+  const bool sums = r->bwd && r->grid.context > 1; // a step's share: zeroed, added to what arrives
   const double grad_bytes = r->bwd ? 4 * kv : 0,
-               add_us = r->bwd && r->grid.context > 1 ? 12 * kv / r->m->copy_bytes_us : 0;
+               add_us = sums ? (4 + 12) * kv / r->m->copy_bytes_us : 0;
   double pending_far = 0; // bytes of gradients of the window before, on their way between windows
   for (int w = 0; w < n; w++) {
     double window_us = 0;
@@ -198,17 +202,17 @@ static void run_ring(struct run *r) {
     r->time_us += near_hop_us(r, grad_bytes); // home, under nothing
   if (r->bwd && n > 1)
     r->time_us += hop_us(r, size, grad_bytes);
-  if (r->grid.context > 1) { // fp32 results into the caller's type
+  if (r->grid.context > 1) { // fp32 results, dQ zeroed first, into the caller's type
     const double q = (double)r->shard.context_rows * r->heads_q * r->p->dim;
-    r->time_us += q * (4 + (double)r->elem) / r->m->copy_bytes_us;
+    r->time_us += q * ((r->bwd ? 8 : 4) + (double)r->elem) / r->m->copy_bytes_us;
   }
 }
 
 // Ring all-gather or reduce-scatter of blocks of that many bytes: each node's links carry what is outside it
-// together, and within the node everything passes every rank.
+// together, and within the node everything passes every rank, in chunks: its latency counts once.
 static double gather_us(const struct run *r, double bytes) {
   const int ranks = r->grid.context, node = (int)r->m->node < ranks ? (int)r->m->node : ranks;
-  const double near = r->m->near_us * (node - 1) + (ranks - 1) * bytes / r->m->near_bytes_us;
+  const double near = r->m->near_us * (node > 1) + (ranks - 1) * bytes / r->m->near_bytes_us;
   const double far = ranks > node ? r->m->far_us * (ranks / node - 1) +
                                         (ranks - node) * bytes / node / r->m->far_bytes_us
                                   : 0;
@@ -223,9 +227,9 @@ static void run_gathered(struct run *r) {
     const int c = sample(r, x, samples);
     // One call: over the blocks as they came, or over all keys put into order first.
     const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
-    double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1) : 0;
+    double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1, 0) : 0;
     for (int from = 0; from < ring && !r->m->gathers; from++) {
-      const double step = step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from]);
+      const double step = step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from], 0);
       us += step > 0 ? step - (us > 0 ? r->m->step_us : 0) : 0;
     }
     most = fmax(most, us);
@@ -235,6 +239,10 @@ static void run_gathered(struct run *r) {
   r->time_us = most;
   if (ring > 1)
     r->time_us += 2 * gather_us(r, kv * (double)r->elem) + (r->bwd ? 2 * gather_us(r, 4 * kv) : 0);
+  if (ring > 1 && r->bwd) { // fp32 gradients zeroed, the own ones into the caller's type
+    const double q = (double)s->context_rows * r->heads_q * r->p->dim, elem = (double)r->elem;
+    r->time_us += (q * (8 + elem) + 8 * kv * ring + 2 * kv * (4 + elem)) / r->m->copy_bytes_us;
+  }
 }
 
 const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule,

@@ -76,8 +76,13 @@ static void test_tiles(void **state) {
             cp_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32, &q_tiles);
         const double want =
             count_tiles(&m, s.seg[to], s.segs[to], s.seg[from], s.segs[from], 16, 32);
-        if (tiles != want)
-          print_message("%s %g %g\n", mask_name(kinds[i]), tiles, want);
+        // Elsewhere a tile's keys are taken for one run, by its first and last row: never too few.
+        const bool exact = kinds[i] == MASK_FULL || kinds[i] == MASK_CAUSAL ||
+                           kinds[i] == MASK_FULL_DOCUMENT_LONG ||
+                           kinds[i] == MASK_CAUSAL_DOCUMENT_LONG;
+        if (!(exact ? tiles == want : tiles >= want))
+          fail_msg("%s, %d of %d: %g tiles, counted %g", mask_name(kinds[i]), to, from, tiles,
+                   want);
         assert_true(q_tiles > 0);
       }
     cp_shard_free(&s);
@@ -182,6 +187,21 @@ static void test_limits(void **state) {
   const double near = ask(&m, "usp:4x4", &p, 16, ATTN_FWD).exposed_us;
   const double far = ask(&m, "usp_context_first:4x4", &p, 16, ATTN_FWD).exposed_us;
   assert_true(near < far);
+  // A ring's forward reads and writes O in fp32 at every step, but for the first, which writes; nothing else does.
+  m.tile_q = 1; // so that tiles are rows
+  struct cp_machine free_copies = m;
+  free_copies.copy_bytes_us = 1e12;
+  static const char *const rings[] = {"ring_p2p", "loongtrain:1x4x2", "ulysses", "ring_allgather"};
+  for (int i = 0; i < 4; i++)
+    for (int pass = 0; pass < 2; pass++) {
+      const double us = ask(&m, rings[i], &p, 4, (enum attn_pass)pass).kernel_us -
+                        ask(&free_copies, rings[i], &p, 4, (enum attn_pass)pass).kernel_us;
+      const double rows = us * m.copy_bytes_us / (8 * 64 * (4 + 3 * 8));
+      if (i < 2 && pass == ATTN_FWD)
+        assert_true(rows >= 483 / 4.0 && rows < 483 / 4.0 + 2);
+      else
+        assert_true(fabs(rows) < 1e-3);
+    }
   mask_free(&mask);
 }
 

@@ -61,9 +61,13 @@ static bool agree(const struct claim *c, const struct measured *a, const struct 
       continue;
     if (!strcmp(k, "window") && !strcmp(a->row->mask, "global_sliding_window"))
       continue;
+    // Over the ranks at so many tokens each, the length goes with the ranks.
+    if (!strcmp(k, "seqlen") && !strcmp(c->over, "ranks") && filter_mentions(&c->of, "tokens"))
+      continue;
     // The histogram goes with the length (study 2.3).
     if (!strcmp(k, "histogram") &&
-        (!strcmp(c->over, "seqlen") || filter_mentions(&c->of, "seqlen")))
+        (!strcmp(c->over, "seqlen") || filter_mentions(&c->of, "seqlen") ||
+         filter_mentions(&c->of, "tokens")))
       continue;
     if (strcmp(filter_text(a->row, k, x, sizeof x), filter_text(b->row, k, y, sizeof y)) != 0)
       return false;
@@ -169,7 +173,8 @@ static void describe(const struct row *r, char *buf, size_t size) {
 
 static bool is_evidence(const struct claim *c, const struct row *r, bool measured_on_device) {
   const bool single = select_is_single(r);
-  if (filter_mentions(&c->of, "cp") == single || !filter_match(&c->where, r))
+  const bool parallel = filter_mentions(&c->of, "cp") || filter_mentions(&c->where, "cp");
+  if (parallel == single || !filter_match(&c->where, r))
     return false;
   if (!strcmp(c->needs, "any"))
     return true;

@@ -131,8 +131,21 @@ static void single_and_parallel_rows_are_kept_apart(void **state) {
   expect("gpu|x|value|tflop_s|kernel=fa3|-|-|max|..6|1", rows, 2, CLAIM_HOLDS, 6);
   expect("gpu|x|value|tflop_s|kernel=fa3|-|-|min|6..|1", rows, 2, CLAIM_HOLDS, 6);
   expect("gpus|x|value|tflop_s|cp=ulysses|-|-|max|..3|1", rows, 2, CLAIM_HOLDS, 3);
+  expect("gpus|x|value|tflop_s|pass=fwd|-|cp=ulysses|max|..3|1", rows, 2, CLAIM_HOLDS, 3);
   rows[1].ranks = 1;
   expect("gpus|x|value|tflop_s|cp=ulysses|-|-|max|..3|1", rows, 2, CLAIM_NOT_MEASURED, NAN);
+}
+
+// At so many tokens a rank the length grows with the ranks; of one length, it does not.
+static void ranks_are_compared_at_equal_tokens(void **state) {
+  struct row rows[] = {make_row("fa3", "fwd", 2048, 6), make_row("fa3", "fwd", 4096, 3),
+                       make_row("fa3", "fwd", 4096, 1)};
+  for (int i = 0; i < 3; i++) {
+    snprintf(rows[i].cp, sizeof rows[i].cp, "ring_p2p");
+    rows[i].ranks = i == 1 ? 4 : 2;
+  }
+  expect("gpus|x|vary|tflop_s|cp=ring_p2p tokens=1K|ranks|-|max|..2|1", rows, 3, CLAIM_HOLDS, 2);
+  expect("gpus|x|vary|tflop_s|cp=ring_p2p|ranks|-|max|3..|1", rows, 3, CLAIM_HOLDS, 3);
 }
 
 static void bad_lines_are_told_by_number(void **state) {
@@ -198,6 +211,7 @@ int main(void) {
       cmocka_unit_test(shares_and_spreads),
       cmocka_unit_test(a_cpu_is_no_evidence_about_gpus),
       cmocka_unit_test(single_and_parallel_rows_are_kept_apart),
+      cmocka_unit_test(ranks_are_compared_at_equal_tokens),
       cmocka_unit_test(bad_lines_are_told_by_number),
       cmocka_unit_test(the_claims_are_complete),
       cmocka_unit_test(verdicts_join),

@@ -30,7 +30,7 @@ static void usage(FILE *out) {
 static int bad(const char *message) { return cmd_refuse("show", "%s", message); }
 
 static void print_columns(void) {
-  puts("mode\nplace");
+  puts("mode\nplace\ntokens");
   for (const struct row_column *c = row_columns; c->name; c++)
     puts(c->name);
 }

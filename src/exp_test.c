@@ -49,7 +49,7 @@ static void bad_conditions_say_why(void **state) {
                                        {"kernel!fa2", "is not column=value"},
                                        {"seqlen=", "is not column=value"},
                                        {"seqlen=>4K", "is not column=value"},
-                                       {"size=3", "the columns are mode, place, schema"},
+                                       {"size=3", "the columns are mode, place, tokens, schema"},
                                        {"kernel<fa2", "kernel holds text"},
                                        {"kernel=fa2,fa9", "unknown kernel 'fa9'"},
                                        {"mask!=circle", "unknown mask 'circle'"},

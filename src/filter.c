@@ -12,7 +12,8 @@
 // ---- values ---------------------------------------------------------------------------------
 
 bool filter_is_column(const char *column) {
-  return !strcmp(column, "mode") || !strcmp(column, "place") || row_find_column(column);
+  return !strcmp(column, "mode") || !strcmp(column, "place") || !strcmp(column, "tokens") ||
+         row_find_column(column);
 }
 
 const char *filter_text(const struct row *row, const char *column, char *buf, size_t size) {
@@ -20,6 +21,8 @@ const char *filter_text(const struct row *row, const char *column, char *buf, si
     snprintf(buf, size, "%s", row->heads_q == row->heads_kv ? "mha" : "gqa");
   } else if (!strcmp(column, "place")) {
     snprintf(buf, size, "%s", !*row->engine ? "" : !strcmp(row->engine, "cpu") ? "host" : "device");
+  } else if (!strcmp(column, "tokens")) {
+    snprintf(buf, size, row->ranks > 0 ? "%.12g" : "", row->seqlen / row->ranks);
   } else {
     const struct row_column *c = row_find_column(column);
     if (!c || (!c->text && isnan(row_number(row, column))))
@@ -77,7 +80,7 @@ bool filter_number(const char *text, double *x) {
 static int check_value(const char *column, const char *value, char *err, size_t err_size) {
   const struct row_column *c = row_find_column(column);
   double x;
-  if (c && !c->text && !filter_number(value, &x)) {
+  if ((c ? !c->text : !strcmp(column, "tokens")) && !filter_number(value, &x)) {
     snprintf(err, err_size, "'%s' is not a number (column %s)", value, column);
     return -1;
   }
@@ -126,7 +129,8 @@ static int add_term(struct filter *f, const char *text, char *err, size_t err_si
     return -1;
   }
   if (!filter_is_column(t->column)) {
-    int at = snprintf(err, err_size, "unknown column '%s'; the columns are mode, place", t->column);
+    int at = snprintf(err, err_size, "unknown column '%s'; the columns are mode, place, tokens",
+                      t->column);
     for (const struct row_column *c = row_columns; c->name && at < (int)err_size; c++)
       at += snprintf(err + at, err_size - (size_t)at, ", %s", c->name);
     return -1;

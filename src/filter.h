@@ -2,8 +2,8 @@
 //
 // A filter is text: "mask=full,causal pass=fwd seqlen>=4K". Terms are joined by blanks or ';', values
 // by ','; operators = != < <= > >=; 8K means 8192; mask=regular and mask=heterogeneous mean six masks
-// each. Besides the columns of row.h there are two derived ones: `mode` (gqa or mha, from the heads) and
-// `place` (host or device, from the engine).
+// each. Besides the columns of row.h there are derived ones: `mode` (gqa or mha, from the heads), `place`
+// (host or device, from the engine) and `tokens` (of a rank).
 #ifndef LONGCA_FILTER_H
 #define LONGCA_FILTER_H
 

@@ -42,7 +42,8 @@ static struct filter parse(const char *text) {
 }
 
 static void filters_select_what_they_say(void **state) {
-  const struct row r = make_row("fa2", "full", 8192, 0, 1);
+  struct row r = make_row("fa2", "full", 8192, 0, 1);
+  r.ranks = 4;
   const struct {
     const char *text;
     bool match;
@@ -58,6 +59,8 @@ static void filters_select_what_they_say(void **state) {
                {"seqlen<8K", false},
                {"mode=gqa place=host", true},
                {"mode=mha", false},
+               {"tokens=2K", true},
+               {"tokens!=2048", false},
                {"ratio>0", false}, // does not apply: no number
                {"ratio!=0.5", true},
                {"mask=regular", true},
