@@ -1,6 +1,6 @@
 # Figure 20: per-rank throughput of the context-parallel schedules on FULL, forward and backward (study 7).
 #run fig20
-#select --where "mask=full cp!=none" --panel transport,pass --series cp --x ranks
+#select --where "mask=full cp!=none" --panel transport,pass --series cp --x ranks --at tokens=8K
 #caption Per-rank throughput, by the slowest rank, of the context-parallel schedules on FULL, forward and backward.
 TITLE(p) = part(p, 1).", ".pass_title(part(p, 2))
 load "figures/ranks.gp"
