@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# scaling.sh ROWS.csv [RANKS] -- the rate of a GPU in a job of RANKS (4) over that of one GPU alone, as a table.
+# scaling.sh ROWS.csv [RANKS [FORMAT]] -- the rate of a GPU in a job of RANKS (4) over that of one GPU alone (md).
 #
 # Compared are rows of one mask, draw, pass and whole length: 8K tokens a rank against all of them on one rank
-# (longca run fig20 ... --set ranks=1 --set seqlen=32K). alone and rank: TFLOP/s of the one GPU and of one in the job; ratio is the mean over the draws that both have, n of them.
-# The rates are the slowest rank's. Times are means, in microseconds of a pass: comm, what no rank escapes waiting for
-# transfers; skew, what the ranks ahead of the slowest wait longer; rest, what else a pass takes beyond 1/RANKS of the
-# one GPU's: kernels in steps and pieces, copies, launches, and a slowest rank slower than their mean (at most skew).
+# (longca run fig20 --set ranks=1 --set seqlen=32K). alone and rank: TFLOP/s of the one GPU and of one in the job, by
+# the slowest; ratio: the mean over the n draws that both have. Times are means, in microseconds of a pass: comm,
+# what no rank escapes waiting for transfers; skew, what ranks ahead of the slowest wait longer; rest, what else
+# a pass takes beyond 1/RANKS of the one GPU's: kernels in steps and pieces, copies, launches, and a slowest
+# rank behind the mean (skew at most).
 # must: what the rebuild has set itself at 4 ranks.
 set -euo pipefail
 export LC_ALL=C
@@ -58,4 +59,4 @@ if ! awk -F, -v ranks="$ranks" "$table" <<<"$rows" >"$file"; then
   printf 'scaling.sh: %s has no row of %s ranks beside one of a single rank with the same mask and length\n' "$1" "$ranks" >&2
   exit 1
 fi
-"$longca" show --table "$file" --format md
+"$longca" show --table "$file" --format "${3:-md}"
