@@ -20,7 +20,9 @@ static void usage(FILE *out) {
       "  --columns  of the plain list; `--columns help` names them all\n"
       "  --rows, --across, --value   one quantity over two axes, the median over draws; a cell\n"
       "             without a value holds its status\n"
-      "  --where    \"mask=full,causal pass=fwd seqlen>=4K\"; may be repeated\n"
+      "  --where    \"mask=full,causal pass=fwd seqlen>=4K\"; may be repeated. Rows of context "
+      "parallelism\n"
+      "             are shown where cp is named: \"cp!=none\"\n"
       "  --at       rows with this value or, when there are none, with the value most rows have\n"
       "  --format   %s\n"
       "  --caption  printed above the table\n",
@@ -171,7 +173,10 @@ int cmd_show(int argc, char **argv) {
     return bad(err);
   int status = 0;
   if (!n) {
-    fputs("longca show: no row matches; `longca run` measures what is missing\n", stderr);
+    fputs(
+        "longca show: no row matches; `longca run` measures what is missing, and --where cp!=none "
+        "takes rows of context parallelism\n",
+        stderr);
     status = 1;
   }
   if (!status && down.n && select_is_emulated(rows, n, err, sizeof err))

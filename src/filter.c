@@ -22,7 +22,9 @@ const char *filter_text(const struct row *row, const char *column, char *buf, si
   } else if (!strcmp(column, "place")) {
     snprintf(buf, size, "%s", !*row->engine ? "" : !strcmp(row->engine, "cpu") ? "host" : "device");
   } else if (!strcmp(column, "tokens")) {
-    snprintf(buf, size, row->ranks > 0 ? "%.12g" : "", row->seqlen / row->ranks);
+    *buf = 0;
+    if (row->ranks > 0)
+      snprintf(buf, size, "%.12g", row->seqlen / row->ranks);
   } else {
     const struct row_column *c = row_find_column(column);
     if (!c || (!c->text && isnan(row_number(row, column))))
