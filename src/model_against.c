@@ -30,6 +30,15 @@ static bool same_point(const struct row *a, const struct row *b) {
          a->heads_kv == b->heads_kv && a->dim == b->dim;
 }
 
+// Whether a later row has the same draw of the same point.
+static bool measured_again(const struct row *rows, size_t n, size_t i) {
+  for (size_t j = i + 1; j < n; j++)
+    if (!strcmp(rows[j].status, "ok") && same_point(&rows[i], &rows[j]) &&
+        rows[i].draw == rows[j].draw && !strcmp(rows[i].machine, rows[j].machine))
+      return true;
+  return false;
+}
+
 // TFLOP/s a rank over the draws of row i's point, and how many there are; 0 draws: an earlier row's point,
 // or one that has nothing to compare.
 static double measured_tflop_s(const struct row *rows, size_t n, size_t i, int *draws) {
@@ -45,6 +54,8 @@ static double measured_tflop_s(const struct row *rows, size_t n, size_t i, int *
       *draws = 0;
       return NAN;
     }
+    if (measured_again(rows, n, j))
+      continue;
     sum += rows[j].tflop_s;
     ++*draws;
   }
