@@ -17,7 +17,7 @@ struct wgmma_backward_state {
   int32_t *turns; // deterministic, as the next two; else NULL
   uint32_t *visits;
   int visit_words;
-  int32_t *at_tile; // of bwd_params
+  int32_t *at_tile;   // of bwd_params
   const void *kernel; // of wgmma_use, or NULL
   ~wgmma_backward_state() { worklist_free(&queries); }
 };
