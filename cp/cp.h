@@ -269,6 +269,8 @@ void *cp_buffer(struct cp_plan *plan, int64_t bytes); // zeroed, owned by the pl
 int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
                     int32_t k_segs, int32_t rows_k);
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args);
+// Which of a pass's calls that of this step is: steps come in order, and not all are prepared.
+enum attn_part cp_part(const struct cp_plan *plan, int step);
 // Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a
 // single call without transfers.
 int cp_ring_plan(struct cp_plan *plan);

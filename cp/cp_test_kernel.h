@@ -82,11 +82,11 @@ static int plain_forward(struct attn_plan *plan, const struct attn_args *a) {
         continue;
       const int kv = h / (p->heads_q / p->heads_kv);
       const int64_t at = ((int64_t)r * p->heads_q + h) * DIM;
-      float *o = (a->o_acc ? a->o_acc : (float *)a->o) + at,
+      float *o = (attn_writes_o(a) ? (float *)a->o : a->o_acc) + at,
             *lse = a->lse + (int64_t)h * p->rows_q + r;
       double max = a->resume ? *lse : -INFINITY, sum = max > -INFINITY, acc[DIM];
       for (int i = 0; i < DIM; i++)
-        acc[i] = sum ? o[i] : 0;
+        acc[i] = sum ? a->o_acc[at + i] : 0;
       for (int32_t j = 0; j < p->rows_k; j++) {
         // Painted once a pair, by the first head.
         const bool seen = h == 0 ? sees(plan, r, j, ATTN_FWD) : sees(plan, r, j, (enum attn_pass)2);

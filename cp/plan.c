@@ -168,8 +168,7 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   return 0;
 }
 
-// Which of the plan's calls, in the order of steps, this one is.
-static enum attn_part part_of(const struct cp_plan *plan, int step) {
+enum attn_part cp_part(const struct cp_plan *plan, int step) {
   bool first = true, last = true;
   for (int i = 0; i < plan->n_steps; i++) {
     first &= i >= step || !plan->step_problems[i].heads_q;
@@ -184,7 +183,7 @@ int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct at
     return 0;
   struct attn_args a = *args;
   a.stream = plan->comm->stream;
-  a.part = part_of(plan, step);
+  a.part = cp_part(plan, step);
   const bool is_late = !use->kernel;
   int status = 0;
   if (is_late) {

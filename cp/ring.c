@@ -3,7 +3,8 @@
 // The ring is cut into `windows` of W ranks (LoongTrain; one window is Ring P2P). Within a window KV goes
 // from neighbour to neighbour, W - 1 hops; meanwhile the KV that the window began with is already on its
 // way to the next window, with W kernels to hide under. Step (w, i) at place (j, t) of the ring works on
-// the keys of place (j - w, t - i). O continues in fp32 from step to step; two KV buffers take turns.
+// the keys of place (j - w, t - i). O continues in fp32 from step to step, and the last writes it in the
+// caller's type; two KV buffers take turns.
 //
 //   W = 3, one window, rank 0:   kernel k0 | kernel k2 | kernel k1
 //                                  k2 in   |   k1 in   |             volume: cp_volume (volume.c)
@@ -95,8 +96,9 @@ static int forward_step(struct cp_plan *p, int step, struct cp_kv kv,
   struct attn_args a = *args;
   a.k = kv.k;
   a.v = kv.v;
-  a.o_acc = p->n_steps > 1 ? p->acc : NULL;
-  a.resume = step > 0; // step 0 holds the own keys, so a rank with tokens starts with it
+  const enum attn_part part = cp_part(p, step);
+  a.o_acc = part == ATTN_ALONE ? NULL : p->acc;
+  a.resume = part == ATTN_NEXT || part == ATTN_LAST;
   return cp_call(p, step, ATTN_FWD, &a);
 }
 
@@ -123,10 +125,7 @@ int cp_ring_forward(struct cp_plan *p, const struct attn_args *args) {
       return -1;
     start = p->far[w % 2];
   }
-  const int64_t elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim;
-  return in_parts(p)
-             ? p->comm->memory->cast(args->o, p->problem.dtype, p->acc, elems, p->comm->stream)
-             : 0;
+  return 0;
 }
 
 // ---- backward -------------------------------------------------------------------------------

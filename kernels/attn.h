@@ -20,7 +20,7 @@ extern "C" {
 enum attn_pass { ATTN_FWD, ATTN_BWD };
 enum attn_dtype { ATTN_BF16, ATTN_FP32 };
 enum attn_place { ATTN_HOST, ATTN_DEVICE };
-enum attn_part { ATTN_ALONE, ATTN_FIRST, ATTN_NEXT, ATTN_LAST }; // of a backward in several calls
+enum attn_part { ATTN_ALONE, ATTN_FIRST, ATTN_NEXT, ATTN_LAST }; // of a pass in several calls
 
 struct attn_segment {
   int32_t row, pos, len; // local rows [row, row + len) stand at mask positions [pos, pos + len)
@@ -50,7 +50,8 @@ struct attn_args {
   float *lse;            // [heads_q, rows_q], natural log
   float scale;           // 0: 1 / sqrt(dim)
   // Forward, continuing: o_acc and lse hold a partial result over other keys, normalised; this call
-  // merges its keys in. o_acc [rows_q, heads_q, dim] fp32 is read and written instead of o.
+  // merges its keys in. o_acc [rows_q, heads_q, dim] fp32 is read and written instead of o. The call that
+  // is ATTN_LAST only reads it, and writes o: all rows of segments, those that see no key here too.
   float *o_acc;
   bool resume; // false with o_acc: start afresh, but write fp32
   // Backward. o and lse are the finished forward's. With accumulate, the fp32 buffers dq_acc, dk_acc,
@@ -59,13 +60,18 @@ struct attn_args {
   void *dq, *dk, *dv;
   float *dq_acc, *dk_acc, *dv_acc;
   bool accumulate;
-  // Several calls with accumulate, of the same queries, o, lse and d_o against other keys, one after the
-  // other on a stream, by plans that are like the first one's (attn_problem.like): from ATTN_FIRST to
-  // ATTN_LAST a kernel may keep what it has of dQ and of these in its workspace, and dq_acc is complete
-  // after the last.
+  // Which of several calls this is. Backward: with accumulate, of the same queries, o, lse and d_o against
+  // other keys, one after the other on a stream, by plans that are like the first one's
+  // (attn_problem.like): from ATTN_FIRST to ATTN_LAST a kernel may keep what it has of dQ and of these in
+  // its workspace, and dq_acc is complete after the last.
   enum attn_part part;
   void *stream; // cudaStream_t; unused on the host
 };
+
+// Whether forward writes o, or o_acc.
+static inline bool attn_writes_o(const struct attn_args *a) {
+  return !a->o_acc || a->part == ATTN_LAST;
+}
 
 // A prepared kernel: its mask representation and workspaces, for any number of calls.
 struct attn_plan {

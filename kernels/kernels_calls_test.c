@@ -77,6 +77,8 @@ static void expect_continued(const struct attn_kernel *kernel, const struct attn
   struct verify_report report;
   bench_make(&b, whole);
   const int64_t row = (int64_t)whole->heads_kv * whole->dim;
+  float *acc = calloc((size_t)b.n_q, 4), *before = calloc((size_t)b.n_q, 4);
+  assert_true(acc && before);
   for (int s = 0; s < PIECES; s++) {
     struct attn_problem p = b.p;
     seg[s] = (struct attn_segment){0, cuts[s], cuts[s + 1] - cuts[s]};
@@ -88,11 +90,22 @@ static void expect_continued(const struct attn_kernel *kernel, const struct attn
     piece[s] = b.a;
     piece[s].k = (const float *)b.a.k + cuts[s] * row;
     piece[s].v = (const float *)b.a.v + cuts[s] * row;
-    piece[s].o = NULL, piece[s].o_acc = b.a.o;
+    piece[s].o_acc = share ? acc : b.a.o;
     piece[s].resume = s > 0;
+    piece[s].part = !share           ? ATTN_ALONE
+                    : s == 0         ? ATTN_FIRST
+                    : s < PIECES - 1 ? ATTN_NEXT
+                                     : ATTN_LAST; // which writes o itself
+    if (attn_writes_o(&piece[s]))
+      memcpy(before, acc, (size_t)b.n_q * 4);
+    else
+      piece[s].o = NULL;
     assert_int_equal(kernel->forward(&plan[s], &piece[s]), 0);
   }
   assert_true(check_outputs(whole, &b.a, ATTN_FWD, 3, &report));
+  assert_memory_equal(before, acc, (size_t)b.n_q * 4);
+  free(acc);
+  free(before);
   for (int64_t j = 0; j < b.n_q; j++)
     ((float *)b.a.dq)[j] = 1;
   for (int64_t j = 0; j < b.n_k; j++)

@@ -118,10 +118,10 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
     const float inverse = sum == 0 ? 0 : 1 / sum; // == : a NaN must come through
     a->lse[lse_at(p, task, r->heads, i)] = sum == 0 ? -INFINITY : (r->max[i] + log2f(sum)) * LN_2;
     const int64_t at = row_at(p, task, r->heads, i);
-    if (a->o_acc)
-      isa->store_row(a->o_acc, ATTN_FP32, at, r->acc + i * ld, p->dim, inverse);
-    else
+    if (attn_writes_o(a))
       isa->store_row(a->o, p->dtype, at, r->acc + i * ld, p->dim, inverse);
+    else
+      isa->store_row(a->o_acc, ATTN_FP32, at, r->acc + i * ld, p->dim, inverse);
   }
 }
 

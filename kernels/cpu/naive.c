@@ -85,14 +85,14 @@ static void finish_row(const struct attn_plan *plan, const struct attn_args *a, 
     float w_before, w_now;
     *lse = merge_lse(*lse, now, &w_before, &w_now);
     for (int j = 0; j < p->dim; j++)
-      a->o_acc[at + j] = (w_before > 0 ? w_before * a->o_acc[at + j] : 0) + w_now * o[j];
-    return;
+      o[j] = (w_before > 0 ? w_before * a->o_acc[at + j] : 0) + w_now * o[j];
+  } else {
+    *lse = now;
   }
-  *lse = now;
-  if (a->o_acc)
-    memcpy(a->o_acc + at, o, p->dim * sizeof *o);
-  else
+  if (attn_writes_o(a))
     cpu_isa()->store_row(a->o, p->dtype, at, o, p->dim, 1);
+  else
+    memcpy(a->o_acc + at, o, p->dim * sizeof *o);
 }
 
 static const uint8_t *mask_row(const struct attn_plan *plan, int kv, int64_t row) {

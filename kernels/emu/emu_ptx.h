@@ -151,6 +151,7 @@ static inline void stmatrix_x4_trans(void *row, uint32_t a, uint32_t b, uint32_t
   emu::stmatrix_transposed(row, v);
 }
 static inline void tma_prefetch_map(const CUtensorMap *) {}
+static inline void prefetch_line(const void *) {}
 static inline void tma_load_1d(void *dst, const CUtensorMap *map, int c0, uint64_t *bar) {
   const int at[4] = {c0, 0, 0, 0};
   emu::copy_tile(dst, map, at, 1, bar);

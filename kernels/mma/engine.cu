@@ -90,7 +90,7 @@ int mma_forward(struct attn_plan *plan, const struct attn_args *a) {
     return -1;
   }
   worklist_view list = s->keys.view;
-  if (a->o_acc && a->resume) // rows that see nothing stay as they are
+  if (a->resume && !attn_writes_o(a)) // rows that see nothing stay as they are
     list.count = s->keys.seen;
   return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, &s->tiles) : 0;
 }

@@ -25,9 +25,9 @@ constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
 template<class Rep> struct forward_args {
   const bf16 *q, *k, *v; // [rows_q, heads_q, DIM], [rows_k, heads_kv, DIM]
-  bf16 *o;
+  bf16 *o;            // NULL: o_acc is written
   float *o_acc, *lse; // [rows_q, heads_q, DIM] or NULL, [heads_q, rows_q]
-  bool resume;
+  bool resume;        // merge with what o_acc and lse hold
   int32_t rows_q, heads_q, heads_kv;
   float scale_log2; // scale * log2(e)
   worklist_view list;
@@ -229,20 +229,20 @@ __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS)
 #pragma unroll
     for (int n = 0; n < DIM / 8; n++) {
       float x = o[i / 2][n][i % 2 * 2] * norm, y = o[i / 2][n][i % 2 * 2 + 1] * norm;
-      if (p.o_acc) {
-        if (there) {
-          float2 *to = reinterpret_cast<float2 *>(p.o_acc + out + n * 8);
-          if (p.resume)
-            x += before * to->x, y += before * to->y;
-          *to = make_float2(x, y);
-        }
+      if (p.resume && there) {
+        const float2 was = *reinterpret_cast<const float2 *>(p.o_acc + out + n * 8);
+        x += before * was.x, y += before * was.y;
+      }
+      if (!p.o) {
+        if (there)
+          *reinterpret_cast<float2 *>(p.o_acc + out + n * 8) = make_float2(x, y);
       } else // a warp's rows of Q are its own to overwrite
         *reinterpret_cast<uint32_t *>(
             smem_raw + (at<DIM>(0, warp * 32 + i * 8 + lane / 4, n) + lane % 4 * 4)) =
             ptx::pack_bf16(x, y);
     }
   }
-  if (p.o_acc)
+  if (!p.o)
     return;
   __syncwarp();
   constexpr int CHUNKS = DIM / 8;

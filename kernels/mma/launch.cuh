@@ -17,7 +17,7 @@ int launch_forward_as(const attn_problem *p, const attn_args *a, const void *rep
   forward_args<Rep> f = {(const bf16 *)a->q,
                          (const bf16 *)a->k,
                          (const bf16 *)a->v,
-                         (bf16 *)a->o,
+                         (bf16 *)(attn_writes_o(a) ? a->o : NULL),
                          a->o_acc,
                          a->lse,
                          a->o_acc && a->resume,

@@ -17,6 +17,11 @@ static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) 
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+// Brings the line of 128 bytes around p into L2.
+static __device__ __forceinline__ void prefetch_line(const void *p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 static __device__ __forceinline__ void tma_load_1d(void *dst, const CUtensorMap *map, int c0, uint64_t *bar) {
   asm volatile("cp.async.bulk.tensor.1d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                "[%0], [%1, {%2}], [%3];" ::"r"(smem_addr(dst)),

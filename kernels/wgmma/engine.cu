@@ -86,7 +86,7 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
   if (s->pieces.bytes)
     return gather_forward(&s->pieces, &plan->problem, a);
   worklist_view list = s->keys.view;
-  if (a->o_acc && a->resume) // rows that see nothing stay as they are
+  if (a->resume && !attn_writes_o(a)) // rows that see nothing stay as they are
     list.count = s->keys.seen;
   const split_view parts = split_of(&s->parts, &plan->problem, list.count);
   return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, &parts, s->forward) : 0;

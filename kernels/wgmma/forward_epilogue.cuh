@@ -1,5 +1,5 @@
 // forward_epilogue.cuh -- a finished query tile of the forward kernel: O / sum and LSE from accumulators to
-// memory, as bf16, or as fp32 merged with what memory holds (a ring's next part, attn.h).
+// memory, as bf16, or as fp32 for a ring's next part (attn.h); merged with what the part before left there.
 #ifndef LONGCA_WGMMA_FORWARD_EPILOGUE_CUH
 #define LONGCA_WGMMA_FORWARD_EPILOGUE_CUH
 
@@ -41,23 +41,24 @@ struct fwd_row {
 };
 
 // One row: O / sum and its LSE; with resume, merged with what memory holds. `sum` is this thread's part.
-// Called by whole warps.
+// Called by whole warps. What memory holds is asked for all at once: a warpgroup has a turn at the tensor
+// cores to come back to, and one round trip to memory after the other would make it late.
 template <int Dim>
-static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to,
-                                                 const float (&o)[Dim / 2], int half, float maximum,
-                                                 float sum) {
+static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to, float (&o)[Dim / 2],
+                                                 int half, float maximum, float sum) {
   sum += __shfl_xor_sync(~0u, sum, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);
   const bool valid = to.valid;
-  const int64_t at = ((int64_t)to.row * p.heads + to.head) * Dim;
+  const int64_t at = ((int64_t)to.row * p.heads + to.head) * Dim, mine = at + 2 * (threadIdx.x % 4);
   float *lse_at = p.lse + (int64_t)to.head * p.rows + to.row;
   float lse = sum > 0.0f ? maximum * p.scale + ptx::lg2(sum) * 0.69314718f : -INFINITY;
   float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
-  const float before = p.resume && valid ? *lse_at : -INFINITY;
-  __syncwarp(); // the quad has read it before one of it writes
-  if (!p.o_acc) {
-    store_row<Dim>(static_cast<uint16_t *>(p.o) + at, o, half, scale, valid);
-  } else if (valid) {
+  if (p.resume && valid) {
+    const float before = *lse_at;
+    float2 was[Dim / 8];
+#pragma unroll
+    for (int j = 0; j < Dim / 8; j++)
+      was[j] = *reinterpret_cast<const float2 *>(p.o_acc + mine + 8 * j);
     float keep = 0.0f;
     if (before > -INFINITY) {
       const float top = fmaxf(before, lse);
@@ -66,18 +67,21 @@ static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_
       scale *= __expf(lse - both);
       lse = both;
     }
-    float *acc = p.o_acc + at + 2 * (threadIdx.x % 4);
 #pragma unroll
     for (int j = 0; j < Dim / 8; j++) {
-      float2 *dst = reinterpret_cast<float2 *>(acc + 8 * j);
-      float2 v = make_float2(o[4 * j + half] * scale, o[4 * j + half + 1] * scale);
-      if (p.resume) {
-        const float2 was = *dst;
-        v.x += keep * was.x;
-        v.y += keep * was.y;
-      }
-      *dst = v;
+      o[4 * j + half] = o[4 * j + half] * scale + keep * was[j].x;
+      o[4 * j + half + 1] = o[4 * j + half + 1] * scale + keep * was[j].y;
     }
+    scale = 1.0f;
+  }
+  __syncwarp(); // the quad has read LSE before one of it writes
+  if (p.o) {
+    store_row<Dim>(static_cast<uint16_t *>(p.o) + at, o, half, scale, valid);
+  } else if (valid) {
+#pragma unroll
+    for (int j = 0; j < Dim / 8; j++)
+      *reinterpret_cast<float2 *>(p.o_acc + mine + 8 * j) =
+          make_float2(o[4 * j + half] * scale, o[4 * j + half + 1] * scale);
   }
   if (valid && threadIdx.x % 4 == 0)
     *lse_at = lse;

@@ -53,8 +53,8 @@ struct fwd_params {
   CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
   worklist_view list;
   split_view split;
-  void *o;      // [rows, heads, dim] bf16
-  float *o_acc; // the same shape in fp32, instead of o; or NULL
+  void *o;      // [rows, heads, dim] bf16; NULL: o_acc is written
+  float *o_acc; // the same shape in fp32, or NULL
   float *lse;   // [heads, rows]
   int resume;   // merge with what o_acc and lse hold
   int rows, heads, group;

@@ -130,7 +130,21 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
 
   __device__ __forceinline__ fwd_tile tile_of(int qn) {
     ptx::mbarrier_wait(&s.q_full[q_barrier(qn)], q_parity(qn));
-    return tile_at(qn);
+    const fwd_tile tile = tile_at(qn);
+    if (p.resume)
+      ask_for_rows(tile);
+    return tile;
+  }
+  // What write_row will merge with comes to L2 under the tile's steps.
+  __device__ __forceinline__ void ask_for_rows(const fwd_tile &tile) const {
+    const int r = row_now(), column = 32 * (threadIdx.x % 4); // a line has 32 columns
+#pragma unroll
+    for (int below = 0; below <= 8; below += 8) {
+      const fwd_row to = place_of(tile, r + below);
+      const int64_t at = (static_cast<int64_t>(to.row) * p.heads + to.head) * Dim + column;
+      if (to.valid && column < Dim)
+        ptx::prefetch_line(p.o_acc + at);
+    }
   }
   __device__ __forceinline__ fwd_tile tile_at(int qn) {
     const int4 v = ptx::load_shared(&s.tile[q_barrier(qn)]);

@@ -19,7 +19,7 @@ static_assert(WGMMA_FWD_QUERIES == FWD_ROWS && WGMMA_FWD_KEYS == FWD_KEYS,
 // What both kinds of list have in common; the tensor maps and the list remain.
 static inline fwd_params forward_params(const attn_problem *p, const attn_args *a) {
   fwd_params f = {};
-  f.o = a->o;
+  f.o = attn_writes_o(a) ? a->o : NULL;
   f.o_acc = a->o_acc;
   f.lse = a->lse;
   f.resume = a->o_acc && a->resume;
