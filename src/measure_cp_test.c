@@ -16,30 +16,7 @@
 #include "mask_draw.h"
 #include "measure.h"
 #include "measure_cp.h"
-
-static struct point make_point(const char *cp, const char *transport, int32_t ranks) {
-  struct point p = {.mask = MASK_CAUSAL_DOCUMENT_LONG,
-                    .pass = ATTN_FWD,
-                    .dtype = ATTN_FP32,
-                    .place = ATTN_HOST,
-                    .heads_q = 4,
-                    .heads_kv = 2,
-                    .dim = 64,
-                    .seqlen = 301,
-                    .ranks = ranks,
-                    .seed = 42,
-                    .warmup = 1,
-                    .samples_min = 6,
-                    .samples_max = 6,
-                    .seconds = 1,
-                    .limit_s = 60};
-  snprintf(p.profile, sizeof p.profile, "cpu");
-  snprintf(p.kernel, sizeof p.kernel, "fa2");
-  snprintf(p.cp, sizeof p.cp, "%s", cp);
-  snprintf(p.transport, sizeof p.transport, "%s", transport);
-  point_normalise(&p);
-  return p;
-}
+#include "measure_cp_test_case.h"
 
 static struct row measured(const struct point *p) {
   struct row row;

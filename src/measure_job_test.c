@@ -20,36 +20,15 @@
 #include "cmd.h"
 #include "measure.h"
 #include "measure_cp.h"
+#include "measure_cp_test_case.h"
 #include "timer.h"
 #include "worker.h"
 
 static char folder[64];
 
-static struct point make_point(int32_t ranks) {
-  struct point p = {.mask = MASK_CAUSAL,
-                    .dtype = ATTN_FP32,
-                    .place = ATTN_HOST,
-                    .heads_q = 2,
-                    .heads_kv = 1,
-                    .dim = 64,
-                    .seqlen = 129,
-                    .ranks = ranks,
-                    .seed = 42,
-                    .samples_min = 6,
-                    .samples_max = 6,
-                    .seconds = 1,
-                    .limit_s = 60};
-  snprintf(p.profile, sizeof p.profile, "cpu");
-  snprintf(p.kernel, sizeof p.kernel, "fa2");
-  snprintf(p.cp, sizeof p.cp, "ring_p2p");
-  snprintf(p.transport, sizeof p.transport, "mpi");
-  point_normalise(&p);
-  return p;
-}
-
 // Goes on until something ends it.
 static struct point endless_point(int32_t ranks) {
-  struct point p = make_point(ranks);
+  struct point p = make_point("ring_p2p", "mpi", ranks);
   p.samples_min = p.samples_max = 1000000;
   return p;
 }
@@ -158,7 +137,7 @@ static void jobs_stay(void **state) {
   need_mpi();
   static const int32_t ranks[] = {2, 1, 2, 1, 2};
   for (int i = 0; i < 5; i++) {
-    struct point p = make_point(ranks[i]);
+    struct point p = make_point("ring_p2p", "mpi", ranks[i]);
     p.seqlen += i;
     p.draw = i;
     const struct row row = measured(&p);
@@ -174,17 +153,17 @@ static void jobs_stay(void **state) {
 static void a_fifth_job_ends_the_one_that_was_idle_longest(void **state) {
   need_mpi();
   for (int32_t i = 0; i < 6; i++) { // 1 2 3 4, and 1 again before 5
-    const struct point p = make_point(i < 4 ? i + 1 : i == 4 ? 1 : 5);
+    const struct point p = make_point("ring_p2p", "mpi", i < 4 ? i + 1 : i == 4 ? 1 : 5);
     const struct row row = measured(&p);
     assert_ok(&row, &p);
   }
   assert_int_equal(count("longca-", NULL), 4);
   assert_int_equal(count("pid.", NULL), 1 + 2 + 3 + 4 + 5); // each was started once
-  struct point p = make_point(1);
+  struct point p = make_point("ring_p2p", "mpi", 1);
   struct row row = measured(&p);
   assert_ok(&row, &p);
   assert_int_equal(count("pid.", NULL), 1 + 2 + 3 + 4 + 5);
-  p = make_point(2);
+  p = make_point("ring_p2p", "mpi", 2);
   row = measured(&p);
   assert_ok(&row, &p);
   assert_int_equal(count("pid.", NULL), 1 + 2 + 3 + 4 + 5 + 2);
@@ -192,7 +171,7 @@ static void a_fifth_job_ends_the_one_that_was_idle_longest(void **state) {
 
 static void a_killed_rank_costs_the_row_in_flight(void **state) {
   need_mpi();
-  const struct point p = make_point(2), endless = endless_point(2);
+  const struct point p = make_point("ring_p2p", "mpi", 2), endless = endless_point(2);
   struct row row = measured(&p);
   assert_ok(&row, &p);
   const pid_t victim = process_of(1), killer = fork();
@@ -222,7 +201,7 @@ static void a_killed_rank_costs_the_row_in_flight(void **state) {
 static void a_limit_of_time_ends_worker_and_job(void **state) {
   need_mpi();
   struct worker w = {0};
-  struct point p = make_point(2), endless = endless_point(2);
+  struct point p = make_point("ring_p2p", "mpi", 2), endless = endless_point(2);
   struct row row;
   assert_int_equal(worker_run(&w, measure_point, &p, &row, -1, NULL, NULL), WORKER_ROW);
   assert_ok(&row, &p);
@@ -257,7 +236,7 @@ static double cpu_s(pid_t pid) {
 
 static void an_idle_job_sleeps(void **state) {
   need_mpi();
-  const struct point p = make_point(2);
+  const struct point p = make_point("ring_p2p", "mpi", 2);
   const struct row row = measured(&p);
   assert_ok(&row, &p);
   const pid_t rank = process_of(1);

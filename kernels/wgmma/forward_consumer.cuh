@@ -64,20 +64,6 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     return next;
   }
 
-  // The first step of all: nothing is beside it.
-  __device__ __forceinline__ int begin(const fwd_tile &tile, int flags) {
-    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
-    turn_wait();
-    issue_qk(stage(now.at), qn);
-    turn_give();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(sc);
-    hide<FWD_KEYS>(sc, seen);
-    find_base(true);
-    clear();
-    return this->template probabilities<false>(now, flags);
-  }
-
   // A step that is not usual. bad: the step before is to be taken again; the turn is here then. Returns the
   // flags of the next step.
   __device__ __forceinline__ int step(int flags, bool bad, fwd_tile &tile) {
@@ -94,7 +80,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     if (bad)
       again(stage(now.before), done_qn);
     issue_qk(stage(now.at), qn);
-    issue_pv(now.v_before(), true);
+    issue_pv(now.v_before());
     turn_give();
     settle(stage(now.before));
     if (first)
@@ -123,8 +109,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
   // to be taken again; the turn is here then.
   __device__ __forceinline__ bool usual_steps(int &flags) {
     const uint32_t q_at = ptx::same_in_warp(qn);
-    place now = {static_cast<uint32_t>(ptx::same_in_warp(this->now.before)), static_cast<uint32_t>(ptx::same_in_warp(this->now.at)),
-                 static_cast<uint32_t>(ptx::same_in_warp(this->now.after)), static_cast<uint32_t>(ptx::same_in_warp(this->now.n))};
+    place now = this->now;
+    for (uint32_t *x : {&now.before, &now.at, &now.after, &now.n}) // the compiler shall know
+      *x = ptx::same_in_warp(*x);
     bool bad = false;
 #pragma unroll 1
     while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
@@ -137,7 +124,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
         ptx::wgmma_pin(sc);
         break;
       }
-      issue_pv(now.v_before(), true);
+      issue_pv(now.v_before());
       turn_give();
       settle(stage(now.before));
       ptx::wgmma_wait<1>();
@@ -160,7 +147,8 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
       return;
     }
     fwd_tile tile = work::tile_of(0);
-    flags = begin(tile, flags);
+    work::first_scores(tile, 0);
+    flags = this->template probabilities<false>(now, flags);
     if (any_unset())
       flags |= STEP_UNSET;
     now.next();
@@ -173,7 +161,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     turn_wait();
     if (__any_sync(~0u, told_again(stage(now.before))))
       again(stage(now.before), qn);
-    issue_pv(now.v_before(), true);
+    issue_pv(now.v_before());
     if (wg == 0)
       turn_give();
     settle(stage(now.before));

@@ -90,21 +90,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   // P V of the step before.
   __device__ __forceinline__ void issue_pv(const place &now, bool here) {
     ptx::mbarrier_wait_by_warp(&s.v_full[stage(now.before)], parity(now.before), here);
-    work::issue_pv(stage(now.before), true);
-  }
-
-  // The first step of all: nothing is beside it.
-  __device__ __forceinline__ ahead begin(const fwd_tile &tile, int flags) {
-    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
-    turn_wait();
-    issue_qk(stage(now.at), qn);
-    turn_give();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(sc);
-    hide<FWD_KEYS>(sc, seen);
-    find_base(true);
-    clear();
-    return this->template probabilities<false>(now, flags);
+    work::issue_pv(stage(now.before));
   }
 
   // A step that is not usual. bad: the step before is to be taken again; the turn is here then. Adds to flags
@@ -146,8 +132,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   // As fwd_consumer::usual_steps().
   __device__ __forceinline__ bool usual_steps(ahead &known, int &flags) {
     const uint32_t q_at = ptx::same_in_warp(qn);
-    place now = {static_cast<uint32_t>(ptx::same_in_warp(this->now.at)),
-                 static_cast<uint32_t>(ptx::same_in_warp(this->now.before)), this->now.shares};
+    place now = this->now;
+    now.at = ptx::same_in_warp(now.at);
+    now.before = ptx::same_in_warp(now.before);
     bool bad = false;
 #pragma unroll 1
     while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
@@ -184,7 +171,8 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       return;
     }
     fwd_tile tile = work::tile_of(0);
-    ahead known = begin(tile, flags);
+    work::first_scores(tile, stage(now.at));
+    ahead known = this->template probabilities<false>(now, flags);
     int unset = any_unset() ? STEP_UNSET : 0;
     for (;;) {
       now.next(flags);

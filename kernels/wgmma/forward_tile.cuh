@@ -56,8 +56,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     ptx::wgmma_commit();
   }
 
-  // O += P V of the V at a stage; keep: add to what O is.
-  __device__ __forceinline__ void issue_pv(uint32_t stage, bool keep) {
+  // O += P V of the V at a stage.
+  __device__ __forceinline__ void issue_pv(uint32_t stage) {
     const ptx::wgmma_desc v(s.v[0][0], FWD_KEYS * 128);
     const uint32_t at = stage * sizeof s.v[0];
     ptx::wgmma_pin(o);
@@ -65,7 +65,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     ptx::wgmma_fence();
 #pragma unroll
     for (int c = 0; c < FWD_KEYS / 16; c++) // 16 keys: two atoms of 1024 bytes
-      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(at + c * 2048), c > 0 || keep);
+      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(at + c * 2048), 1);
     ptx::wgmma_commit();
   }
 
@@ -171,6 +171,19 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       if (free && flags & STEP_LAST)
         ptx::mbarrier_arrive(&s.q_empty[wg]);
     }
+  }
+
+  // S and the bases of the first step of all, whose K is at a stage: nothing is beside it.
+  __device__ __forceinline__ void first_scores(const fwd_tile &tile, uint32_t stage) {
+    const row_bits seen = seen_in(tile, step_at(stage));
+    turn_wait();
+    issue_qk(stage, qn);
+    turn_give();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sc);
+    hide<FWD_KEYS>(sc, seen);
+    this->find_base(true);
+    clear();
   }
 
   // Behind the turn: whether the step whose K was at a stage is to be taken again.
