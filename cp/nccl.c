@@ -49,13 +49,13 @@ static struct nccl_group *begin_group(struct nccl_job *j, enum cp_channel channe
   return NULL;
 }
 
-static int end_group(struct nccl_job *j, struct nccl_channel *c, int status) {
+static int end_group(struct nccl_job *j, struct nccl_channel *c, ncclResult_t result) {
   struct nccl_group *g = &c->groups[c->end % NCCL_GROUPS_MAX];
-  if (!status)
-    status = cp_nccl_settle(j, c, g->peers, j->limit_s) ||
-             cuda_failed(cudaEventRecord(g->done, c->stream), "cudaEventRecord") ||
-             cuda_failed(cudaStreamWaitEvent(j->compute, c->turn, 0), "cudaStreamWaitEvent") ||
-             cp_device_pause(PAUSE_NS, j->compute);
+  const int status =
+      cp_nccl_failed(j, g->peers, result) || cp_nccl_settle(j, c, g->peers, j->limit_s) ||
+      cuda_failed(cudaEventRecord(g->done, c->stream), "cudaEventRecord") ||
+      cuda_failed(cudaStreamWaitEvent(j->compute, c->turn, 0), "cudaStreamWaitEvent") ||
+      cp_device_pause(PAUSE_NS, j->compute);
   if (!status) {
     c->end++;
     c->posted = true;
@@ -87,19 +87,17 @@ static int post(struct cp_comm *comm, enum cp_channel channel, const struct cp_o
   if (!g)
     return -1;
   name_peers(g->peers, ops, n);
-  int status = nccl_failed(ncclGroupStart(), "ncclGroupStart");
-  for (int i = 0; i < n && !status; i++) {
+  ncclResult_t result = ncclGroupStart();
+  for (int i = 0; i < n && nccl_fine(result); i++) {
     const struct cp_op *op = &ops[i];
     const size_t bytes = (size_t)op->bytes;
-    status =
-        nccl_failed(op->send ? ncclSend(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream)
-                             : ncclRecv(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream),
-                    op->send ? "ncclSend" : "ncclRecv");
+    result = op->send ? ncclSend(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream)
+                      : ncclRecv(op->data, bytes, ncclInt8, op->peer, c->comm, c->stream);
     if (op->peer != comm->rank)
       *(op->send ? &comm->bytes_sent : &comm->bytes_received) += op->bytes;
   }
   const ncclResult_t ended = ncclGroupEnd(); // after an error too
-  return end_group(j, c, status ? status : nccl_failed(ended, "ncclGroupEnd"));
+  return end_group(j, c, nccl_fine(result) ? ended : result);
 }
 
 // Adds up what the waits cost; the compute stream has passed them.
@@ -144,10 +142,7 @@ static int all_gather(struct cp_comm *comm, enum cp_channel channel, const void 
   snprintf(g->peers, sizeof g->peers, "all ranks");
   comm->bytes_sent += bytes * (comm->size - 1);
   comm->bytes_received += bytes * (comm->size - 1);
-  return end_group(
-      j, c,
-      nccl_failed(ncclAllGather(send, recv, (size_t)bytes, ncclInt8, c->comm, c->stream),
-                  "ncclAllGather"));
+  return end_group(j, c, ncclAllGather(send, recv, (size_t)bytes, ncclInt8, c->comm, c->stream));
 }
 
 static int reduce_scatter(struct cp_comm *comm, enum cp_channel channel, const float *send,
@@ -160,10 +155,8 @@ static int reduce_scatter(struct cp_comm *comm, enum cp_channel channel, const f
   snprintf(g->peers, sizeof g->peers, "all ranks");
   comm->bytes_sent += 4 * n * (comm->size - 1);
   comm->bytes_received += 4 * n * (comm->size - 1);
-  return end_group(j, c,
-                   nccl_failed(ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum,
-                                                 c->comm, c->stream),
-                               "ncclReduceScatter"));
+  return end_group(
+      j, c, ncclReduceScatter(send, recv, (size_t)n, ncclFloat32, ncclSum, c->comm, c->stream));
 }
 
 static int share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes) {

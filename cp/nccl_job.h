@@ -55,8 +55,11 @@ static inline int cuda_failed(cudaError_t status, const char *what) {
   return -1;
 }
 
+static inline bool nccl_fine(ncclResult_t status) {
+  return status == ncclSuccess || status == ncclInProgress;
+}
 static inline int nccl_failed(ncclResult_t status, const char *what) {
-  if (status == ncclSuccess || status == ncclInProgress)
+  if (nccl_fine(status))
     return 0;
   attn_error_set(false, "%s: %s (%s)", what, ncclGetErrorString(status), ncclGetLastError(NULL));
   return -1;
@@ -72,6 +75,9 @@ static inline int nccl_report(struct nccl_job *j) {
 int cp_nccl_connect(struct nccl_job *j);
 int cp_nccl_disconnect(struct nccl_job *j);
 
+// Of a group with these peers that NCCL refuses, as it may before the watchdog sees why: the job has failed. With the
+// lock held.
+int cp_nccl_failed(struct nccl_job *j, const char *peers, ncclResult_t status);
 // The thread that looks for transfers that fail or hang.
 int cp_nccl_watch_begin(struct nccl_job *j);
 void cp_nccl_watch_end(struct nccl_job *j);

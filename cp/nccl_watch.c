@@ -47,6 +47,15 @@ static void give_up(struct nccl_job *j, const char *peers, const char *why) {
       pthread_join(threads[i], NULL);
 }
 
+int cp_nccl_failed(struct nccl_job *j, const char *peers, ncclResult_t status) {
+  char text[128];
+  if (nccl_fine(status))
+    return 0;
+  snprintf(text, sizeof text, "failed: %s", ncclGetErrorString(status));
+  give_up(j, peers, text);
+  return nccl_report(j);
+}
+
 void cp_nccl_retire(struct nccl_channel *c) {
   while (c->first < c->end &&
          cudaEventQuery(c->groups[c->first % NCCL_GROUPS_MAX].done) == cudaSuccess) {
