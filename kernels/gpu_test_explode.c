@@ -19,15 +19,16 @@ static void grow(struct bench *b) {
 
 static const struct {
   enum mask_kind kind;
-  int32_t n, group, dim;
+  int32_t n, group, dim, variant;
 } cases[] = {
-    {MASK_FULL, 700, 2, 128},
-    {MASK_CAUSAL, 641, 1, 64},
-    {MASK_CAUSAL, 767, 2, 128}, // the last step of a tile, too, and then the next tile's first
-    {MASK_PREFIX_LM_CAUSAL, 700, 2, 128},
-    {MASK_UNIFORM_BLOCK_SPARSE, 700, 1, 128},
-    {MASK_UNIFORM_BLOCK_SPARSE, 700, 2, 64},
-    {MASK_VARIABLE_BLOCK_SPARSE, 700, 2, 128},
+    {MASK_FULL, 700, 2, 128, 0},
+    {MASK_CAUSAL, 641, 1, 64, 0},
+    {MASK_CAUSAL, 767, 2, 128, 0}, // the last step of a tile, too, and then the next tile's first
+    {MASK_PREFIX_LM_CAUSAL, 700, 2, 128, 0},
+    {MASK_UNIFORM_BLOCK_SPARSE, 700, 1, 128, 0},
+    {MASK_UNIFORM_BLOCK_SPARSE, 700, 2, 64, 0},
+    {MASK_UNIFORM_BLOCK_SPARSE, 700, 2, 128, 1}, // blocks of 128
+    {MASK_VARIABLE_BLOCK_SPARSE, 700, 2, 128, 0},
 };
 
 static void test_explode(void **state) {
@@ -35,7 +36,7 @@ static void test_explode(void **state) {
   int ran = 0;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct mask m;
-    assert_int_equal(case_mask(&m, cases[i].kind, cases[i].n, 0), 0);
+    assert_int_equal(case_mask(&m, cases[i].kind, cases[i].n, cases[i].variant), 0);
     const int32_t heads = m.heads > 1 ? m.heads : 1;
     const struct attn_problem p = {.mask = &m,
                                    .heads_q = heads * cases[i].group,
