@@ -3,6 +3,9 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#ifdef __CUDACC__ // not where fakes stand for CUDA
+#include "../kernels/ptx/math.cuh"
+#endif
 #include "cp.h"
 
 namespace {
@@ -92,19 +95,11 @@ int cast(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *st
   return check(cudaGetLastError(), "round_kernel");
 }
 
-#ifdef __CUDA_ARCH__
-__device__ long long clock_ns() {
-  long long ns;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
-  return ns;
-}
-#endif
-
 // One thread that does nothing for a while.
 __global__ void pause_kernel(long long ns) {
 #ifdef __CUDA_ARCH__
-  const long long end = clock_ns() + ns;
-  while (clock_ns() < end)
+  const long long end = ptx::global_ns() + ns;
+  while (ptx::global_ns() < end)
     __nanosleep(200);
 #endif
 }

@@ -112,9 +112,8 @@ void cp_nccl_watch_end(struct nccl_job *j) {
   pthread_join(j->watchdog, NULL);
 }
 
-enum {
-  SPIN_US = 1000
-}; // a group is mostly under way after some microseconds, and a sleep takes a hundred
+// A group is mostly under way after some microseconds, and a sleep takes a hundred.
+enum { SPIN_US = 1000 };
 
 int cp_nccl_settle(struct nccl_job *j, struct nccl_channel *c, const char *peers, double limit_s) {
   const double begin_us = timer_now_us(), end_us = begin_us + limit_s * 1e6;

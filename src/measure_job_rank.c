@@ -1,5 +1,6 @@
-// measure_job_rank.c -- what a process knows of the job that it is in; and `longca rank FOLDER`: one rank of a job (measure_job.c), which measures the points
-// that it finds in the folder until it is told to leave, the folder is gone or the launcher has died.
+// measure_job_rank.c -- what a process knows of the job that it is in; and `longca rank FOLDER`: one rank
+// of a job (measure_job.c), which measures the points that it finds in the folder until it is told to
+// leave, the folder is gone or the launcher has died.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

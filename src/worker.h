@@ -23,9 +23,10 @@ enum worker_end {
 };
 
 // Runs one point in w, started if need be, for at most p->limit_s seconds. The worker is kept for the
-// next point only for place DEVICE or a job, and after a row that is ok, unsupported or oom: a host point's
-// peak memory is that of a fresh process, but a job's ranks have processes of their own. `close_fd` (or -1) is closed in the child; `log_path` takes what the
-// worker printed, if it printed anything and failed. *stop (NULL: never) set by a signal ends the wait.
+// next point only for place DEVICE or a job, and after a row that is ok, unsupported or oom: a host
+// point's peak memory is that of a fresh process, but a job's ranks have processes of their own.
+// `close_fd` (or -1) is closed in the child; `log_path` takes what the worker printed, if it printed
+// anything and failed. *stop (NULL: never) set by a signal ends the wait.
 enum worker_end worker_run(struct worker *w, worker_measure measure, const struct point *p,
                            struct row *row, int close_fd, const char *log_path,
                            const volatile int *stop);

@@ -16,10 +16,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
   typedef fwd_softmax<Dim> softmax;
   using work::work;
   using work::p, work::s, work::wg, work::qn, work::sc, work::o;
-  using work::max0, work::max1, work::sum0, work::sum1;
   using work::turn_wait, work::turn_give, work::issue_qk, work::issue_pv, work::seen_in, work::release;
-  using work::write_tile, work::any_unset, work::find_base, work::pack, work::rescale, work::step_at;
-  using work::add0, work::add1, work::finish, work::told_again, work::again, work::settle, work::clear;
+  using work::any_unset, work::pack, work::step_at;
+  using work::add0, work::add1, work::finish, work::told_again, work::settle;
 
   // Where a step's K lies, and those of the step before and after it (each as fwd_place), and whose V
   // has stage n % 2.
@@ -68,17 +67,12 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
   // flags of the next step.
   __device__ __forceinline__ int step(int flags, bool bad, fwd_tile &tile) {
     const bool first = flags & STEP_FIRST;
-    const fwd_tile done = tile;
+    const fwd_tile done_tile = tile;
     const int done_qn = qn;
     if (first)
       tile = work::tile_of(++qn);
     const row_bits seen = seen_in(tile, step_at(stage(now.at)));
-    if (!bad) {
-      turn_wait();
-      bad = __any_sync(~0u, told_again(stage(now.before)));
-    }
-    if (bad)
-      again(stage(now.before), done_qn);
+    work::take_turn(stage(now.before), done_qn, bad);
     issue_qk(stage(now.at), qn);
     issue_pv(now.v_before());
     turn_give();
@@ -87,21 +81,10 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
       release(&s.q_empty[this->q_barrier(done_qn)]);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(sc);
-    if (flags & STEP_PARTIAL)
-      hide<FWD_KEYS>(sc, seen);
-    const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
-    const bool exact = flags & (STEP_FIRST | STEP_UNSET);
-    int unset = 0;
-    if (exact) {
-      find_base(first);
-      unset = any_unset() ? STEP_UNSET : 0;
-    }
+    const typename work::rows_so_far done = work::so_far(done_tile);
+    const int unset = work::take_scores(flags, seen);
     const int next = this->template probabilities<true>(now, flags);
-    if (first) {
-      write_tile(done, done_max0, done_max1, done_sum0, done_sum1);
-      clear();
-    } else if (exact)
-      rescale();
+    work::end_step(flags, done);
     return next | unset;
   }
 
@@ -158,16 +141,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
         break;
       flags = step(flags, bad, tile);
     }
-    turn_wait();
-    if (__any_sync(~0u, told_again(stage(now.before))))
-      again(stage(now.before), qn);
+    work::take_turn(stage(now.before), qn, false);
     issue_pv(now.v_before());
-    if (wg == 0)
-      turn_give();
-    settle(stage(now.before));
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    write_tile(tile, max0, max1, sum0, sum1);
+    work::end_stream(stage(now.before), tile);
   }
 };
 

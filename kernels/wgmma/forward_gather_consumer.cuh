@@ -13,10 +13,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   typedef fwd_softmax<Dim> softmax;
   using work::work;
   using work::p, work::s, work::wg, work::qn, work::sc, work::o;
-  using work::max0, work::max1, work::sum0, work::sum1;
   using work::turn_wait, work::turn_give, work::issue_qk, work::seen_in, work::release;
-  using work::write_tile, work::any_unset, work::find_base, work::pack, work::rescale, work::step_at;
-  using work::add0, work::add1, work::finish, work::told_again, work::again, work::settle, work::clear;
+  using work::any_unset, work::pack, work::step_at;
+  using work::add0, work::add1, work::finish, work::told_again, work::settle;
 
   // Where a step lies and the step before of this warpgroup (each as fwd_place), and that one's arrivals when V is
   // free: the other warpgroup's, too, where the stage is not shared.
@@ -96,16 +95,10 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   // A step that is not usual. bad: the step before is to be taken again; the turn is here then. Adds to flags
   // whether a row has seen no key yet.
   __device__ __forceinline__ void step(ahead &known, int &flags, bool bad, fwd_tile &tile) {
-    const bool first = flags & STEP_FIRST, exact = flags & (STEP_FIRST | STEP_UNSET);
-    const fwd_tile done = tile;
+    const fwd_tile done_tile = tile;
     const row_bits seen = seen_in(tile, step_at(stage(now.at)));
-    if (!bad) {
-      turn_wait();
-      bad = __any_sync(~0u, told_again(stage(now.before)));
-    }
-    if (bad)
-      again(stage(now.before), qn);
-    if (first)
+    work::take_turn(stage(now.before), qn, bad);
+    if (flags & STEP_FIRST)
       tile = work::tile_of(++qn); // not before: it waits for the Q that may have been held
     issue_qk(stage(now.at), qn);
     issue_pv(now, known.v_here);
@@ -113,20 +106,11 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
     settle(stage(now.before));
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(sc);
-    if (flags & STEP_PARTIAL)
-      hide<FWD_KEYS>(sc, seen);
-    const float done_max0 = max0, done_max1 = max1, done_sum0 = sum0, done_sum1 = sum1;
-    flags &= ~STEP_UNSET;
-    if (exact) {
-      find_base(first);
-      flags |= any_unset() ? STEP_UNSET : 0;
-    }
+    const typename work::rows_so_far done = work::so_far(done_tile);
+    const int unset = work::take_scores(flags, seen);
     known = this->template probabilities<true>(now, flags);
-    if (first) {
-      write_tile(done, done_max0, done_max1, done_sum0, done_sum1);
-      clear();
-    } else if (exact)
-      rescale();
+    work::end_step(flags, done);
+    flags = (flags & ~STEP_UNSET) | unset;
   }
 
   // As fwd_consumer::usual_steps().
@@ -183,16 +167,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       step(known, flags, bad, tile);
       unset = flags & STEP_UNSET;
     }
-    turn_wait();
-    if (__any_sync(~0u, told_again(stage(now.before))))
-      again(stage(now.before), qn);
+    work::take_turn(stage(now.before), qn, false);
     issue_pv(now, known.v_here);
-    if (wg == 0)
-      turn_give();
-    settle(stage(now.before));
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(o);
-    write_tile(tile, max0, max1, sum0, sum1);
+    work::end_stream(stage(now.before), tile);
   }
 };
 

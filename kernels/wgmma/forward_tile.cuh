@@ -233,6 +233,57 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   __device__ __forceinline__ bool any_unset() {
     return ptx::barrier_any(4 + wg, 128, max0 == -INFINITY || max1 == -INFINITY);
   }
+
+  // ---- a step that is not usual, and what comes after the last one
+
+  // The turn, which a step that was begun as a usual one has (bad: the step before is to be taken again); and
+  // what it tells of that step, whose K is at a stage, of query tile qn.
+  __device__ __forceinline__ void take_turn(uint32_t before, int qn, bool bad) {
+    if (!bad) {
+      turn_wait();
+      bad = __any_sync(~0u, told_again(before));
+    }
+    if (bad)
+      again(before, qn);
+  }
+
+  // A query tile that this step may end, as its rows stand.
+  struct rows_so_far {
+    fwd_tile tile;
+    float max0, max1, sum0, sum1;
+  };
+  __device__ __forceinline__ rows_so_far so_far(const fwd_tile &tile) const {
+    return {tile, max0, max1, sum0, sum1};
+  }
+
+  // Its scores, masked, and bases where there are none. Returns STEP_UNSET where a row has seen no key yet.
+  __device__ __forceinline__ int take_scores(int flags, const row_bits &seen) {
+    if (flags & STEP_PARTIAL)
+      hide<FWD_KEYS>(sc, seen);
+    if (!(flags & (STEP_FIRST | STEP_UNSET)))
+      return 0;
+    this->find_base(flags & STEP_FIRST);
+    return any_unset() ? STEP_UNSET : 0;
+  }
+
+  // After its softmax, when O has all of the steps before.
+  __device__ __forceinline__ void end_step(int flags, const rows_so_far &done) {
+    if (flags & STEP_FIRST) {
+      write_tile(done.tile, done.max0, done.max1, done.sum0, done.sum1);
+      clear();
+    } else if (flags & STEP_UNSET)
+      this->rescale();
+  }
+
+  // The last P V is issued.
+  __device__ __forceinline__ void end_stream(uint32_t before, const fwd_tile &tile) {
+    if (wg == 0)
+      turn_give();
+    settle(before);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(o);
+    write_tile(tile, max0, max1, sum0, sum1);
+  }
 };
 
 } // namespace wgmma
