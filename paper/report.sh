@@ -119,6 +119,18 @@ scaling_section() {
   done
 }
 
+# Rates over the tiles that masks touch, where rows know their tiles.
+tiles_section() {
+  local csv table
+  for csv in "${rows[@]}"; do
+    table=$(figures/tiles.sh "$csv" 16384 html 2>/dev/null) || continue
+    describe "$csv"
+    printf '<section><h3>Rates over the tiles that masks touch</h3>\n<div class="scroll %s">%s</div>' "$class" "$table"
+    printf '<p class="note">%s. 16K tokens, dimension 128; of_full: against fa3 on FULL. <code>figures/tiles.sh %s</code></p></section>\n' \
+      "$tag" "$csv"
+  done
+}
+
 claims_section() {
   local csv
   for csv in "${rows[@]}"; do
@@ -154,6 +166,7 @@ rows=("$@")
   printf '</div></nav>\n<main>\n<h2 id="figures">Figures</h2>\n'
   for fig in $figures; do figure_section "$fig"; done
   scaling_section
+  tiles_section
   printf '<h2 id="tables">Tables</h2>\n'
   for table in table1 table2 table3 table4 table5 table6 table7 table8; do table_section "$table"; done
   printf '<h2 id="open">Open questions</h2>\n<p>What the paper leaves open, and what this tree has to say to it.</p>\n'

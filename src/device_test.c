@@ -81,6 +81,8 @@ static void expect_honest(const struct row *r) {
   assert_string_equal(r->machine, machine);
   assert_true(r->n == 2 && r->time_us > 0 && r->tflop_s > 0 && r->peak_pct > 0);
   assert_true(r->err_max > 0 && r->err_max < 0.05 && r->wrong == 0);
+  const bool engine = !strcmp(r->engine, "mma") || !strcmp(r->engine, "wgmma");
+  assert_true(engine ? r->tile_area >= r->area && r->tile_area <= 256 * 256 : isnan(r->tile_area));
   assert_true(r->prep_us > 0 && r->compile_us >= 0 && r->compile_us <= r->prep_us);
   assert_true((r->compile_us > 0) == (strncmp(r->kernel, "flex", 4) == 0));
   assert_true(r->cold == 1 && !isnan(r->throttled) && r->sm_mhz_median > 0);

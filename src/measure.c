@@ -244,6 +244,8 @@ static int measure(struct measurement *m, const struct attn_kernel *kernel) {
   if (run_checked(m, ATTN_FWD, !bwd) || (bwd && run_checked(m, ATTN_BWD, true)) || time_calls(m))
     return 1;
   row->area = mask_area(m->mask);
+  const double tile_area = m->plan.tile_area[p->pass];
+  row->tile_area = tile_area > 0 ? tile_area : NAN;
   row->prep_us = row_rounded(m->plan.prep_us, 6);
   row->compile_us = row_rounded(m->plan.compile_us, 6);
   row->prep_bytes = (double)m->plan.prep_bytes;

@@ -37,8 +37,9 @@ enum { ROW_SCHEMA = 2, ROW_TEXT = 96, ROW_REASON = 256 };
   T(status) T(reason)                                                                                  \
   /* time: median, its 95 % interval by exact ranks, quantiles 0.2 and 0.8, of n samples */            \
   N(n) N(time_us) N(time_us_low) N(time_us_high) N(time_us_q20) N(time_us_q80) N(time_us_p99)          \
-  /* work: true visible pairs a head, FLOP from them (study 3.1), rate at the median time */           \
-  N(area) N(flop) N(flop_nominal) N(tflop_s) N(peak_pct)                                               \
+  /* work: true visible pairs a head; those in the engine's tiles, visible or not; FLOP from the visible   \
+     (study 3.1), rate at the median time */                                                           \
+  N(area) N(tile_area) N(flop) N(flop_nominal) N(tflop_s) N(peak_pct)                                               \
   /* preparation (representation, plan, JIT; of that the JIT) and memory, apart from kernel time */    \
   N(prep_us) N(compile_us) N(prep_bytes) N(peak_mem_bytes) N(account_bytes)                            \
   N(input_bytes) N(output_bytes) N(workspace_bytes)                                                    \

@@ -51,12 +51,14 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
       worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, s->tiles.queries, MMA_FWD_KEYS, false))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
+  plan->tile_area[ATTN_FWD] = (double)s->keys.tiles * s->tiles.queries * MMA_FWD_KEYS / s->keys.view.classes;
   if (!p->backward)
     return 0;
   if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, s->tiles.keys, MMA_BWD_QUERIES,
                      false))
     return -1;
   plan->prep_bytes += s->queries.bytes;
+  plan->tile_area[ATTN_BWD] = (double)s->queries.tiles * s->tiles.keys * MMA_BWD_QUERIES / s->queries.view.classes;
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));

@@ -113,6 +113,7 @@ int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan
       worklist_build(&s->queries, rep, &p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true))
     return -1;
   plan->prep_bytes += s->queries.bytes;
+  plan->tile_area[ATTN_BWD] = (double)s->queries.tiles * BWD_KEYS * BWD_QUERIES / s->queries.view.classes;
   return 0;
 }
 

@@ -74,6 +74,11 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep) {
       prepare_forward(s, p, &plan->workspace_bytes))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->parts.bytes + s->pieces.bytes;
+  const gather_view &pieces = s->pieces.view;
+  plan->tile_area[ATTN_FWD] =
+      (double)WGMMA_FWD_QUERIES * WGMMA_FWD_KEYS *
+      (s->pieces.bytes ? (double)s->pieces.rounds / ((double)pieces.heads * pieces.classes)
+                       : (double)s->keys.tiles / s->keys.view.classes);
   return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
 }
 
