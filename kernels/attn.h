@@ -83,8 +83,8 @@ struct attn_plan {
   double spared_us;   // of compile_us: what a cache spared this time; prep_us has it all the same
   int64_t prep_bytes; // memory of the representation (set by the kernel)
   int64_t workspace_bytes; // other memory that the plan holds (set by the kernel)
-  double tile_area
-      [2]; // by pass: pairs a query head in the tiles computed, visible or not; 0: not known
+  // By pass: pairs a query head in the tiles that are computed, visible or not; 0: not known.
+  double tile_area[2];
 };
 
 struct attn_kernel {
