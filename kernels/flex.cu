@@ -1,6 +1,7 @@
 // flex.cu -- FlexAttention as studied (study 4, 5.1): a block map of full and partial blocks, and a
-// predicate given as source text and compiled into the kernel, on wgmma. flex runs the dense masks,
-// flex_sparse the block-sparse ones, whose predicate asks for block ids.
+// predicate given as source text and compiled, on wgmma. flex runs the dense masks, flex_sparse the
+// block-sparse ones, whose predicate asks for block ids. The predicate is asked in preparation, for what
+// partial tiles show; the attention kernels are the engine's own.
 //
 // What decides which code runs is a constant of the text: the kind, the side of blocks. What is drawn
 // with a mask (documents, windows, prefixes) stays an argument, as a constant would cost a compilation
@@ -59,15 +60,11 @@ void flex_predicate(char text[FLEX_PREDICATE], const struct mask *m) {
     abort(); // the longest text is known, and tested
 }
 
-int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, const char *predicate,
-                 int dim) {
-  char name[200];
-  snprintf(name, sizeof name, "wgmma::fwd_kernel<%d, wgmma::flex>", dim);
-  *forward = jit_compile(flex_source, predicate, name);
+int flex_compile(struct jit_kernel **forward, struct jit_kernel **backward, const char *predicate) {
+  *forward = jit_compile(flex_source, predicate, "wgmma::forward_bits<wgmma::flex>");
   if (!*forward || !backward)
     return *forward ? 0 : -1;
-  snprintf(name, sizeof name, "wgmma::backward_kernel<%d, wgmma::flex>", dim);
-  *backward = jit_compile(flex_source, predicate, name);
+  *backward = jit_compile(flex_source, predicate, "wgmma::backward_bits<wgmma::flex>");
   return *backward ? 0 : -1;
 }
 
@@ -98,7 +95,7 @@ static int flex_prepare(struct attn_plan *plan) {
   const void *function[2] = {};
   const bool backward = plan->problem.backward;
   flex_predicate(predicate, plan->problem.mask);
-  if (flex_compile(&compiled[0], backward ? &compiled[1] : NULL, predicate, plan->problem.dim))
+  if (flex_compile(&compiled[0], backward ? &compiled[1] : NULL, predicate))
     return -1;
   for (int pass = 0; pass <= backward; pass++) {
     const bool first = !compiled[pass]->function && !compiled[pass]->from_file;
@@ -108,10 +105,7 @@ static int flex_prepare(struct attn_plan *plan) {
     plan->compile_us += compiled[pass]->compile_us;
     plan->spared_us += first ? 0 : compiled[pass]->compile_us;
   }
-  if (wgmma_prepare(plan, "blockmap"))
-    return -1;
-  wgmma_use(plan, function[0], function[1]);
-  return 0;
+  return wgmma_prepare(plan, "blockmap", function[0], function[1]);
 }
 
 extern "C" const struct attn_kernel attn_flex, attn_flex_sparse;

@@ -1,5 +1,5 @@
-// flex.cuh -- FlexAttention's side of the wgmma engine, compiled at run time (flex.cu, jit.h): the
-// engine's kernels over a block map, whose partial tiles ask a predicate given as source text.
+// flex.cuh -- FlexAttention's side of the wgmma engine, compiled at run time (flex.cu, jit.h): the kernels that
+// make the bits of partial tiles, over a block map and a predicate given as source text.
 //
 // The text is the header "predicate"; it defines
 //   bool visible_pair(const struct mask *m, int head, int q, int k)
@@ -14,20 +14,11 @@
 
 #ifdef __CUDACC_RTC__
 #define INFINITY __int_as_float(0x7f800000)
-typedef unsigned short uint16_t;
-typedef unsigned long long uintptr_t;
-struct alignas(__CUDACC_VER_MAJOR__ < 13 ? 64 : 128) CUtensorMap { // as in cuda.h
-  unsigned long long opaque[16];
-};
-struct __nv_bfloat16 {
-  unsigned short bits;
-};
 #endif
 
 #include "../src/mask.h" // its integers are NVRTC's
 
-#include "wgmma/backward.cuh"
-#include "wgmma/forward.cuh"
+#include "wgmma/tile_bits.cuh"
 
 #include "predicate"
 

@@ -1,7 +1,8 @@
 # wgmma.mk -- tests of the wgmma engine. That of its mask code runs it on the host: no CUDA is needed, but
-# C++, as which lanes.cpp compiles that code. Those of gather lists and of parts need a GPU, which may be
-# emulated.
-TESTS += kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c kernels/wgmma/split_test.c
+# C++, as which lanes.cpp compiles that code. Those of gather lists, of parts and of tiles' bits need a GPU, which
+# may be emulated.
+TESTS += kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c kernels/wgmma/split_test.c \
+         kernels/wgmma/tile_bits_test.c
 LANES_FLAGS = -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas \
               $(if $(CI),$(if $(SANITIZE),,-Werror)) -MMD -MP $(EXTRA_CFLAGS)
 
@@ -16,9 +17,10 @@ $(B)/kernels/wgmma/lanes_test: $(B)/kernels/wgmma/lanes.o
 -include $(B)/kernels/wgmma/lanes.d
 
 ifeq ($(WITH_CUDA),1)
-test-gpu: $(B)/kernels/wgmma/gather_test $(B)/kernels/wgmma/split_test
-test-emulated: $(B)/emu/wgmma/gather_test $(B)/emu/wgmma/split_test
-$(B)/emu/wgmma/gather_test $(B)/emu/wgmma/split_test: | $(B)/emu/wgmma
+WGMMA_DEVICE_TESTS := gather_test split_test tile_bits_test
+test-gpu: $(WGMMA_DEVICE_TESTS:%=$(B)/kernels/wgmma/%)
+test-emulated: $(WGMMA_DEVICE_TESTS:%=$(B)/emu/wgmma/%)
+$(WGMMA_DEVICE_TESTS:%=$(B)/emu/wgmma/%): | $(B)/emu/wgmma
 $(B)/emu/wgmma:
 	@mkdir -p $@
 endif

@@ -217,6 +217,7 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
   list->partial = (int64_t)sums[classes + 1];
   list->longest = (int32_t)sums[classes + 2];
   list->seen = classes == 1 ? (int32_t)sums[classes + 3] : s.count;
+  list->runs = runs;
   if (runs > INT32_MAX) {
     attn_error_set(false, "the mask needs %lld runs of tiles, more than a work list holds",
                    (long long)runs);

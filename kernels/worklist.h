@@ -44,7 +44,7 @@ struct worklist_view {
 
 struct worklist {
   struct worklist_view view; // device memory
-  int64_t bytes;             // of that memory
+  int64_t bytes, runs;       // of that memory; in view.runs
   int64_t tiles, partial;    // summed over the items of all classes
   int32_t longest;           // tiles of the longest item
   int32_t seen; // items of a class that have tiles, which stand first; with several classes all

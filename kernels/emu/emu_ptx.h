@@ -86,6 +86,7 @@ static inline bool barrier_any(int id, int threads, bool mine) {
 static inline int4 load_shared(const void *p) { return *static_cast<const int4 *>(p); }
 static inline int load_relaxed(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline void store_relaxed(int32_t *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+template<class T> static inline T load_ahead(const T *p) { return *p; }
 static inline int load_shared_int(const int *p) { return *p; }
 static inline void store_shared_int(int *p, int v) { *p = v; }
 static inline void count_after_bulk(int32_t *count) {

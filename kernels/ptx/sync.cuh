@@ -108,6 +108,19 @@ static __device__ __forceinline__ void store_shared_int(int *p, int v) {
   asm volatile("st.shared.s32 [%0], %1;" ::"r"(smem_addr(p)), "r"(v) : "memory");
 }
 
+// 8 and 4 bytes of global memory that nobody writes while the kernel runs. Asked for where it stands, and waited for
+// where it is used: the compiler would move a plain load there.
+static __device__ __forceinline__ uint2 load_ahead(const uint2 *p) {
+  uint2 v;
+  asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+  return v;
+}
+static __device__ __forceinline__ uint32_t load_ahead(const uint32_t *p) {
+  uint32_t v;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  return v;
+}
+
 // threadIdx.x, read anew at each call: the compiler cannot keep it in a register.
 static __device__ __forceinline__ int thread_now() {
   int thread;

@@ -1,4 +1,4 @@
-// backward.cuh -- the backward kernel of the wgmma engine (sm_90a), for any mask representation.
+// backward.cuh -- the backward kernel of the wgmma engine (sm_90a), the same for all mask representations.
 //
 // A CTA keeps K and V of 128 keys of one KV head in shared memory and their dK, dV in registers while
 // it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
@@ -23,7 +23,7 @@
 #include "../ptx/math.cuh"
 #include "../ptx/wgmma.cuh"
 #include "backward_load.cuh"
-#include "seen_by.cuh"
+#include "row_bits.cuh"
 
 namespace wgmma {
 
@@ -109,9 +109,7 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
     ptx::bulk_wait<0>();
 }
 
-template <int D, class Rep>
-static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D> &sm, int steps,
-                                int g) {
+template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D> &sm, int steps, int g) {
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int key0 = 64 * g + 16 * warp + lane / 4; // this thread's keys: key0 and key0 + 8
   const int column = lane % 4 * 2;                // its queries: 8 j + column and the next
@@ -128,11 +126,7 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
 
   int next = 0; // part of the step to come, known a step ahead: no branch waits for shared memory
   bool q_here = false;
-  if (steps > 0) { // else the keys may be padding, which has no position
-    if (lane % 4 == 0)
-      for (int key = key0; key <= key0 + 8; key += 8)
-        sm.facts[key] = key_facts(rep, sm.item.pos + min(key, sm.item.rows - 1));
-    __syncwarp(); // a warp reads its own
+  if (steps > 0) {
     ptx::mbarrier_wait(&sm.kv_full, 0);
     ptx::mbarrier_wait(&sm.q_full[0], 0);
     next = sm.step[0].part[g];
@@ -156,10 +150,12 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
       }
       continue;
     }
-    uint32_t seen = ~0u; // asked before S, when registers are free
-    if (part)
-      seen = seen_in_step(rep, sm.facts, sm.head_kv, sm.item.pos, key0, sm.item.rows,
-                          sm.step[i % BWD_STEPS].pos, part);
+    uint32_t seen = ~0u; // asked before S, looked at behind the exponentials
+    if (part) {
+      const int64_t place = sm.step[i % BWD_STEPS].seen;
+      const int thread = ptx::thread_now() - 256; // behind the loader's and dQ's
+      seen = ptx::load_ahead(static_cast<const uint32_t *>(p.bits.bits) + place * TILE_BITS_THREADS + thread);
+    }
     ptx::wgmma_fence();
     product_over_dim<D, BWD_QUERIES>(sc, k, BWD_KEYS, q, s * stage);
     ptx::wgmma_commit();
@@ -264,9 +260,8 @@ static __device__ void bwd_keys(const bwd_params &p, const Rep &rep, bwd_smem<D>
 }
 
 // Grid: items of a class x loops. Sections of loops one after the other; in each, longest items first.
-template <int D, class Rep>
-__global__ void __launch_bounds__(BWD_THREADS, 1)
-    backward_kernel(const __grid_constant__ bwd_params p, const __grid_constant__ Rep rep) {
+template <int D>
+__global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_constant__ bwd_params p) {
   extern __shared__ char raw[];
   bwd_smem<D> &sm = *reinterpret_cast<bwd_smem<D> *>(raw + (-ptx::smem_addr(raw) & 1023));
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
@@ -309,7 +304,7 @@ __global__ void __launch_bounds__(BWD_THREADS, 1)
     bwd_dq<D>(p, sm, steps);
   } else {
     ptx::registers_take<BWD_REGS_KEYS>();
-    bwd_keys<D>(p, rep, sm, steps, group - 2);
+    bwd_keys<D>(p, sm, steps, group - 2);
   }
 }
 

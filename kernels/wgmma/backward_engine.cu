@@ -8,13 +8,8 @@
 #include <vector>
 
 #include "../around_backward.cuh"
-#include "backward.cuh"
-
-#define REPS(R) R(band) R(columns) R(spans) R(blockmap) R(blocklist) R(varblock) R(dense)
-#define DECLARE(X) extern const wgmma_backward_rep wgmma_backward_rep_##X;
-REPS(DECLARE)
-#define ENTRY(X) &wgmma_backward_rep_##X,
-static const wgmma_backward_rep *const reps[] = {REPS(ENTRY)};
+#include "../ptx/math.cuh"
+#include "backward_shared.cuh"
 
 using namespace wgmma;
 static_assert(QUERY_TILE == static_cast<int>(BWD_QUERIES), "before_backward() writes by tile");
@@ -89,7 +84,7 @@ __global__ void mark_visits(worklist_view list, uint32_t *visits, int words, int
 // Cuts the queries into tiles, none of which crosses a segment, since its queries stand at positions that
 // follow each other; and makes the list of them, which speaks of rows as if every tile had 64. So segments
 // begin at any row: only scratch, by tile, is longer than they are.
-int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
+int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan, const void *bits_kernel) {
   attn_problem p = plan->problem;
   const attn_segment all = {0, 0, p.rows_q};
   if (!p.q_seg) {
@@ -110,9 +105,10 @@ int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan
   s->gaps = rows < p.rows_q;
   s->tiles = (int)tiles.size();
   if (s->own.copy(&s->tile_rows, tiles.data(), s->tiles, &plan->prep_bytes) ||
-      worklist_build(&s->queries, rep, &p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true))
+      worklist_build(&s->queries, rep, &p, WORKLIST_QUERIES, BWD_KEYS, BWD_QUERIES, true) ||
+      tile_bits_build(&s->bits, rep, &s->queries, ATTN_BWD, bits_kernel))
     return -1;
-  plan->prep_bytes += s->queries.bytes;
+  plan->prep_bytes += s->queries.bytes + s->bits.bytes;
   plan->tile_area[ATTN_BWD] = (double)s->queries.tiles * BWD_KEYS * BWD_QUERIES / s->queries.view.classes;
   return 0;
 }
@@ -137,9 +133,10 @@ int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
 
 } // namespace
 
-int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan) {
+int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan,
+                           const void *bits_kernel) {
   const struct attn_problem *p = &plan->problem;
-  if (cut_queries(s, rep, plan))
+  if (cut_queries(s, rep, plan, bits_kernel))
     return -1;
   int device, sms, l2_bytes;
   GPU_TRY(cudaGetDevice(&device));
@@ -190,8 +187,7 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
              : 0;
 }
 
-int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, const struct attn_plan *plan,
-                       const struct attn_args *a) {
+int wgmma_backward_run(const wgmma_backward_state *s, const struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   const cudaStream_t stream = (cudaStream_t)a->stream;
   const int64_t tiles = (int64_t)s->tiles * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
@@ -210,9 +206,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep, con
   if (tiles && begins &&
       before_backward(p, a, s->lse2, s->delta, s->tiles * BWD_QUERIES, s->tile_rows, s->dq_acc))
     return -1;
-  for (const wgmma_backward_rep *known : reps)
-    if (!strcmp(known->name, rep->ops->name) && known->launch(p, a, rep->copy, s))
-      return -1;
+  if (wgmma_backward_launch(s, p, a))
+    return -1;
   const float scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);
   const auto after = p->dim == 64 ? after_backward<64> : after_backward<128>;
   if (tiles && ends)

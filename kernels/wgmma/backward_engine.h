@@ -5,11 +5,13 @@
 #include "../gpu.cuh"
 #include "../rep_device.h"
 #include "../worklist.h"
+#include "tile_bits.h"
 
 struct wgmma_backward_state {
   gpu_memory memory; // scratch
   gpu_memory own;    // what is not shared between plans: tiles, order of deterministic sums
   worklist queries;  // items of 128 keys, runs of 64-query tiles
+  tile_bits bits;    // what the partial ones show
   int2 *tile_rows;   // of bwd_params, as the next three
   int tiles, loop, section;
   bool gaps; // some query rows are in no segment
@@ -17,21 +19,21 @@ struct wgmma_backward_state {
   int32_t *turns; // deterministic, as the next two; else NULL
   uint32_t *visits;
   int visit_words;
-  int32_t *at_tile;   // of bwd_params
-  const void *kernel; // of wgmma_use, or NULL
-  ~wgmma_backward_state() { worklist_free(&queries); }
+  int32_t *at_tile; // of bwd_params
+  ~wgmma_backward_state() {
+    worklist_free(&queries);
+    tile_bits_free(&bits);
+  }
 };
 
-// One representation's kernels: kernels/wgmma/<rep>.cu by WGMMA_BACKWARD(rep).
-struct wgmma_backward_rep {
-  const char *name;
-  int (*launch)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                const struct wgmma_backward_state *s);
-};
-
-// 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and plan->workspace_bytes.
-int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan);
-int wgmma_backward_run(const wgmma_backward_state *s, const rep_device *rep,
-                       const struct attn_plan *plan, const struct attn_args *a);
+// bits_kernel as for tile_bits_build(). 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and
+// plan->workspace_bytes.
+int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan,
+                           const void *bits_kernel);
+int wgmma_backward_run(const wgmma_backward_state *s, const struct attn_plan *plan,
+                       const struct attn_args *a);
+// The kernel between the passes before and after (backward.cu).
+int wgmma_backward_launch(const wgmma_backward_state *s, const struct attn_problem *p,
+                          const struct attn_args *a);
 
 #endif

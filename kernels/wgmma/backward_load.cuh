@@ -17,18 +17,10 @@
 
 namespace wgmma {
 
-// part[half] of a step: `of_run` is the run's word in the list, `valid` the tile's queries, `keys` the CTA's.
-static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, int half) {
-  if (keys <= 64 * half || (of_run && !(of_run & WORKLIST_SEEN << half)))
-    return -1;
-  const bool whole = !of_run || (of_run & WORKLIST_WHOLE << half && valid == BWD_QUERIES);
-  return whole && keys >= 64 * (half + 1) ? 0 : valid;
-}
-
 // Goes through the tiles of an item that half 0 of its keys sees, or through those that half 1 alone sees: those
 // from tile `from` on, then the ones before it.
 struct bwd_walk {
-  int4 run; // row, pos, tiles, valid
+  int4 run; // row, where the bits of its first tile are, tiles, valid
   int next, left, tile = 0, end = 0;
   bool began = false;
 
@@ -50,8 +42,9 @@ struct bwd_walk {
         return false;
       if (next == item.run_end)
         next = item.run_begin;
-      run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) +
-                  (p.turns ? item.run_begin + item.run_end - 1 - next : next));
+      const int r = p.turns ? item.run_begin + item.run_end - 1 - next : next;
+      run = __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r);
+      run.y = p.bits.first ? __ldg(p.bits.first + r) : 0;
       const int cut = from - run.x / BWD_QUERIES; // of the run around `from`, the end comes first and the beginning last
       const bool in_two = cut > 0 && cut < run.z;
       tile = (in_two && !began ? cut : 0) - 1;
@@ -115,7 +108,7 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
       const int part0 = bwd_part(run.w, valid, item.rows, 0), part1 = bwd_part(run.w, valid, item.rows, 1);
       for (int head = outer; head < outer + inner; head++, i++) {
         const int at = head * p.tiles + tile;
-        sm.step[i % BWD_STEPS] = {run.y + t * BWD_QUERIES, at, {part0, part1}};
+        sm.step[i % BWD_STEPS] = {run.y + t, at, {part0, part1}};
         if (p.turns) {
           const int cls = p.list.classes == 1 ? 0 : head_kv;
           sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * p.tiles + tile, place);

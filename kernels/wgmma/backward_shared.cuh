@@ -6,7 +6,7 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-#include "../worklist.h"
+#include "tile_bits.h"
 
 namespace wgmma {
 
@@ -19,6 +19,7 @@ struct bwd_params {
   // [heads, tiles, 64], as one line: LSE / ln 2 (+inf: saw no key), and rowsum(dO O). By tensor maps too,
   // because racecheck follows their copies to ordinary loads, and those of plain addresses it does not.
   CUtensorMap lse2, delta;
+  tile_bits_view bits;
   worklist_view list;        // items of 128 keys, runs of 64-query tiles: "row" 64 t is that of tile t
   const int2 *tile_rows;     // [tiles] first local row of a tile, and how many it has
   float *dq_acc;             // [heads, tiles][64 * dim] in accumulator order; added to
@@ -37,11 +38,18 @@ struct bwd_params {
 };
 
 struct bwd_step {
-  int32_t pos;     // mask position of the tile
+  int32_t seen;    // place of its bits
   int32_t tile;    // of dq_acc, heads included
-  int32_t part[2]; // of each half of the keys: -1, it is not seen; 0, all of it is; else the mask is
-                   // asked, for so many real queries
+  int32_t part[2]; // of each half of the keys: -1, it is not seen; 0, all of it is; else its bits say what
 };
+
+// part[half]: `of_run` is the run's word in the list, `valid` the tile's queries, `keys` the CTA's.
+static __device__ __forceinline__ int bwd_part(int of_run, int valid, int keys, int half) {
+  if (keys <= 64 * half || (of_run && !(of_run & WORKLIST_SEEN << half)))
+    return -1;
+  const bool whole = !of_run || (of_run & WORKLIST_WHOLE << half && valid == BWD_QUERIES);
+  return whole && keys >= 64 * (half + 1) ? 0 : 1;
+}
 
 template <int D> struct bwd_smem {
   alignas(1024) __nv_bfloat16 k[BWD_KEYS * D], v[BWD_KEYS * D]; // [dim / 64][keys][64], swizzled
@@ -49,7 +57,6 @@ template <int D> struct bwd_smem {
   __nv_bfloat16 ds[2][BWD_KEYS * BWD_QUERIES]; // [keys / 64][queries][64], swizzled
   float dq[BWD_QUERIES * D];                   // accumulator order
   alignas(128) float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
-  int4 facts[BWD_KEYS];     // of each key (seen_by.cuh)
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
   int32_t head_kv;
   bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader

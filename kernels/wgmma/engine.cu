@@ -7,18 +7,11 @@
 #include "backward_engine.h"
 #include "gather.h"
 
-#define REPS(R) R(band) R(columns) R(spans) R(blockmap) R(blocklist) R(varblock) R(dense)
-#define DECLARE(X) extern const wgmma_rep wgmma_rep_##X;
-REPS(DECLARE)
-#define ENTRY(X) &wgmma_rep_##X,
-static const wgmma_rep *const reps[] = {REPS(ENTRY)};
-
 namespace {
 struct state {
-  const wgmma_rep *kernels;
-  const void *forward; // of wgmma_use, or NULL
   rep_device rep;
   worklist keys;     // of forward,
+  tile_bits bits;    // what its partial tiles show,
   split parts;       // and of its last items,
   gpu_memory memory; // with what they leave;
   gather pieces;     // or these
@@ -33,9 +26,12 @@ const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
 }
 
 // Whether gathering takes fewer steps of 64 x 128 pairs than whole tiles, of which many are partial where
-// blocks are small or lie anywhere. Blocks of whole tiles need not ask. Builds the list that is taken.
-static int prepare_forward(state *s, const attn_problem *p, int64_t *workspace) {
-  const bool lists = !strcmp(s->kernels->name, "blocklist") || !strcmp(s->kernels->name, "varblock");
+// blocks are small or lie anywhere; nor does it need their bits, which a list a head makes many. Blocks of whole
+// tiles need not ask. Builds the list that is taken.
+static int prepare_forward(state *s, const attn_problem *p, const void *bits_kernel, int64_t *workspace) {
+  constexpr int64_t BITS_MAX = (1 << 30) / (TILE_BITS_THREADS * 8); // tiles, where there is a choice
+  const char *rep = s->rep.ops->name;
+  const bool lists = !strcmp(rep, "blocklist") || !strcmp(rep, "varblock");
   const bool uniform = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE;
   if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
     if (gather_build(&s->pieces, &s->rep, p))
@@ -45,11 +41,14 @@ static int prepare_forward(state *s, const attn_problem *p, int64_t *workspace) 
   }
   if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
     return -1;
-  if (s->pieces.bytes && s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads) {
+  if (s->pieces.bytes &&
+      (s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads || s->keys.partial > BITS_MAX)) {
     worklist_free(&s->keys);
     return 0;
   }
   gather_free(&s->pieces);
+  if (tile_bits_build(&s->bits, &s->rep, &s->keys, ATTN_FWD, bits_kernel))
+    return -1;
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
@@ -58,28 +57,25 @@ static int prepare_forward(state *s, const attn_problem *p, int64_t *workspace) 
   return s->memory.get(&s->parts.view.left, s->parts.left_floats, workspace);
 }
 
-int wgmma_prepare(struct attn_plan *plan, const char *rep) {
+int wgmma_prepare(struct attn_plan *plan, const char *rep, const void *forward_bits, const void *backward_bits) {
   const struct attn_problem *p = &plan->problem;
   state *s = new state();
   plan->state = s;
-  for (const wgmma_rep *known : reps)
-    if (!strcmp(known->name, rep))
-      s->kernels = known;
   const state *like = gpu_like<state>(plan);
   if (like) {
     s->backward.memory.like = &like->backward.memory;
     s->memory.like = &like->memory;
   }
   if ((like ? rep_device_share(&s->rep, &like->rep) : rep_device_open(&s->rep, rep_find(rep), p->mask)) ||
-      prepare_forward(s, p, &plan->workspace_bytes))
+      prepare_forward(s, p, forward_bits, &plan->workspace_bytes))
     return -1;
-  plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->parts.bytes + s->pieces.bytes;
+  plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->bits.bytes + s->parts.bytes + s->pieces.bytes;
   const gather_view &pieces = s->pieces.view;
   plan->tile_area[ATTN_FWD] =
       (double)WGMMA_FWD_QUERIES * WGMMA_FWD_KEYS *
       (s->pieces.bytes ? (double)s->pieces.rounds / ((double)pieces.heads * pieces.classes)
                        : (double)s->keys.tiles / s->keys.view.classes);
-  return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan) : 0;
+  return p->backward ? wgmma_backward_prepare(&s->backward, &s->rep, plan, backward_bits) : 0;
 }
 
 int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
@@ -94,13 +90,7 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
   if (a->resume && !attn_writes_o(a)) // rows that see nothing stay as they are
     list.count = s->keys.seen;
   const split_view parts = split_of(&s->parts, &plan->problem, list.count);
-  return list.count ? s->kernels->forward(&plan->problem, a, s->rep.copy, &list, &parts, s->forward) : 0;
-}
-
-void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward) {
-  state *s = static_cast<state *>(plan->state);
-  s->forward = forward;
-  s->backward.kernel = backward;
+  return list.count ? whole_forward(&plan->problem, a, &list, &parts, &s->bits.view) : 0;
 }
 
 int wgmma_backward(struct attn_plan *plan, const struct attn_args *a) {
@@ -109,7 +99,7 @@ int wgmma_backward(struct attn_plan *plan, const struct attn_args *a) {
     attn_error_set(false, "the scale must be positive");
     return -1;
   }
-  return wgmma_backward_run(&s->backward, &s->rep, plan, a);
+  return wgmma_backward_run(&s->backward, plan, a);
 }
 
 void wgmma_release(struct attn_plan *plan) {
@@ -117,6 +107,7 @@ void wgmma_release(struct attn_plan *plan) {
   if (!s)
     return;
   worklist_free(&s->keys);
+  tile_bits_free(&s->bits);
   split_free(&s->parts);
   gather_free(&s->pieces);
   rep_device_close(&s->rep);

@@ -1,7 +1,8 @@
 // engine.h -- the wgmma engine (sm_90a) as kernels/*.cu see it: prepare a plan for a representation, run.
 //
-// A representation is instantiated in kernels/wgmma/<rep>.cu by WGMMA_REP(rep) of launch.cuh and listed
-// once in engine.cu. Any length, head dimensions 64 and 128, GQA, segments, continuation.
+// The attention kernels are the same for all representations: what partial tiles show is made in preparation, by a
+// small kernel a representation and pass (tile_bits.h). Any length, head dimensions 64 and 128, GQA, segments,
+// continuation.
 #ifndef LONGCA_WGMMA_ENGINE_H
 #define LONGCA_WGMMA_ENGINE_H
 
@@ -9,26 +10,23 @@
 #include "../rep_device.h"
 #include "../worklist.h"
 #include "split.h"
+#include "tile_bits.h"
 
 // First unmet condition of the engine, then of the representation; or NULL.
 const char *wgmma_supports(const char *rep, const struct attn_problem *problem);
-// 0, or -1 with attn_error() set.
-int wgmma_prepare(struct attn_plan *plan, const char *rep);
+// forward_bits, backward_bits: kernels compiled at run time that tile_bits_build() takes in place of the
+// representation's own. 0, or -1 with attn_error() set.
+int wgmma_prepare(struct attn_plan *plan, const char *rep, const void *forward_bits = NULL,
+                  const void *backward_bits = NULL);
 int wgmma_forward(struct attn_plan *plan, const struct attn_args *args);
 int wgmma_backward(struct attn_plan *plan, const struct attn_args *args);
 void wgmma_release(struct attn_plan *plan);
-// Kernels compiled at run time (fwd_kernel and backward_kernel over a struct that begins as the
-// representation's) take the place of its own in a prepared plan.
-void wgmma_use(struct attn_plan *plan, const void *forward, const void *backward);
 
-// ---- between engine.cu and the instantiations
+// ---- between engine.cu and forward.cu
 
-struct wgmma_rep {
-  const char *name;
-  int (*forward)(const struct attn_problem *p, const struct attn_args *a, const void *rep,
-                 const struct worklist_view *list, const struct split_view *split,
-                 const void *kernel); // NULL: its own
-};
+int whole_forward(const struct attn_problem *p, const struct attn_args *a,
+                  const struct worklist_view *list, const struct split_view *split,
+                  const struct tile_bits_view *bits);
 
 // Tiles of the forward pass.
 enum { WGMMA_FWD_QUERIES = 128, WGMMA_FWD_KEYS = 128 };

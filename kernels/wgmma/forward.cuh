@@ -1,4 +1,4 @@
-// forward.cuh -- the forward kernel of the wgmma engine (sm_90a), for any mask representation.
+// forward.cuh -- the forward kernel of the wgmma engine (sm_90a), the same for all mask representations.
 //
 // One persistent CTA an SM: a producer warp walks the work list (worklist.h) and streams K and V tiles
 // by TMA through two rings; consumer warpgroups own 64 query rows each. Everything is one flat stream
@@ -8,8 +8,8 @@
 // last P V of this one, and O is written while the next softmax's inputs wait in registers, so short
 // rows (windows, documents) keep the tensor core busy too.
 //
-// Consumers know nothing of lists: each K stage carries its step {position, valid columns, flags}. The
-// mask is evaluated in steps flagged partial only. A row without visible keys ends with O = 0, LSE = -inf.
+// Consumers know neither lists nor masks: each K stage carries its step {where its bits are, flags}. What a
+// partial tile shows was made before (tile_bits.h). A row without visible keys ends with O = 0, LSE = -inf.
 #ifndef LONGCA_WGMMA_FORWARD_CUH
 #define LONGCA_WGMMA_FORWARD_CUH
 
@@ -20,7 +20,7 @@ namespace wgmma {
 
 template <int Dim, class Mask>
 __global__ void __launch_bounds__(FWD_THREADS, 1)
-    fwd_kernel(const __grid_constant__ fwd_params p, const __grid_constant__ Mask mask) {
+    fwd_kernel(const __grid_constant__ fwd_params p) {
   typedef fwd_smem<Dim, Mask> smem;
   extern __shared__ uint8_t fwd_raw[];
   smem &s = *reinterpret_cast<smem *>(fwd_raw + (-ptx::smem_addr(fwd_raw) & 1023));
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
     producer.run();
   } else {
     ptx::registers_take<FWD_REGS_CONSUMER>();
-    fwd_consumer<Dim, Mask> consumer{p, mask, s, role - 1};
+    fwd_consumer<Dim, Mask> consumer{p, s, role - 1};
     consumer.run();
   }
 }

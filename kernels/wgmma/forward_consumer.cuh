@@ -69,9 +69,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     const bool first = flags & STEP_FIRST;
     const fwd_tile done_tile = tile;
     const int done_qn = qn;
+    const row_bits seen = seen_in(step_at(stage(now.at)));
     if (first)
       tile = work::tile_of(++qn);
-    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
     work::take_turn(stage(now.before), done_qn, bad);
     issue_qk(stage(now.at), qn);
     issue_pv(now.v_before());
@@ -130,7 +130,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
       return;
     }
     fwd_tile tile = work::tile_of(0);
-    work::first_scores(tile, 0);
+    work::first_scores(0);
     flags = this->template probabilities<false>(now, flags);
     if (any_unset())
       flags |= STEP_UNSET;

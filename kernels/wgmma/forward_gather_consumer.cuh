@@ -96,7 +96,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   // whether a row has seen no key yet.
   __device__ __forceinline__ void step(ahead &known, int &flags, bool bad, fwd_tile &tile) {
     const fwd_tile done_tile = tile;
-    const row_bits seen = seen_in(tile, step_at(stage(now.at)));
+    const row_bits seen = seen_in(step_at(stage(now.at)));
     work::take_turn(stage(now.before), qn, bad);
     if (flags & STEP_FIRST)
       tile = work::tile_of(++qn); // not before: it waits for the Q that may have been held
@@ -155,7 +155,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       return;
     }
     fwd_tile tile = work::tile_of(0);
-    work::first_scores(tile, stage(now.at));
+    work::first_scores(stage(now.at));
     ahead known = this->template probabilities<false>(now, flags);
     int unset = any_unset() ? STEP_UNSET : 0;
     for (;;) {

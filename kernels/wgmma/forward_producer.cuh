@@ -71,14 +71,13 @@ template <int Dim, class Mask> struct fwd_producer {
       for (int r = tiles.x, skip = tiles.y; left > 0; r++, skip = 0) {
         const int4 run = tiles.z ? __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r)
                                  : make_int4(0, 0, 1, -1); // {row, pos, tiles, valid}
+        const int bits = tiles.z && p.bits.first ? __ldg(p.bits.first + r) : -1; // of its first tile
         for (int t = skip; t < run.z && left > 0; t++) {
           const int row = run.x + t * FWD_KEYS;
           const uint32_t stage = empty_k();
-          const int valid = run.w < 0 ? 0 : t == run.z - 1 ? run.w : FWD_KEYS;
           if (--left == 0)
             flags |= STEP_LAST;
-          const fwd_step step = {run.y + t * FWD_KEYS, valid, flags | (run.w ? STEP_PARTIAL : 0), 0};
-          s.step[stage] = step;
+          s.step[stage] = {bits + t, flags | (run.w ? STEP_PARTIAL : 0)}; // t is 0 where nothing is seen
           load(&p.k, s.k[stage][0], row, head_kv, &s.k_full[stage]);
           k.next();
           if (v_row >= 0)
@@ -93,7 +92,7 @@ template <int Dim, class Mask> struct fwd_producer {
     if (v_row >= 0)
       load_v(v_row, v_head);
     const uint32_t stage = empty_k();
-    s.step[stage] = {0, 0, STEP_STOP, 0};
+    s.step[stage] = {-1, STEP_STOP};
     ptx::mbarrier_arrive(&s.k_full[stage]);
     work_done(p.list.counter);
   }

@@ -8,6 +8,7 @@
 #include "../worklist.h"
 #include "gather.h"
 #include "split.h"
+#include "tile_bits.h"
 
 namespace wgmma {
 
@@ -21,12 +22,15 @@ static_assert(FWD_REGS_PRODUCER + FWD_WARPGROUPS * FWD_REGS_CONSUMER <=
                   65536 / FWD_THREADS / 8 * 8 * (FWD_WARPGROUPS + 1),
               "registers that the launch does not have");
 
-// In place of a mask: steps come from a gather list, and what is seen of them stands beside them. A stage is
-// put together from so many pieces.
+// What stands for the mask, which the kernel does not know: whole tiles of a work list, and bits of the partial
+// ones; or steps of a gather list, beside which stands what is seen of them. A stage is put together from so many
+// pieces.
+struct whole_tiles {};
 template <int Pieces> struct gathered {};
 
-struct fwd_step { // 16 bytes
-  int32_t pos, valid, flags, pad; // of a K tile: position, columns that exist
+struct fwd_step { // of a K tile
+  int32_t seen;   // partial: place of its bits, -1 if nothing is seen; of a gathered one, what a half sees of the pieces
+  int32_t flags;
 };
 struct gathered_step { // 32 bytes
   uint32_t valid[2]; // of each half, gather_stage.valid
@@ -53,6 +57,7 @@ struct fwd_params {
   CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
   worklist_view list;
   split_view split;
+  tile_bits_view bits;
   void *o;      // [rows, heads, dim] bf16; NULL: o_acc is written
   float *o_acc; // the same shape in fp32, or NULL
   float *lse;   // [heads, rows]

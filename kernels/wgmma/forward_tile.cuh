@@ -7,7 +7,7 @@
 #include "forward_epilogue.cuh"
 #include "forward_parts.cuh"
 #include "forward_softmax.cuh"
-#include "visible.cuh"
+#include "row_bits.cuh"
 
 namespace wgmma {
 
@@ -17,15 +17,13 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   static constexpr bool Gathers = fwd_shape<Mask>::Gathers;
   using softmax::p, softmax::sc, softmax::o, softmax::pr;
   using softmax::max0, softmax::max1, softmax::sum0, softmax::sum1;
-  const Mask &mask; // a representation, or what else has a visible()
   smem &s;
   int wg;           // 0 or 1
   int qn = 0;       // query tile that is being worked on
   float add0, add1; // what the step before adds to the sums
   bool held;        // gathering: whether this warp keeps that step's K
 
-  __device__ __forceinline__ fwd_tile_work(const fwd_params &p, const Mask &mask, smem &s, int wg)
-      : softmax{p}, mask(mask), s(s), wg(wg) {}
+  __device__ __forceinline__ fwd_tile_work(const fwd_params &p, smem &s, int wg) : softmax{p}, s(s), wg(wg) {}
 
   __device__ __forceinline__ void release(uint64_t *bar, uint32_t shares = 1) { // so many arrivals a warp
     if (threadIdx.x % 32 < shares)
@@ -96,8 +94,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     write_row<Dim>(p, place_of(tile, r + 8), o, 2, m1, s1);
   }
 
-  // What the mask shows of a step; asked before its scores exist, when registers are free.
-  __device__ __forceinline__ row_bits seen_in(const fwd_tile &tile, const fwd_step &step) {
+  // What the mask shows of a step; asked long before it is looked at.
+  __device__ __forceinline__ row_bits seen_in(const fwd_step &step) {
     if (!(step.flags & STEP_PARTIAL))
       return {~0u, ~0u};
     if constexpr (Gathers) { // so many keys are seen of each piece
@@ -105,26 +103,27 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       uint32_t bits = 0;
 #pragma unroll
       for (int i = 0; i < Pieces; i++)
-        bits |= bits_below(step.valid >> 8 * i & 0xff) << 32 / Pieces * i;
+        bits |= bits_below(step.seen >> 8 * i & 0xff) << 32 / Pieces * i;
       return {bits, bits};
     } else {
-      if (!step.valid)
+      if (step.seen < 0)
         return {0, 0};
-      const int r = row_now(), last = tile.rows() - 1;
-      return visible<FWD_KEYS>(mask, tile.head / p.group, tile.pos + min(r, last),
-                               tile.pos + min(r + 8, last), step.pos, step.valid);
+      const int thread = ptx::thread_now() - 128; // behind the producer's warpgroup
+      const uint2 *const bits = static_cast<const uint2 *>(p.bits.bits);
+      const uint2 seen = ptx::load_ahead(bits + static_cast<int64_t>(step.seen) * TILE_BITS_THREADS + thread);
+      return {seen.x, seen.y};
     }
   }
 
   // Description of the step at a stage, which is there.
   __device__ __forceinline__ fwd_step step_at(uint32_t stage) {
-    const int4 v = ptx::load_shared(&s.step[stage]);
     if constexpr (!Gathers)
-      return {v.x, v.y, v.z, v.w};
+      return {ptx::load_shared_int(&s.step[stage].seen), ptx::load_shared_int(&s.step[stage].flags)};
     else {
+      const int4 v = ptx::load_shared(&s.step[stage]);
       constexpr int Whole = fwd_shape<Mask>::Pieces == 2 ? 0x4040 : 0x20202020;
       const int valid = wg ? v.y : v.x;
-      return {v.x, valid, v.z | (valid != Whole ? STEP_PARTIAL : 0), 0};
+      return {valid, v.z | (valid != Whole ? STEP_PARTIAL : 0)};
     }
   }
 
@@ -174,8 +173,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   }
 
   // S and the bases of the first step of all, whose K is at a stage: nothing is beside it.
-  __device__ __forceinline__ void first_scores(const fwd_tile &tile, uint32_t stage) {
-    const row_bits seen = seen_in(tile, step_at(stage));
+  __device__ __forceinline__ void first_scores(uint32_t stage) {
+    const row_bits seen = seen_in(step_at(stage));
     turn_wait();
     issue_qk(stage, qn);
     turn_give();
@@ -195,7 +194,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   __device__ __forceinline__ void again(uint32_t stage, int qn) {
     asm volatile("" : "+r"(stage)); // its addresses anew: kept since the first time, they would spill
     const fwd_step step = step_at(stage);
-    const row_bits seen = seen_in(tile_at(qn), step);
+    const row_bits seen = seen_in(step);
     issue_qk(stage, qn);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sc);

@@ -14,9 +14,7 @@ static int run(const gather *list, const attn_problem *p, const attn_args *a) {
       tensor_map_packed(&f.v, a->v, p->rows_k, p->heads_kv, Dim, keys, 1))
     return -1;
   f.gather = list->view;
-  gathered<Pieces> none;
-  void *args[] = {&f, &none};
-  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), args,
+  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), &f,
                 (int64_t)list->view.count * (p->heads_q / packed), fwd_smem_bytes<Dim, gathered<Pieces>>(),
                 a->stream);
 }

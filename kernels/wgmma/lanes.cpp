@@ -13,17 +13,11 @@
 using std::max;
 using std::min;
 
-struct int4 {
-  int x, y, z, w;
-};
-
 namespace {
 
 struct {
   unsigned x;
 } threadIdx;
-
-int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 
 enum { SHUFFLES = 64, PASSES = 4 };
 uint32_t sent[SHUFFLES][32];
@@ -89,13 +83,10 @@ bool forward(const Rep &x, int head, int q_pos, int rows, int first_row, int k_p
 template <class Rep>
 bool backward(const Rep &x, int head, int k_pos, int keys, int first_key, int q_pos, int valid,
               bool hidden[16][64]) {
-  int4 facts[128] = {};
-  for (int key = first_key; key < first_key + 16; key++)
-    facts[key] = key_facts(x, k_pos + min(key, keys - 1));
   return run_warp(first_key / 16, [&](int lane) {
     float p[32];
     std::fill(p, p + 32, 1.0f);
-    hide_unseen(p, seen_in_step(x, facts, head, k_pos, first_key + lane / 4, keys, q_pos, valid));
+    hide_unseen(p, seen_in_step(x, head, k_pos, first_key + lane / 4, keys, q_pos, valid));
     for (int i = 0; i < 32; i++)
       hidden[lane / 4 + (i & 2 ? 8 : 0)][i / 4 * 8 + lane % 4 * 2 + (i & 1)] = p[i] == 0;
   });

@@ -1,4 +1,5 @@
-// launch.cuh -- the engine's kernels for one representation: WGMMA_REP(band) in band.cu.
+// launch.cuh -- what the forward kernel's two kinds of list have in common on the host (forward.cu,
+// gather_forward.cu).
 #ifndef LONGCA_WGMMA_LAUNCH_CUH
 #define LONGCA_WGMMA_LAUNCH_CUH
 
@@ -13,10 +14,7 @@
 
 namespace wgmma {
 
-static_assert(WGMMA_FWD_QUERIES == FWD_ROWS && WGMMA_FWD_KEYS == FWD_KEYS,
-              "the work list is made for these tiles");
-
-// What both kinds of list have in common; the tensor maps and the list remain.
+// The tensor maps and the list remain.
 static inline fwd_params forward_params(const attn_problem *p, const attn_args *a) {
   fwd_params f = {};
   f.o = attn_writes_o(a) ? a->o : NULL;
@@ -33,7 +31,8 @@ static inline fwd_params forward_params(const attn_problem *p, const attn_args *
 }
 
 // A persistent CTA a multiprocessor, or a CTA a tile where that is fewer.
-static inline int launch(const void *kernel, void **args, int64_t tiles, int smem, void *stream) {
+static inline int launch(const void *kernel, fwd_params *params, int64_t tiles, int smem, void *stream) {
+  void *args[] = {params};
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
@@ -43,36 +42,6 @@ static inline int launch(const void *kernel, void **args, int64_t tiles, int sme
                    "wgmma forward");
 }
 
-template <class Rep, int Dim> const void *own_forward() {
-  return GPU_ENTRY(fwd_kernel<Dim, Rep>);
-}
-
-template <class Rep, int Dim>
-int launch_forward(const attn_problem *p, const attn_args *a, const void *rep, const worklist_view *list,
-                   const split_view *split, const void *kernel) {
-  if (!kernel)
-    kernel = own_forward<Rep, Dim>();
-  fwd_params f = forward_params(p, a);
-  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, FWD_ROWS) ||
-      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
-    return -1;
-  f.list = *list;
-  f.split = *split;
-  void *args[] = {&f, (void *)rep};
-  const int64_t works = (int64_t)list->count * p->heads_q - split->works + split->count;
-  return launch(kernel, args, works, fwd_smem_bytes<Dim, Rep>(), a->stream);
-}
-
 } // namespace wgmma
-
-#define WGMMA_REP(X)                                                                                   \
-  static int X##_forward(const attn_problem *p, const attn_args *a, const void *rep,                   \
-                         const worklist_view *list, const split_view *split, const void *kernel) {     \
-    return p->dim == 64 ? wgmma::launch_forward<X, 64>(p, a, rep, list, split, kernel)                 \
-                        : wgmma::launch_forward<X, 128>(p, a, rep, list, split, kernel);               \
-  }                                                                                                    \
-  extern const wgmma_rep wgmma_rep_##X;                                                                \
-  const wgmma_rep wgmma_rep_##X = {#X, X##_forward};
 
 #endif

@@ -1,5 +1,5 @@
-// seen_by.cuh -- the mask inside a partial tile of backward, whose accumulators are transposed: a
-// thread holds two keys, 8 apart, and of every 8 queries two. Bits as in visible.cuh, of queries.
+// seen_by.cuh -- the mask inside a partial tile of backward: a thread's rows are two keys, 8 apart, and its
+// row_bits are of queries.
 #ifndef LONGCA_WGMMA_SEEN_BY_CUH
 #define LONGCA_WGMMA_SEEN_BY_CUH
 
@@ -7,41 +7,28 @@
 
 namespace wgmma {
 
-// What a representation keeps of a key for all of a CTA's steps, read once into shared memory: band,
-// the interval of queries that see it; columns, the two intervals that do not. The others: nothing.
-template <class Rep> static __device__ __forceinline__ int4 key_facts(const Rep &, int) {
-  return make_int4(0, 0, 0, 0);
-}
-template <> __device__ __forceinline__ int4 key_facts(const band &x, int k) {
-  int lo, hi;
-  band_column(&x, k, &lo, &hi);
-  return make_int4(lo, hi, 0, 0);
-}
-template <> __device__ __forceinline__ int4 key_facts(const columns &x, int k) {
-  const columns_rows lower = columns_lower(&x, k), upper = columns_upper(&x, k);
-  return make_int4(lower.begin, lower.end, upper.begin, upper.end);
-}
-
-struct key_pair { // a thread's two keys: positions and facts
+struct key_pair { // positions of a thread's two keys
   int k0, k1;
-  int4 facts0, facts1;
 };
 
 // Which of the queries pos, ..., pos + valid - 1 see key k0 (top) and k1 (bottom); 0 < valid <= Queries.
 template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const band &, int, const key_pair &k, int pos, int valid) {
-  return {bits_below(min(k.facts0.y - pos, valid)) & ~bits_below(k.facts0.x - pos),
-          bits_below(min(k.facts1.y - pos, valid)) & ~bits_below(k.facts1.x - pos)};
+static __device__ __forceinline__ row_bits seen_by(const band &x, int, const key_pair &k, int pos, int valid) {
+  int lo0, hi0, lo1, hi1;
+  band_column(&x, k.k0, &lo0, &hi0);
+  band_column(&x, k.k1, &lo1, &hi1);
+  return {bits_between(lo0 - pos, min(hi0 - pos, valid)), bits_between(lo1 - pos, min(hi1 - pos, valid))};
 }
 
 template <int Queries>
-static __device__ __forceinline__ row_bits seen_by(const columns &, int, const key_pair &k, int pos,
+static __device__ __forceinline__ row_bits seen_by(const columns &x, int, const key_pair &k, int pos,
                                                    int valid) {
-  const auto bits = [&](const int4 &hidden) {
-    return bits_below(valid) & ~(bits_below(hidden.y - pos) & ~bits_below(hidden.x - pos)) &
-           ~(bits_below(hidden.w - pos) & ~bits_below(hidden.z - pos));
+  const auto bits = [&](int key) {
+    const columns_rows lower = columns_lower(&x, key), upper = columns_upper(&x, key);
+    return bits_below(valid) & ~bits_between(lower.begin - pos, lower.end - pos) &
+           ~bits_between(upper.begin - pos, upper.end - pos);
   };
-  return {bits(k.facts0), bits(k.facts1)};
+  return {bits(k.k0), bits(k.k1)};
 }
 
 template <int Queries>
@@ -85,25 +72,15 @@ static __device__ __forceinline__ row_bits seen_by(const spans &x, int, const ke
   return bits;
 }
 
-// What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ... (facts
-// [128] are theirs): a bit an accumulator element, the first key's in the low half.
+// What the queries of a step see of keys key0 and key0 + 8 of `keys` at mask positions key_pos, ...: a bit an
+// accumulator element, the first key's in the low half.
 template <class Rep>
-static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, const int4 *facts, int head,
-                                                        int key_pos, int key0, int keys, int pos, int valid) {
-  const int last = keys - 1;
-  const key_pair k = {key_pos + min(key0, last), key_pos + min(key0 + 8, last), facts[key0],
-                      facts[key0 + 8]};
+static __device__ __forceinline__ uint32_t seen_in_step(const Rep &rep, int head, int key_pos, int key0, int keys,
+                                                        int pos, int valid) {
+  const key_pair k = {key_pos + min(key0, keys - 1), key_pos + min(key0 + 8, keys - 1)};
   const row_bits bits = seen_by<64>(rep, head, k, pos, valid);
   return (key0 < keys ? bits.top & 0xffff : 0) |
          (key0 + 8 < keys ? bits.bottom << 16 : 0);
-}
-
-// P becomes 0 where it is not seen.
-static __device__ __forceinline__ void hide_unseen(float (&p)[32], uint32_t bits) {
-#pragma unroll
-  for (int i = 0; i < 32; i++)
-    if (!(bits >> ((i & 2 ? 16 : 0) + i / 4 * 2 + (i & 1)) & 1))
-      p[i] = 0;
 }
 
 } // namespace wgmma

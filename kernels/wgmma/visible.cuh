@@ -1,10 +1,5 @@
-// visible.cuh -- the mask inside a partial tile, for accumulators in wgmma's layout.
-//
-// A thread holds two rows, 8 apart, and of every 8 columns two (ptx/wgmma.cuh). A representation says
-// what those two queries see of the thread's keys as a word of bits a row: bit 2 j + e stands for
-// column 8 j + 2 (t % 4) + e, accumulator elements 4 j + e and 4 j + 2 + e. The words do not need the
-// scores, so they are made before these exist, when registers are free; constant bit tests then take
-// the scores to -inf. Each representation reads what it stores in the order in which it stores it.
+// visible.cuh -- the mask inside a partial tile of forward, as row_bits of its keys. Asked once a tile, in
+// preparation (tile_bits.cuh). Each representation reads what it stores in the order in which it stores it.
 #ifndef LONGCA_WGMMA_VISIBLE_CUH
 #define LONGCA_WGMMA_VISIBLE_CUH
 
@@ -15,22 +10,9 @@
 #include "../rep/dense.h"
 #include "../rep/spans.h"
 #include "../rep/varblock.h"
+#include "row_bits.cuh"
 
 namespace wgmma {
-
-struct row_bits {
-  uint32_t top, bottom; // of the thread's two rows
-};
-
-// Bits of the columns below `limit`, which counts from the tile's first column.
-static __device__ __forceinline__ uint32_t bits_below(int limit) {
-  const int c = limit - 2 * static_cast<int>(threadIdx.x % 4);
-  const int n = c <= 0 ? 0 : 2 * (c >> 3) + min(c & 7, 2);
-  return n < 32 ? (1u << n) - 1 : ~0u;
-}
-static __device__ __forceinline__ uint32_t bits_between(int begin, int end) {
-  return bits_below(end) & ~bits_below(begin);
-}
 
 // A predicate, pair by pair: see(k, top, bottom) looks at one key for both rows, so that what belongs
 // to the key is read once. Rolled: partial tiles are few, and the code stays small.
@@ -178,15 +160,6 @@ static __device__ __forceinline__ row_bits visible(const columns &x, int, int q0
     bytes[i / 8] |= (seen & 0x01010101) << (i % 8);
   }
   return {__byte_perm(bytes[0], bytes[1], 0x6420), __byte_perm(bytes[0], bytes[1], 0x7531)};
-}
-
-// Scores of what is not seen become -inf.
-template <int Keys>
-static __device__ __forceinline__ void hide(float (&s)[Keys / 2], const row_bits &seen) {
-#pragma unroll
-  for (int i = 0; i < Keys / 2; i++)
-    if (!((i & 2 ? seen.bottom : seen.top) >> (i / 4 * 2 + (i & 1)) & 1))
-      s[i] = -INFINITY;
 }
 
 } // namespace wgmma

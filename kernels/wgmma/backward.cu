@@ -1,20 +1,16 @@
-// backward_launch.cuh -- the backward kernel for one representation: WGMMA_BACKWARD(band) in band.cu.
-#ifndef LONGCA_WGMMA_BACKWARD_LAUNCH_CUH
-#define LONGCA_WGMMA_BACKWARD_LAUNCH_CUH
+// backward.cu -- the backward kernel, launched.
+#include "backward.cuh"
 
 #include <math.h>
 
-#include "backward.cuh"
 #include "backward_engine.h"
 #include "tensor_map.h"
 
 namespace wgmma {
 
-template <class Rep, int Dim> const void *own_backward() { return GPU_ENTRY(backward_kernel<Dim, Rep>); }
-
-template <class Rep, int Dim>
-int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, const wgmma_backward_state *s) {
-  const void *kernel = s->kernel ? s->kernel : own_backward<Rep, Dim>();
+template <int Dim>
+static int launch(const wgmma_backward_state *s, const attn_problem *p, const attn_args *a) {
+  const void *kernel = GPU_ENTRY(backward_kernel<Dim>);
   constexpr int smem = sizeof(bwd_smem<Dim>) + 1024; // the base is aligned by hand
   bwd_params b = {};
   if (tensor_map(&b.q, a->q, p->rows_q, p->heads_q, Dim, BWD_QUERIES) ||
@@ -33,6 +29,7 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.dk_acc = a->accumulate ? a->dk_acc : s->dk_acc;
   b.dv_acc = a->accumulate ? a->dv_acc : s->dv_acc;
   b.list = s->queries.view;
+  b.bits = s->bits.view;
   if (b.dk_acc) // sums that nothing is added to stay as they are
     b.list.count = s->queries.seen;
   if (b.list.count == 0)
@@ -49,7 +46,7 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
   b.visit_words = s->visit_words;
   b.at_tile = s->at_tile;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  void *args[] = {&b, (void *)rep};
+  void *args[] = {&b};
   return gpu_check(cudaLaunchKernel(kernel, b.list.count * (p->heads_q / s->loop), BWD_THREADS, args, smem,
                                     (cudaStream_t)a->stream),
                    "wgmma backward");
@@ -57,13 +54,6 @@ int launch_backward(const attn_problem *p, const attn_args *a, const void *rep, 
 
 } // namespace wgmma
 
-#define WGMMA_BACKWARD(X)                                                                              \
-  static int X##_backward(const attn_problem *p, const attn_args *a, const void *rep,                  \
-                          const wgmma_backward_state *s) {                                             \
-    return p->dim == 64 ? wgmma::launch_backward<X, 64>(p, a, rep, s)                                  \
-                        : wgmma::launch_backward<X, 128>(p, a, rep, s);                                \
-  }                                                                                                    \
-  extern const wgmma_backward_rep wgmma_backward_rep_##X;                                              \
-  const wgmma_backward_rep wgmma_backward_rep_##X = {#X, X##_backward};
-
-#endif
+int wgmma_backward_launch(const wgmma_backward_state *s, const attn_problem *p, const attn_args *a) {
+  return p->dim == 64 ? wgmma::launch<64>(s, p, a) : wgmma::launch<128>(s, p, a);
+}
