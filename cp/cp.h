@@ -18,6 +18,14 @@ extern "C" {
 
 // ---- memory ---------------------------------------------------------------------------------
 
+// `rows` rows of `width` bytes; a pitch is the bytes from one row to the next.
+struct cp_move {
+  void *to;
+  const void *from;
+  int64_t to_pitch, from_pitch, width, rows;
+};
+enum { CP_MOVES_MAX = 64 }; // of one launch: they travel with it
+
 // Where buffers are, and the few operations on them. On a device they are enqueued on the stream.
 struct cp_memory {
   enum attn_place place;
@@ -27,6 +35,8 @@ struct cp_memory {
   // `rows` rows of `width` bytes, `pitch` bytes from one to the next
   int (*copy)(void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t width,
               int64_t rows, void *stream);
+  // The same for n <= CP_MOVES_MAX of them at once, in multiples of 16 bytes all through.
+  int (*move)(const struct cp_move *moves, int n, void *stream);
   int (*add)(float *sum, const float *x, int64_t n, void *stream); // sum += x
   int (*cast)(void *to, enum attn_dtype dtype, const float *from, int64_t n,
               void *stream);                                // rounds
@@ -105,10 +115,17 @@ extern const struct cp_transport cp_loopback;
 const struct cp_transport *cp_transport_find(const char *name);
 const char *cp_transport_names(void); // "loopback, mpi", for messages
 
-// all_to_all over `n` ranks: block i of send goes to peers[i], block i of recv comes from there.
-// Made of groups; waits for the groups before its last, which is left to cp_transport.wait.
+// Blocks of that many bytes, one a rank: send [n][bytes], recv [n][bytes].
+struct cp_blocks {
+  const void *send;
+  void *recv;
+  int64_t bytes;
+};
+// all_to_all over `n` ranks, of several sets at once: block i of send goes to peers[i], block i of recv comes
+// from there; a rank's own block is not touched. Made of groups; waits for the groups before its last, which is
+// left to cp_transport.wait.
 int cp_all_to_all(struct cp_comm *comm, enum cp_channel channel, const int *peers, int n,
-                  const void *send, void *recv, int64_t bytes);
+                  const struct cp_blocks *sets, int n_sets);
 // The collectives out of sends and receives, for transports without better ones. They finish.
 int cp_all_gather_by_sends(struct cp_comm *comm, enum cp_channel channel, const void *send,
                            void *recv, int64_t bytes);
@@ -132,7 +149,8 @@ extern const char *const cp_cut_names[CP_CUTS];
 struct cp_grid {
   enum cp_cut cut;
   int heads, context, windows; // heads * context ranks; windows divides context
-  bool context_first;          // neighbouring ranks share a ring (true) or the heads of one (false)
+  int pieces; // in which a rank's heads are exchanged and computed, one under the other (heads.c)
+  bool context_first; // neighbouring ranks share a ring (true) or the heads of one (false)
 };
 int cp_grid_rank(const struct cp_grid *g, int head, int context);
 int cp_grid_head(const struct cp_grid *g, int rank);
@@ -169,14 +187,14 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 
 // What may be asked of a schedule beside its name; 0: its default.
 struct cp_wish {
-  int heads, context, windows;
+  int heads, context, windows, pieces;
   enum cp_cut cut;
   // Kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB.
   int64_t keep_bytes;
 };
 
 struct cp_kv {
-  void *k, *v; // [context_rows, heads_kv, dim] of the plan
+  void *k, *v; // [context_rows, piece_kv, dim] of the plan
 };
 
 // A rank's prepared attention. With as many tokens a rank, what it holds does not grow with the number of
@@ -191,6 +209,7 @@ struct cp_plan {
   int head, context; // this rank's place in the grid
   // What kernels see here: heads after the exchange; KV heads are copied when there are fewer than ranks.
   int32_t heads_q, heads_kv, copies;
+  int32_t piece_q, piece_kv; // and of one call, which computes a piece of them
   struct attn_problem
       *step_problems;      // [n_steps] own queries against a set of keys; heads_q 0: none seen
   struct attn_plan *steps; // [n_steps] prepared; no kernel: none seen, or made when called
@@ -198,12 +217,13 @@ struct cp_plan {
   struct attn_plan *like; // the first of them: the others share what it has (attn.h)
   // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
   void *stage;                // packed heads on their way
-  void *q_in, *o_in, *d_o_in; // [context_rows, heads_q, dim]
-  struct cp_kv kv_in, dkv_in; // [context_rows, heads_kv, dim]
+  void *q_in, *o_in, *d_o_in; // [pieces][context_rows, piece_q, dim]
+  struct cp_kv kv_in, dkv_in; // [heads_kv / piece_kv][context_rows, piece_kv, dim]
   void *dq_in;
-  float *acc; // [context_rows, heads_q, dim] O, then dQ, in fp32; NULL when one step does it all
+  float *acc; // [context_rows, piece_q, dim] O, then dQ, in fp32; NULL when one step does it all
   struct cp_kv near[2], far[2]; // keys and values on their way round the ring and between windows
-  float *grad[5];               // [2, context_rows, heads_kv, dim] dK and dV in fp32, on their way
+  float *grad[5];               // [2, context_rows, piece_kv, dim] dK and dV in fp32, on their way
+  struct cp_kv home;            // where those under way end that the last piece left; NULL: none
   struct cp_kv all;             // all-gather: [contexts * context_rows, heads_kv, dim]
   float *grad_all;
   struct attn_segment *k_seg;
@@ -232,7 +252,7 @@ struct cp_schedule {
 
 extern const struct cp_schedule *const cp_schedules[]; // NULL-terminated
 // "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows); or with a cut:
-// "usp:slices", "usp:4x2:whole". NULL: unknown.
+// "usp:slices", "usp:4x2:whole"; or with a number of pieces: "ulysses:2pieces". NULL: unknown.
 const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish);
 const char *cp_schedule_names(void);
 
@@ -276,6 +296,16 @@ enum attn_part cp_part(const struct cp_plan *plan, int step);
 int cp_ring_plan(struct cp_plan *plan);
 int cp_ring_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_ring_backward(struct cp_plan *plan, const struct attn_args *args);
+// Backward of one piece of the heads of several: dk and dv are there only after the first steps of the next piece, or
+// cp_ring_land after the last. What is to be done meanwhile is called once those of the piece before are there,
+// before some step's kernel; by cp_ring_land, under the last hop. NULL: nothing.
+struct cp_meanwhile {
+  int (*call)(void *context);
+  void *context;
+};
+int cp_ring_backward_piece(struct cp_plan *plan, const struct attn_args *args,
+                           const struct cp_meanwhile *meanwhile);
+int cp_ring_land(struct cp_plan *plan, const struct cp_meanwhile *meanwhile);
 // The same between the two exchanges of heads (heads.c).
 int cp_heads_plan(struct cp_plan *plan);
 int cp_heads_forward(struct cp_plan *plan, const struct attn_args *args);

@@ -46,7 +46,7 @@ $(B)/cp/fake/cp/memory_device.o: cp/memory_device.cu cp/fake_cuda.h $(B)/compile
 	@mkdir -p $(@D)
 	$(Q)sed -E 's/([a-z_]+)<<<(.*)>>>\(/fake_launch(\1, \2)(/' $< | \
 	  $(CXX) -std=c++17 $(CFLAGS) -Wall $(EXTRA_CFLAGS) -isystem $(CUDA_HOME)/include -Icp \
-	  -include cp/fake_cuda.h -x c++ -c -o $@ -
+	  -include cp/fake_cuda.h -Wno-unknown-pragmas -x c++ -c -o $@ -
 
 $(B)/cp/nccl_test $(B)/cp/nccl_fault_test: %: %.o $(FAKES) $(B)/liblongca.a
 	$(call say,LINK,$@)

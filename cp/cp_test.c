@@ -189,6 +189,47 @@ static void test_shapes(void **state) {
   whole_free(&w);
 }
 
+// How many numbers of pieces above one these heads take on so many ranks.
+static int check_pieces(const struct whole *w, const char *schedule, int ranks, bool forward_only) {
+  int ran = 0;
+  for (int pieces = 1; pieces <= 6; pieces++) {
+    struct run run = {.whole = w, .kernel = &plain, .forward_only = forward_only};
+    const char *tensor = "";
+    char name[64];
+    snprintf(name, sizeof name, "%s:%dpieces", schedule, pieces);
+    run.schedule = cp_schedule_find(name, &run.wish);
+    const double error = run_case(&run, ranks, &tensor);
+    if (error == -1)
+      continue;
+    if (!(error <= LIMIT)) {
+      print_message("%s: %s is off by %g\n", name, tensor, error);
+      fail_case(&run, ranks, "pieces");
+    }
+    ran += pieces > 1;
+  }
+  return ran;
+}
+
+// Whole KV heads; without backward, and without a ring, parts of one too.
+static void test_pieces(void **state) {
+  static const char *const schedules[] = {"ulysses", "usp", "loongtrain:2x4x2", "loongtrain:2x2x2",
+                                          "loongtrain_context_first"};
+  static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}, {12, 3}, {48, 4}};
+  int ran[2] = {0};
+  for (int h = 0; h < 5; h++) {
+    struct whole w;
+    assert_int_equal(0, whole_make(&w, h % 2 ? MASK_CAUSAL : MASK_CAUSAL_DOCUMENT_LONG,
+                                   lengths_main, 6, heads[h][0], heads[h][1], ATTN_FP32));
+    for (int s = 0; s < 5; s++)
+      for (int r = 0; r < RANKS; r++)
+        for (int forward_only = 0; forward_only < 2; forward_only++)
+          ran[forward_only] += check_pieces(&w, schedules[s], all_ranks[r], forward_only);
+    whole_free(&w);
+  }
+  print_message("%d cases in pieces, %d without backward\n", ran[0], ran[1]);
+  assert_true(ran[0] >= 30 && ran[1] >= 60);
+}
+
 static const char *wants_one_piece(const struct attn_kernel *kernel, const struct attn_problem *p) {
   return p->q_segs > 1 ? "one segment of queries" : NULL;
 }
@@ -236,6 +277,7 @@ int main(void) {
       cmocka_unit_test(test_fewer_tokens_than_ranks),
       cmocka_unit_test(test_other_masks),
       cmocka_unit_test(test_shapes),
+      cmocka_unit_test(test_pieces),
       cmocka_unit_test(test_cpu_engine),
       cmocka_unit_test(test_bf16_error_does_not_grow),
       cmocka_unit_test(test_kernels_that_take_no_pieces),

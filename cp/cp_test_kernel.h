@@ -16,7 +16,10 @@ static enum {
   STALE_KV,
   WRONG_RETURN,
   COPIES_NOT_SUMMED,
-  HOP_SKIPPED
+  HOP_SKIPPED,
+  STALE_PIECE,
+  WRONG_PIECE,
+  PACKED_OVER
 } mutation;
 
 struct plain {
@@ -178,12 +181,13 @@ static void fail_case(const struct run *run, int ranks, const char *what) {
   fail();
 }
 
-static void check_painted(const struct run *run, int ranks) {
+// Once in each piece of the first share of the heads.
+static void check_painted(const struct run *run, int ranks, int pieces) {
   const struct mask *m = &run->whole->mask;
-  for (int pass = 0; pass < 2; pass++)
+  for (int pass = 0; pass < (run->forward_only ? 1 : 2); pass++)
     for (int32_t q = 0; q < m->seqlen; q++)
       for (int32_t k = 0; k < m->seqlen; k++)
-        if (painted[pass][(int64_t)q * m->seqlen + k] != mask_allows(m, 0, q, k)) {
+        if (painted[pass][(int64_t)q * m->seqlen + k] != pieces * mask_allows(m, 0, q, k)) {
           char text[128];
           snprintf(text, sizeof text, "%s: pair (%d, %d) was computed %d times",
                    pass ? "bwd" : "fwd", q, k, painted[pass][(int64_t)q * m->seqlen + k]);
@@ -193,7 +197,8 @@ static void check_painted(const struct run *run, int ranks) {
 
 // Runs, and returns the worst error; NaN counts. -1: refused.
 static double run_case(struct run *run, int ranks, const char **tensor) {
-  const struct attn_problem p = whole_problem(run->whole);
+  struct attn_problem p = whole_problem(run->whole);
+  p.backward = !run->forward_only;
   struct cp_grid grid;
   if (cp_why_not(run->schedule, run->kernel, &p, ranks, &run->wish, &grid))
     return -1;
@@ -209,7 +214,7 @@ static double run_case(struct run *run, int ranks, const char **tensor) {
     fail_case(run, ranks, attn_error());
   const double error = worst_error(run, tensor);
   if (counts && !run->mutation)
-    check_painted(run, ranks);
+    check_painted(run, ranks, grid.pieces);
   outputs_free(&run->out);
   for (int i = 0; counts && i < 2; i++)
     free(painted[i]);

@@ -71,15 +71,26 @@ static void test_faults_end_and_name_the_rank(void **state) {
 static int scratch_post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops,
                         int n) {
   static _Thread_local char scratch[1 << 20];
-  static _Thread_local int grads;
+  static _Thread_local int hops, heads;
+  static _Thread_local struct cp_op first_out[CP_GROUP_MAX];
   struct cp_op changed[CP_GROUP_MAX];
   memcpy(changed, ops, (size_t)n * sizeof *ops);
-  grads += channel == CP_GRAD;
+  hops += channel == CP_KV;
   for (int i = 0; i < n; i++) {
     const bool stale = mutation == STALE_KV && channel == CP_KV;
-    const bool lost = mutation == WRONG_RETURN && channel == CP_GRAD && grads == comm->size;
+    const bool lost = mutation == WRONG_RETURN && channel == CP_KV && hops == 2 * comm->size;
     if (!ops[i].send && (stale || lost)) // arrives, but not where it is read
       changed[i].data = scratch;
+  }
+  // Of two pieces: in 0, in 1, out 0, out 1.
+  heads += channel == CP_HEADS;
+  for (int i = 0; i < n && channel == CP_HEADS; i++) {
+    if (mutation == STALE_PIECE && heads == 2 && !ops[i].send)
+      changed[i].data = scratch;
+    if (heads == 3)
+      first_out[i] = ops[i];
+    if (mutation == WRONG_PIECE && heads == 4 && ops[i].send)
+      changed[i].data = first_out[i].data;
   }
   if (mutation == HOP_SKIPPED && channel == CP_KV) // the neighbour after the next
     for (int i = 0; i < n; i++)
@@ -89,35 +100,59 @@ static int scratch_post(struct cp_comm *comm, enum cp_channel channel, const str
 
 static int add_nothing(float *sum, const float *x, int64_t n, void *stream) { return 0; }
 
+// The second piece is packed where the first one is still being sent from.
+static int move_over(const struct cp_move *moves, int n, void *stream) {
+  static _Thread_local struct cp_move first[CP_MOVES_MAX];
+  static _Thread_local int calls;
+  struct cp_move changed[CP_MOVES_MAX];
+  for (int i = 0; i < n; i++) {
+    changed[i] = moves[i];
+    if (calls == 0)
+      first[i] = moves[i];
+    if (calls == 1)
+      changed[i].to = first[i].to;
+  }
+  calls++;
+  return cp_memory_host.move(changed, n, stream);
+}
+
 static void mutate(struct cp_comm *comm, struct run *run) {
   static _Thread_local struct cp_transport transport;
   static _Thread_local struct cp_memory memory;
   transport = *comm->transport;
   transport.post = scratch_post;
   comm->transport = &transport;
-  if (mutation == COPIES_NOT_SUMMED) {
-    memory = *comm->memory;
+  memory = *comm->memory;
+  comm->memory = &memory;
+  if (mutation == COPIES_NOT_SUMMED)
     memory.add = add_nothing;
-    comm->memory = &memory;
-  }
+  if (mutation == PACKED_OVER)
+    memory.move = move_over;
 }
 
 static void test_mutations_are_caught(void **state) {
   static const struct {
     int mutation;
     const char *schedule;
-    int ranks;
-  } list[] = {{STALE_KV, "ring_p2p", 4},
-              {WRONG_RETURN, "ring_p2p", 4},
-              {HOP_SKIPPED, "ring_p2p", 3},
-              {PAD_IS_REAL, "ring_p2p", 4},
-              {PAD_IS_REAL, "loongtrain:1x4x2", 4},
-              {PAD_IS_REAL, "ring_allgather", 4},
-              {COPIES_NOT_SUMMED, "ulysses", 4},
-              {STALE_KV, "loongtrain:2x4x2", 8}};
-  struct whole w;
-  assert_int_equal(0, whole_make(&w, MASK_CAUSAL_DOCUMENT_LONG, lengths_main, 6, 8, 2, ATTN_FP32));
+    int ranks, heads_kv;
+  } list[] = {{STALE_KV, "ring_p2p", 4, 2},
+              {WRONG_RETURN, "ring_p2p", 4, 2},
+              {HOP_SKIPPED, "ring_p2p", 3, 2},
+              {PAD_IS_REAL, "ring_p2p", 4, 2},
+              {PAD_IS_REAL, "loongtrain:1x4x2", 4, 2},
+              {PAD_IS_REAL, "ring_allgather", 4, 2},
+              {COPIES_NOT_SUMMED, "ulysses", 4, 2},
+              {STALE_KV, "loongtrain:2x4x2", 8, 2},
+              {STALE_PIECE, "ulysses", 4, 8},
+              {STALE_PIECE, "usp:4x2", 8, 8},
+              {WRONG_PIECE, "ulysses", 4, 8},
+              {WRONG_PIECE, "loongtrain:4x2", 8, 8},
+              {PACKED_OVER, "ulysses", 4, 8},
+              {PACKED_OVER, "usp:4x2", 8, 8}};
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+    struct whole w;
+    assert_int_equal(0, whole_make(&w, MASK_CAUSAL_DOCUMENT_LONG, lengths_main, 6, 8,
+                                   list[i].heads_kv, ATTN_FP32));
     struct run run = {
         .whole = &w, .kernel = &plain, .before = mutate, .mutation = list[i].mutation};
     run.schedule = cp_schedule_find(list[i].schedule, &run.wish);
@@ -132,8 +167,8 @@ static void test_mutations_are_caught(void **state) {
                     list[i].schedule, error, sound);
       fail();
     }
+    whole_free(&w);
   }
-  whole_free(&w);
 }
 
 int main(void) {

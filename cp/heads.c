@@ -4,17 +4,30 @@
 //   in:   [rows, H, dim] --pack--> [A][rows, H / A, dim] --all-to-all--> [A * rows, H / A, dim]
 //   out:  [A * rows, H / A, dim] --all-to-all--> [A][rows, H / A, dim] --unpack--> [rows, H, dim]
 //
+// A rank's heads come, are computed and go back in pieces, each laid out as above by itself: while one is computed,
+// the next arrives and the one before leaves. What no kernel hides is the first one's way in and the last one's
+// way out, under which the others are packed and unpacked.
+//
+//   transfers:  in 0   |  in 1    | out 0, in 2 | out 1, in 3 |  out 2   |   out 3
+//   compute:    pack   | kernel 0 |  kernel 1   |  kernel 2   | kernel 3 |  unpack
+//
 // With more ranks than KV heads each rank needs one whole KV head, so the same head goes to several ranks;
 // its gradients come back once from each and are summed, in fp32.
 #include "cp.h"
 
+// A tensor to exchange. A rank's own block goes straight from `whole` to `pieces` and back, others by the stage.
+struct tensor {
+  char *whole;  // [rows, heads, dim], the caller's
+  char *pieces; // [pieces / shared][head ranks][rows, each, dim], what kernels see
+  char *stage;  // the same, packed here or as it arrives
+  int32_t heads, each;
+  int shared;   // pieces of query heads that read the same one of these
+  int64_t elem; // bytes
+};
+enum { TENSORS_MAX = 3 };
+
 static int64_t bytes_of(const struct cp_plan *p, int32_t rows, int32_t heads) {
   return (int64_t)rows * heads * p->problem.dim * cp_elem_bytes(p->problem.dtype);
-}
-
-static void peers(const struct cp_plan *p, int *list) {
-  for (int a = 0; a < p->grid.heads; a++)
-    list[a] = cp_grid_rank(&p->grid, a, p->context);
 }
 
 // Places in the stage: q, o, dO, dQ take the first part; k, then v follow.
@@ -42,69 +55,113 @@ int cp_heads_plan(struct cp_plan *p) {
   return cp_ring_plan(p);
 }
 
-// Packs x [rows, heads, dim] so that block a holds the `each` heads that rank a computes with.
-static int pack(struct cp_plan *p, const void *x, int32_t heads, int32_t each, char *to) {
-  const int64_t row = bytes_of(p, 1, heads), part = bytes_of(p, 1, each);
-  for (int a = 0; a < p->grid.heads; a++) {
-    const int64_t first = (int64_t)a * heads / p->grid.heads; // copies: neighbours share a head
-    if (p->comm->memory->copy(to + a * part * p->shard.rows, part,
-                              (const char *)x + bytes_of(p, 1, (int32_t)first), row, part,
-                              p->shard.rows, p->comm->stream))
-      return -1;
+static struct tensor of_q(const struct cp_plan *p, const void *whole, void *pieces) {
+  return (struct tensor){.whole = (char *)whole,
+                         .pieces = pieces,
+                         .stage = stage_at(p, 0),
+                         .heads = p->problem.heads_q,
+                         .each = p->piece_q,
+                         .shared = 1,
+                         .elem = cp_elem_bytes(p->problem.dtype)};
+}
+
+static struct tensor of_kv(const struct cp_plan *p, int part, const void *whole, void *pieces) {
+  return (struct tensor){.whole = (char *)whole,
+                         .pieces = pieces,
+                         .stage = stage_at(p, part),
+                         .heads = p->problem.heads_kv,
+                         .each = p->piece_kv,
+                         .shared = p->grid.pieces * p->piece_kv / p->heads_kv,
+                         .elem = cp_elem_bytes(p->problem.dtype)};
+}
+
+// What goes in and what comes out, of a pass; how many.
+static int tensors_in(const struct cp_plan *p, enum attn_pass pass, const struct attn_args *args,
+                      struct tensor *list) {
+  if (pass == ATTN_BWD) {
+    list[0] = of_q(p, args->d_o, p->d_o_in);
+    return 1;
   }
-  return 0;
+  list[0] = of_q(p, args->q, p->q_in);
+  list[1] = of_kv(p, 1, args->k, p->kv_in.k);
+  list[2] = of_kv(p, 2, args->v, p->kv_in.v);
+  return 3;
 }
 
-// The reverse, without copies of heads.
-static int unpack(struct cp_plan *p, void *x, int32_t heads, int32_t each, const char *from) {
-  const int64_t row = bytes_of(p, 1, heads), part = bytes_of(p, 1, each);
-  for (int a = 0; a < p->grid.heads; a++)
-    if (p->comm->memory->copy((char *)x + a * part, row, from + a * part * p->shard.rows, part,
-                              part, p->shard.rows, p->comm->stream))
-      return -1;
-  return 0;
+static int tensors_out(const struct cp_plan *p, enum attn_pass pass, const struct attn_args *args,
+                       struct tensor *list) {
+  if (pass == ATTN_FWD) {
+    list[0] = of_q(p, args->o, p->o_in);
+    return 1;
+  }
+  list[0] = of_q(p, args->dq, p->dq_in);
+  list[1] = of_kv(p, 1, args->dk, p->dkv_in.k);
+  list[2] = of_kv(p, 2, args->dv, p->dkv_in.v);
+  if (p->copies > 1) { // as the ring leaves them, in fp32
+    const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim;
+    list[1].pieces = (char *)p->grad[0];
+    list[2].pieces = (char *)(p->grad[0] + n);
+    list[1].elem = list[2].elem = 4;
+  }
+  return 3;
 }
 
-// The parts of an exchange go on channels of their own, which the ring does not use meanwhile: packing k
-// runs beside q's transfer.
-static const enum cp_channel channels[] = {CP_HEADS, CP_KV, CP_KV_FAR};
-
-static int post_exchange(struct cp_plan *p, int part, const void *send, void *recv, int64_t bytes) {
-  int list[CP_HEADS_MAX];
-  peers(p, list);
-  return cp_all_to_all(p->comm, channels[part], list, p->grid.heads, send, recv, bytes);
+static int64_t block_bytes(const struct cp_plan *p, const struct tensor *t) {
+  return t->elem * p->shard.rows * t->each * p->problem.dim;
 }
 
-static int wait_exchange(struct cp_plan *p, int part) {
-  return p->comm->transport->wait(p->comm, channels[part]);
+// Byte of piece i, from where a tensor's pieces, or its stage, begin.
+static int64_t piece_at(const struct cp_plan *p, const struct tensor *t, int i) {
+  return i / t->shared * p->grid.heads * block_bytes(p, t);
 }
 
-// Starts [rows, heads, dim] -> [context_rows, each, dim].
-static int post_tokens(struct cp_plan *p, int part, const void *x, int32_t heads, int32_t each,
-                       void *to) {
-  return pack(p, x, heads, each, stage_at(p, part)) ||
-                 post_exchange(p, part, stage_at(p, part), to, bytes_of(p, p->shard.rows, each))
-             ? -1
-             : 0;
+// Pieces [begin, end) from the whole tensors into blocks, or back (without copies of heads).
+static int pack(struct cp_plan *p, const struct tensor *list, int n, int begin, int end,
+                bool back) {
+  struct cp_move moves[CP_MOVES_MAX];
+  int count = 0;
+  for (int i = begin; i < end; i++)
+    for (const struct tensor *t = list; t < list + n; t++)
+      for (int a = 0; a < p->grid.heads && i % t->shared == 0; a++) {
+        const int64_t head = t->elem * p->problem.dim, width = head * t->each;
+        const int64_t first = (int64_t)a * t->heads / p->grid.heads + i / t->shared * t->each;
+        char *block =
+            (a == p->head ? t->pieces : t->stage) + piece_at(p, t, i) + a * block_bytes(p, t);
+        char *rows = t->whole + first * head; // copies: neighbours share a head
+        moves[count++] =
+            back ? (struct cp_move){rows, block, t->heads * head, width, width, p->shard.rows}
+                 : (struct cp_move){block, rows, width, t->heads * head, width, p->shard.rows};
+        if (count == CP_MOVES_MAX) {
+          if (p->comm->memory->move(moves, count, p->comm->stream))
+            return -1;
+          count = 0;
+        }
+      }
+  return count ? p->comm->memory->move(moves, count, p->comm->stream) : 0;
 }
 
-// Starts [context_rows, each, dim] -> the stage; finish_heads unpacks it to [rows, heads, dim].
-static int post_heads(struct cp_plan *p, int part, const void *from, int32_t each) {
-  return post_exchange(p, part, from, stage_at(p, part), bytes_of(p, p->shard.rows, each));
-}
-
-static int finish_heads(struct cp_plan *p, int part, void *x, int32_t heads, int32_t each) {
-  return wait_exchange(p, part) || unpack(p, x, heads, each, stage_at(p, part)) ? -1 : 0;
+// Adds the blocks of piece i to what is exchanged.
+static int add_blocks(const struct cp_plan *p, const struct tensor *list, int n, int i, bool back,
+                      struct cp_blocks *sets) {
+  int count = 0;
+  for (const struct tensor *t = list; t < list + n; t++)
+    if (i % t->shared == 0) {
+      char *here = t->pieces + piece_at(p, t, i), *stage = t->stage + piece_at(p, t, i);
+      sets[count++] =
+          (struct cp_blocks){back ? here : stage, back ? stage : here, block_bytes(p, t)};
+    }
+  return count;
 }
 
 // dK or dV of copied heads: block a of the stage is rank a's share, [rows, 1, dim] fp32; `copies`
 // neighbouring ones belong to one head.
-static int sum_copies(struct cp_plan *p, int part, void *x) {
+static int sum_copies(struct cp_plan *p, const struct tensor *t) {
   const struct cp_memory *memory = p->comm->memory;
-  const int64_t n = (int64_t)p->shard.rows * p->problem.dim;
+  const int64_t n = (int64_t)p->shard.rows * p->problem.dim, bytes = 4 * n;
   const int64_t width = p->problem.dim * cp_elem_bytes(p->problem.dtype);
-  float *stage = (float *)stage_at(p, part);
-  if (wait_exchange(p, part))
+  float *stage = (float *)t->stage;
+  if (memory->copy(stage + p->head * n, bytes, t->pieces + p->head * bytes, bytes, bytes, 1,
+                   p->comm->stream))
     return -1;
   for (int h = 0; h < p->problem.heads_kv; h++) {
     float *sum = stage + h * p->copies * n;
@@ -116,64 +173,119 @@ static int sum_copies(struct cp_plan *p, int part, void *x) {
         memory->cast(p->dkv_in.k, p->problem.dtype, sum, n, p->comm->stream))
       return -1;
     const void *done = p->problem.dtype == ATTN_FP32 ? (const void *)sum : p->dkv_in.k;
-    if (memory->copy((char *)x + h * width, width * p->problem.heads_kv, done, width, width,
+    if (memory->copy(t->whole + h * width, width * p->problem.heads_kv, done, width, width,
                      p->shard.rows, p->comm->stream))
       return -1;
   }
   return 0;
 }
 
-int cp_heads_forward(struct cp_plan *p, const struct attn_args *args) {
-  if (p->grid.heads == 1)
-    return cp_ring_forward(p, args);
-  const struct attn_problem *whole = &p->problem;
-  if (post_tokens(p, 0, args->q, whole->heads_q, p->heads_q, p->q_in) ||
-      post_tokens(p, 1, args->k, whole->heads_kv, p->heads_kv, p->kv_in.k) ||
-      post_tokens(p, 2, args->v, whole->heads_kv, p->heads_kv, p->kv_in.v) || wait_exchange(p, 0) ||
-      wait_exchange(p, 1) || wait_exchange(p, 2))
+// Tensors [from, to) of what came out, pieces [begin, end).
+static int unpack(struct cp_plan *p, const struct tensor *out, int from, int to, int begin,
+                  int end) {
+  const int packed = p->copies > 1 && to > 1 ? 1 : to; // dK and dV of copies are summed
+  if (from < packed && pack(p, out + from, packed - from, begin, end, true))
     return -1;
-  struct attn_args a = *args;
-  a.q = p->q_in;
-  a.k = p->kv_in.k;
-  a.v = p->kv_in.v;
-  a.o = p->o_in;
-  return cp_ring_forward(p, &a) || post_heads(p, 0, p->o_in, p->heads_q) ||
-                 finish_heads(p, 0, args->o, whole->heads_q, p->heads_q)
+  for (int i = from > packed ? from : packed; i < to && begin < end; i++)
+    if (sum_copies(p, &out[i]))
+      return -1;
+  return 0;
+}
+
+// A pass: while piece i is computed, piece i + 1 comes in and piece i - 1 goes out.
+struct turn {
+  struct cp_plan *p;
+  enum attn_pass pass;
+  const struct attn_args *args;
+  struct tensor in[TENSORS_MAX], out[TENSORS_MAX];
+  int n_in, n_out;
+  int from, to; // of the tensors that go out, those in this group
+  int i;
+  bool posted;
+};
+
+static int post_turn(void *context) {
+  struct turn *t = context;
+  struct cp_plan *p = t->p;
+  struct cp_blocks sets[2 * TENSORS_MAX];
+  int peers[CP_HEADS_MAX], n = 0;
+  for (int a = 0; a < p->grid.heads; a++)
+    peers[a] = cp_grid_rank(&p->grid, a, p->context);
+  if (t->i + 1 < p->grid.pieces)
+    n = add_blocks(p, t->in, t->n_in, t->i + 1, false, sets);
+  if (t->i >= 1) {
+    t->n_out = tensors_out(p, t->pass, t->args, t->out);
+    const int to = t->to < t->n_out ? t->to : t->n_out;
+    n += add_blocks(p, t->out + t->from, to - t->from, t->i - 1, true, sets + n);
+  }
+  t->posted = n > 0;
+  return n ? cp_all_to_all(p->comm, CP_HEADS, peers, p->grid.heads, sets, n) : 0;
+}
+
+// Piece i through the ring. In backward the ring posts the turn, once it has the gradients of the piece before.
+static int attend(struct turn *t) {
+  struct cp_plan *p = t->p;
+  const int64_t q = t->i * bytes_of(p, p->shard.context_rows, p->piece_q);
+  const int64_t kv = t->i * p->heads_kv / p->grid.pieces / p->piece_kv *
+                     bytes_of(p, p->shard.context_rows, p->piece_kv);
+  struct attn_args a = *t->args;
+  a.q = (char *)p->q_in + q; // kept by forward for backward, as are k, v and o
+  a.k = (char *)p->kv_in.k + kv;
+  a.v = (char *)p->kv_in.v + kv;
+  a.o = (char *)p->o_in + q;
+  a.lse = t->args->lse + (int64_t)t->i * p->piece_q * p->shard.context_rows;
+  if (t->pass == ATTN_FWD)
+    return post_turn(t) || cp_ring_forward(p, &a) ? -1 : 0;
+  a.d_o = (char *)p->d_o_in + q;
+  a.dq = (char *)p->dq_in + q;
+  a.dk = (char *)p->dkv_in.k + kv;
+  a.dv = (char *)p->dkv_in.v + kv;
+  return cp_ring_backward_piece(p, &a, &(struct cp_meanwhile){post_turn, t});
+}
+
+static int wait_turn(const struct turn *t) {
+  return t->posted ? t->p->comm->transport->wait(t->p->comm, CP_HEADS) : 0;
+}
+
+static int unpack_earlier(void *context) {
+  struct turn *t = context;
+  return unpack(t->p, t->out, 0, t->n_out, 0, t->i - 1);
+}
+
+// The last piece's way out. From a ring dK and dV have a hop to go yet, and dQ does not wait for it.
+static int finish(struct turn *t) {
+  struct cp_plan *p = t->p;
+  const int end = t->i, last = end - 1;
+  const bool apart = p->home.k != NULL;
+  t->to = apart ? 1 : TENSORS_MAX;
+  if (post_turn(t) || cp_ring_land(p, &(struct cp_meanwhile){unpack_earlier, t}) || wait_turn(t))
+    return -1;
+  if (!apart)
+    return unpack(p, t->out, 0, t->n_out, last, end);
+  t->from = 1, t->to = TENSORS_MAX;
+  return post_turn(t) || unpack(p, t->out, 0, 1, last, end) || wait_turn(t) ||
+                 unpack(p, t->out, 1, t->n_out, last, end)
              ? -1
              : 0;
 }
 
+static int exchange_around(struct cp_plan *p, enum attn_pass pass, const struct attn_args *args) {
+  const int pieces = p->grid.pieces;
+  struct turn t = {.p = p, .pass = pass, .args = args, .to = TENSORS_MAX, .i = -1};
+  t.n_in = tensors_in(p, pass, args, t.in);
+  if (pack(p, t.in, t.n_in, 0, 1, false) || post_turn(&t) ||
+      pack(p, t.in, t.n_in, 1, pieces, false) || wait_turn(&t))
+    return -1;
+  for (t.i = 0; t.i < pieces; t.i++)
+    if (attend(&t) || wait_turn(&t))
+      return -1;
+  return finish(&t);
+}
+
+int cp_heads_forward(struct cp_plan *p, const struct attn_args *args) {
+  return p->grid.heads == 1 ? cp_ring_forward(p, args) : exchange_around(p, ATTN_FWD, args);
+}
+
 int cp_heads_backward(struct cp_plan *p, const struct attn_args *args) {
-  if (p->grid.heads == 1)
-    return cp_ring_backward(p, args);
-  const struct attn_problem *whole = &p->problem;
-  if (post_tokens(p, 0, args->d_o, whole->heads_q, p->heads_q, p->d_o_in) || wait_exchange(p, 0))
-    return -1;
-  struct attn_args a = *args;
-  a.q = p->q_in; // kept by forward, as are k, v and o
-  a.k = p->kv_in.k;
-  a.v = p->kv_in.v;
-  a.o = p->o_in;
-  a.d_o = p->d_o_in;
-  a.dq = p->dq_in;
-  a.dk = p->dkv_in.k;
-  a.dv = p->dkv_in.v;
-  if (cp_ring_backward(p, &a) || post_heads(p, 0, p->dq_in, p->heads_q))
-    return -1;
-  if (p->copies == 1)
-    return post_heads(p, 1, p->dkv_in.k, p->heads_kv) ||
-                   post_heads(p, 2, p->dkv_in.v, p->heads_kv) ||
-                   finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) ||
-                   finish_heads(p, 1, args->dk, whole->heads_kv, p->heads_kv) ||
-                   finish_heads(p, 2, args->dv, whole->heads_kv, p->heads_kv)
-               ? -1
-               : 0;
-  const int64_t n = (int64_t)p->shard.context_rows * p->heads_kv * whole->dim,
-                bytes = 4LL * p->shard.rows * whole->dim;
-  return post_exchange(p, 1, p->grad[0], stage_at(p, 1), bytes) ||
-                 post_exchange(p, 2, p->grad[0] + n, stage_at(p, 2), bytes) ||
-                 finish_heads(p, 0, args->dq, whole->heads_q, p->heads_q) ||
-                 sum_copies(p, 1, args->dk) || sum_copies(p, 2, args->dv)
-             ? -1
-             : 0;
+  return p->grid.heads == 1 ? cp_ring_backward(p, args) : exchange_around(p, ATTN_BWD, args);
 }

@@ -32,6 +32,12 @@ static int host_copy(void *to, int64_t to_pitch, const void *from, int64_t from_
   return 0;
 }
 
+static int host_moves(const struct cp_move *moves, int n, void *stream) {
+  for (const struct cp_move *m = moves; m < moves + n; m++)
+    host_copy(m->to, m->to_pitch, m->from, m->from_pitch, m->width, m->rows, stream);
+  return 0;
+}
+
 static int host_add(float *sum, const float *x, int64_t n, void *stream) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++)
@@ -60,6 +66,7 @@ const struct cp_memory cp_memory_host = {.place = ATTN_HOST,
                                          .release = free,
                                          .zero = host_zero,
                                          .copy = host_copy,
+                                         .move = host_moves,
                                          .add = host_add,
                                          .cast = host_cast,
                                          .sync = host_sync,

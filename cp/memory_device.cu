@@ -47,6 +47,65 @@ int copy(void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64
                "cudaMemcpy2DAsync");
 }
 
+enum { MOVE_THREADS = 256, MOVE_VECTORS = 8 }; // of 16 bytes, asked for together by a thread
+
+struct moves {
+  cp_move at[CP_MOVES_MAX];
+  unsigned begin[CP_MOVES_MAX + 1]; // first block of each
+};
+
+// A thread's vectors of a move lie MOVE_THREADS apart, row after row: two divisions for all of them.
+struct place {
+  unsigned row, column; // in vectors
+};
+
+__global__ void move_kernel(moves list) {
+  int m = 0;
+  while (blockIdx.x >= list.begin[m + 1])
+    m++;
+  const char *const from = (const char *)list.at[m].from;
+  char *const to = (char *)list.at[m].to;
+  const int64_t from_pitch = list.at[m].from_pitch, to_pitch = list.at[m].to_pitch;
+  const unsigned width = (unsigned)(list.at[m].width / 16), rows = (unsigned)list.at[m].rows;
+  const unsigned begin = (blockIdx.x - list.begin[m]) * (MOVE_THREADS * MOVE_VECTORS) + threadIdx.x;
+  const place first = {begin / width, begin % width}, stride = {MOVE_THREADS / width, MOVE_THREADS % width};
+  const auto next = [=](place p) {
+    p = {p.row + stride.row, p.column + stride.column};
+    return p.column < width ? p : place{p.row + 1, p.column - width};
+  };
+  uint4 x[MOVE_VECTORS];
+  place at = first;
+#pragma unroll
+  for (int j = 0; j < MOVE_VECTORS; j++, at = next(at))
+    if (at.row < rows)
+      x[j] = *(const uint4 *)(from + at.row * from_pitch + at.column * 16);
+  at = first;
+#pragma unroll
+  for (int j = 0; j < MOVE_VECTORS; j++, at = next(at))
+    if (at.row < rows)
+      *(uint4 *)(to + at.row * to_pitch + at.column * 16) = x[j];
+}
+
+int move_all(const cp_move *moves_in, int n, void *stream) {
+  moves list;
+  list.begin[0] = 0;
+  for (int m = 0; m < n; m++) {
+    const cp_move &x = list.at[m] = moves_in[m];
+    const int64_t vectors = x.width / 16 * x.rows;
+    if (((uintptr_t)x.to | (uintptr_t)x.from | (uint64_t)(x.to_pitch | x.from_pitch | x.width)) % 16 ||
+        vectors > INT32_MAX) {
+      attn_error_set(false, "device memory is moved by 16 bytes, and less than 32 GiB at once");
+      return -1;
+    }
+    const int64_t a_block = MOVE_THREADS * MOVE_VECTORS;
+    list.begin[m + 1] = list.begin[m] + (unsigned)((vectors + a_block - 1) / a_block);
+  }
+  if (!list.begin[n])
+    return 0;
+  move_kernel<<<list.begin[n], MOVE_THREADS, 0, (cudaStream_t)stream>>>(list);
+  return check(cudaGetLastError(), "move_kernel");
+}
+
 // Four elements a thread: every buffer is a multiple of a head's 64 or 128 numbers.
 __global__ void add_kernel(float4 *sum, const float4 *x, int64_t n) {
   for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
@@ -126,6 +185,6 @@ int cp_device_pause(int64_t ns, void *stream) {
   return check(cudaGetLastError(), "pause_kernel");
 }
 
-extern const struct cp_memory cp_memory_device = {ATTN_DEVICE, alloc, release, zero,   copy,
+extern const struct cp_memory cp_memory_device = {ATTN_DEVICE, alloc, release, zero,   copy, move_all,
                                                   add,         cast,  sync,    upload, download};
 }

@@ -67,10 +67,11 @@ struct run { // one estimate under way
   const struct attn_problem *p;
   struct cp_grid grid;
   struct cp_shard shard;
-  int32_t heads_q, heads_kv;
+  int32_t heads_q, heads_kv; // of a piece
   int64_t elem;
   bool bwd;
   double time_us, kernel_us;
+  double home_us; // last hop of a ring's gradients
 };
 
 // A kernel call. acc_bytes: what it moves of the fp32 accumulator of O, an element of a row that sees keys.
@@ -133,19 +134,17 @@ static double near_hop_us(const struct run *r, double bytes) {
              : r->m->near_us + bytes / r->m->near_bytes_us;
 }
 
-// Exchange of heads of a tensor of `heads` heads before it: pack, all-to-all.
-static double exchange_us(const struct run *r, int32_t heads, double elem) {
+// All-to-all of so many bytes of a rank between the ranks that split the heads of its tokens.
+static double exchange_us(const struct run *r, double bytes) {
   const struct cp_grid *g = &r->grid;
-  if (g->heads == 1)
-    return 0;
   int here = 0;
   for (int a = 0; a < g->heads; a++)
     here += same_node(r, cp_grid_rank(g, 0, 0), cp_grid_rank(g, a, 0));
-  const double all = (double)r->shard.rows * heads * r->p->dim * elem, part = all / g->heads;
+  const double part = bytes / g->heads;
   const double near = r->m->near_us + (here - 1) * part / r->m->near_bytes_us;
   const double far =
       here < g->heads ? r->m->far_us + (g->heads - here) * part / r->m->far_bytes_us : 0;
-  return 2 * all / r->m->copy_bytes_us + fmax(near, far);
+  return bytes > 0 ? fmax(near, far) : 0;
 }
 
 // ---- schedules ------------------------------------------------------------------------------
@@ -165,8 +164,10 @@ static int sample(const struct run *r, int x,
 static double slowest_step_us(const struct run *r, int w, int i) {
   const struct cp_shard *s = &r->shard;
   const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
-  // Forward writes O in fp32 and reads what the steps before left; backward's dQ is summed wherever it is.
-  const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : w || i ? 8 : 4;
+  // Forward writes O in fp32, but for the last step, and reads it, but for the first; backward's dQ is summed
+  // wherever it is.
+  const bool one_of_these = (w == 0 && i == 0) || w * size + i == r->grid.context - 1;
+  const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : one_of_these ? 4 : 8;
   double most = 0;
   for (int x = 0; x < samples; x++) {
     const int c = sample(r, x, samples), j = c / size, t = c % size;
@@ -189,8 +190,8 @@ static void run_ring(struct run *r) {
     for (int i = 0; i < size; i++) {
       const double kernel_us = slowest_step_us(r, w, i);
       // Under step i: the next keys, and the gradients that step i - 1 (or the window before) sent.
-      const double bytes =
-          (i + 1 < size ? kv_bytes : 0) + (size > 1 && (i > 0 || w > 0) ? grad_bytes : 0);
+      const bool sums_come = size > 1 && (i > 0 || w > 0 || r->grid.pieces > 1);
+      const double bytes = (i + 1 < size ? kv_bytes : 0) + (sums_come ? grad_bytes : 0);
       window_us += fmax(kernel_us, bytes > 0 ? near_hop_us(r, bytes) : 0) + add_us;
       r->kernel_us += kernel_us;
     }
@@ -198,13 +199,12 @@ static void run_ring(struct run *r) {
     r->time_us += far_bytes > 0 ? fmax(window_us, hop_us(r, size, far_bytes)) : window_us;
     pending_far = w + 1 < n ? grad_bytes : 0;
   }
-  if (r->bwd && size > 1)
-    r->time_us += near_hop_us(r, grad_bytes); // home, under nothing
-  if (r->bwd && n > 1)
-    r->time_us += hop_us(r, size, grad_bytes);
-  if (r->grid.context > 1) { // fp32 results, dQ zeroed first, into the caller's type
+  // Home, under nothing but a next piece.
+  r->home_us = (r->bwd && size > 1 ? near_hop_us(r, grad_bytes) : 0) +
+               (r->bwd && n > 1 ? hop_us(r, size, grad_bytes) : 0);
+  if (sums) { // dQ in fp32, zeroed first, into the caller's type
     const double q = (double)r->shard.context_rows * r->heads_q * r->p->dim;
-    r->time_us += q * ((r->bwd ? 8 : 4) + (double)r->elem) / r->m->copy_bytes_us;
+    r->time_us += q * (8 + (double)r->elem) / r->m->copy_bytes_us;
   }
 }
 
@@ -245,6 +245,41 @@ static void run_gathered(struct run *r) {
   }
 }
 
+// The ring with a piece of the heads at a time, between what comes in and what goes out (heads.c).
+static void run_pieces(struct run *r) {
+  const struct cp_grid *g = &r->grid;
+  const int n = g->pieces;
+  run_ring(r);
+  if (g->heads == 1) {
+    r->time_us += r->home_us;
+    return;
+  }
+  const double piece_us = r->time_us, head = (double)r->shard.rows * r->p->dim * g->heads;
+  const double q = head * r->heads_q * (double)r->elem, kv = 2 * head * r->heads_kv;
+  const double grads = kv * (r->p->heads_kv < g->heads ? 4 : (double)r->elem);
+  const int shared = r->p->heads_kv < g->heads ? n : n * r->heads_kv * g->heads / r->p->heads_kv;
+  const double out = r->bwd ? q + grads : q, copy = r->m->copy_bytes_us / 2; // read and written
+  double in_bytes = 0, first = 0, under_us = 0;
+  for (int i = -1; i < n; i++) {
+    double bytes = 0; // of piece i + 1
+    if (i + 1 < n)
+      bytes = q + (!r->bwd && (i + 1) % shared == 0 ? kv * (double)r->elem : 0);
+    in_bytes += bytes;
+    if (i < 0)
+      first = bytes;
+    else
+      under_us += fmax(piece_us, exchange_us(r, bytes + (i >= 1 ? out : 0)));
+  }
+  r->kernel_us *= n;
+  r->time_us = first / copy + fmax(exchange_us(r, first), (in_bytes - first) / copy) + under_us;
+  const double earlier_us = (n - 1) * out / copy; // to unpack
+  if (r->home_us > 0)                             // dQ goes out under the last hop of dK and dV
+    r->time_us += fmax(exchange_us(r, q), fmax(r->home_us, earlier_us)) +
+                  fmax(exchange_us(r, grads), q / copy) + grads / copy;
+  else
+    r->time_us += fmax(exchange_us(r, out), earlier_us) + out / copy;
+}
+
 const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule,
                      const struct cp_wish *wish, const struct attn_problem *problem, int ranks,
                      enum attn_pass pass, struct cp_estimate *out) {
@@ -257,19 +292,15 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   const char *why = cp_why_not(schedule, &any, &p, ranks, wish, &r.grid);
   if (why)
     return why;
-  r.heads_q = p.heads_q / r.grid.heads;
-  r.heads_kv = p.heads_kv < r.grid.heads ? 1 : p.heads_kv / r.grid.heads;
+  const int32_t heads_kv = p.heads_kv < r.grid.heads ? 1 : p.heads_kv / r.grid.heads;
+  r.heads_q = p.heads_q / r.grid.heads / r.grid.pieces;
+  r.heads_kv = heads_kv < r.grid.pieces ? 1 : heads_kv / r.grid.pieces;
   if (cp_shard_init(&r.shard, p.mask, &r.grid))
     return attn_error();
   if (schedule->gathers)
     run_gathered(&r);
   else
-    run_ring(&r);
-  const int32_t held = p.heads_kv < r.grid.heads ? r.grid.heads : p.heads_kv; // with copies
-  const double grad = p.heads_kv < r.grid.heads ? 4 : (double)r.elem;
-  // q, o or dO, dQ; k, v or dK, dV
-  r.time_us += 2 * exchange_us(&r, p.heads_q, (double)r.elem) +
-               2 * exchange_us(&r, held, r.bwd ? grad : (double)r.elem);
+    run_pieces(&r);
   *out = (struct cp_estimate){
       .time_us = r.time_us,
       .kernel_us = r.kernel_us,

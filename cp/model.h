@@ -2,7 +2,8 @@
 //
 // Kernels: every step's own segments cut into tiles, at the rate measured for tiles. Transfers: latency
 // and bandwidth of the links that a step really uses, within a node or between nodes. Steps: a ring's
-// step lasts as long as its kernel or its hop, whichever is longer; exchanges of heads hide under nothing.
+// step lasts as long as its kernel or its hop, whichever is longer; of the exchanges of heads the first
+// piece's way in and the last one's way out hide under nothing.
 #ifndef LONGCA_CP_MODEL_H
 #define LONGCA_CP_MODEL_H
 

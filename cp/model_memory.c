@@ -10,15 +10,17 @@ int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid
                 k = (int64_t)context_rows * heads_kv * p->dim;
   if (schedule->gathers)
     return 2 * k * b * g->context + (p->backward ? 4 * q + 8 * k * g->context + 8 * k : 0);
+  const int64_t q_piece = q / g->pieces,
+                k_piece = heads_kv < g->pieces ? k / heads_kv : k / g->pieces;
   const bool parts = g->context > 1, sums = p->heads_kv < g->heads;
   const int size = g->context / g->windows;
   int64_t bytes = 0;
   if (g->heads > 1) // stage, q, o, k, v; dO, dQ, dK, dV
     bytes += 3 * q * b + 8 * k + 2 * k * b + (p->backward ? 2 * q * b + 2 * k * b : 0);
   if (parts || (p->backward && sums))
-    bytes += 4 * q;
-  bytes += (size > 1 ? 4 * k * b : 0) + (g->windows > 1 ? 4 * k * b : 0);
-  return bytes + (p->backward ? 8 * k * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
+    bytes += 4 * q_piece;
+  bytes += (size > 1 ? 4 * k_piece * b : 0) + (g->windows > 1 ? 4 * k_piece * b : 0);
+  return bytes + (p->backward ? 8 * k_piece * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
 }
 
 int64_t cp_memory_bytes(const struct cp_schedule *schedule, const struct cp_grid *g,

@@ -184,10 +184,20 @@ static void test_limits(void **state) {
   assert_true(s.time_us > hops && s.time_us < hops + s.kernel_us);
   assert_true(f.exposed_us >= 0 && f.exposed_us < 1e-3 * f.kernel_us);
   // Nodes of 4: a context-first exchange of heads crosses nodes, a heads-first one does not.
-  const double near = ask(&m, "usp:4x4", &p, 16, ATTN_FWD).exposed_us;
-  const double far = ask(&m, "usp_context_first:4x4", &p, 16, ATTN_FWD).exposed_us;
+  const double near = ask(&m, "usp:4x4:1pieces", &p, 16, ATTN_FWD).exposed_us;
+  const double far = ask(&m, "usp_context_first:4x4:1pieces", &p, 16, ATTN_FWD).exposed_us;
   assert_true(near < far);
-  // A ring's forward reads and writes O in fp32 at every step, but for the first, which writes; nothing else does.
+  // Of n pieces under kernels that last longer an n-th is exposed.
+  struct cp_machine steady = fast;
+  steady.near_bytes_us = 1e5;
+  for (int pass = 0; pass < 2; pass++) {
+    const double whole = ask(&steady, "ulysses:1pieces", &p, 2, (enum attn_pass)pass).exposed_us;
+    const double half = ask(&steady, "ulysses:2pieces", &p, 2, (enum attn_pass)pass).exposed_us;
+    const double fourth = ask(&steady, "ulysses", &p, 2, (enum attn_pass)pass).exposed_us;
+    assert_true(whole > 0 && fabs(half * 2 / whole - 1) < 1e-3);
+    assert_true(fabs(fourth * 4 / whole - 1) < 1e-3);
+  }
+  // A ring's forward writes O in fp32 at every step but the last and reads it at every one but the first; nothing else does.
   m.tile_q = 1; // so that tiles are rows
   struct cp_machine free_copies = m;
   free_copies.copy_bytes_us = 1e12;
@@ -196,7 +206,7 @@ static void test_limits(void **state) {
     for (int pass = 0; pass < 2; pass++) {
       const double us = ask(&m, rings[i], &p, 4, (enum attn_pass)pass).kernel_us -
                         ask(&free_copies, rings[i], &p, 4, (enum attn_pass)pass).kernel_us;
-      const double rows = us * m.copy_bytes_us / (8 * 64 * (4 + 3 * 8));
+      const double rows = us * m.copy_bytes_us / (8 * 64 * (4 + 8 + 8 + 4));
       if (i < 2 && pass == ATTN_FWD)
         assert_true(rows >= 483 / 4.0 && rows < 483 / 4.0 + 2);
       else

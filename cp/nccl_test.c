@@ -152,7 +152,12 @@ static int transfers(struct cp_comm *comm, int64_t n, float *want) {
 
   for (int r = 0; r < size; r++)
     peers[r] = (r + me) % size; // in an order of its own on each rank
-  if (cp_all_to_all(comm, CP_HEADS, peers, size, mine, all, 4 * n) || net->wait(comm, CP_HEADS))
+  const struct cp_blocks set = {mine, all, 4 * n};
+  int place = 0; // of this rank, whose own block does not move
+  while (peers[place] != me)
+    place++;
+  memory->copy(all + place * n, 4 * n, mine + place * n, 4 * n, 4 * n, 1, comm->stream);
+  if (cp_all_to_all(comm, CP_HEADS, peers, size, &set, 1) || net->wait(comm, CP_HEADS))
     return -1;
   for (int r = 0; r < size; r++) // from peers[r] came the block where its own list has this rank
     for (int64_t i = 0; i < n; i++)
@@ -198,6 +203,9 @@ static int memory_body(struct cp_comm *comm, void *context) {
     if (both[m]->upload(a, in[0], sizeof in[0]) || both[m]->upload(b, in[1], sizeof in[1]) ||
         both[m]->add(a, b, N, stream) ||
         both[m]->copy(c, WIDTH * 4, a, WIDTH * 4, WIDTH * 2, ROWS, stream) || // left halves
+        both[m]->move((struct cp_move[]){{a, b + WIDTH, WIDTH * 4, WIDTH * 4, 1024, 3},
+                                         {a + 7 * WIDTH, b, WIDTH * 8, 16, 16, 5}},
+                      2, stream) ||
         both[m]->zero(b, WIDTH * 4, stream) || both[m]->cast(d, ATTN_BF16, a, N, stream) ||
         both[m]->sync(stream) || both[m]->download(out[m], a, sizeof in[0]) ||
         both[m]->download(out[m] + N, c, sizeof in[0]) ||

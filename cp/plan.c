@@ -73,6 +73,35 @@ static bool merges(const struct cp_schedule *schedule, const struct cp_grid *gri
   return grid->context > 1 && (backward || !schedule->gathers);
 }
 
+enum { PIECES_MAX = 4 }; // more hide little more, and each has its latency and a kernel's last wave
+
+// Whether a rank's heads can be exchanged and computed in that many pieces: whole KV heads with their query heads; or,
+// where keys are sent but once and no gradients are summed, parts of a KV head's query heads.
+static bool pieces_fit(const struct cp_grid *g, const struct attn_problem *p, int pieces) {
+  const int kv = p->heads_kv < g->heads ? 1 : p->heads_kv / g->heads;
+  const int group = p->heads_q / g->heads / kv;
+  return kv % pieces == 0 ||
+         (g->context == 1 && !p->backward && pieces % kv == 0 && group % (pieces / kv) == 0);
+}
+
+// As wished, else as many as there may be.
+static const char *set_pieces(struct cp_grid *g, const struct attn_problem *p,
+                              const struct cp_wish *wish) {
+  g->pieces = 1;
+  if (wish->pieces && wish->pieces > 1 && (g->heads == 1 || !pieces_fit(g, p, wish->pieces))) {
+    snprintf(sentence, sizeof sentence,
+             "the heads of one of %d ranks (of %d:%d) cannot be exchanged in %d pieces", g->heads,
+             p->heads_q, p->heads_kv, wish->pieces);
+    return sentence;
+  }
+  for (int n = 1; n <= PIECES_MAX && g->heads > 1; n++)
+    if (pieces_fit(g, p, n))
+      g->pieces = n;
+  if (wish->pieces)
+    g->pieces = wish->pieces;
+  return NULL;
+}
+
 // What the kernel says to the segments of the ranks.
 static const char *layout_why_not(const struct attn_kernel *kernel, struct attn_problem p,
                                   const struct cp_shard *s) {
@@ -98,6 +127,7 @@ static const char *lay_out(const struct cp_schedule *schedule, const struct attn
                            .heads = 1,
                            .context = 1,
                            .windows = 1,
+                           .pieces = 1,
                            .context_first = schedule->context_first};
   if (ranks < 1)
     return "at least one rank is needed";
@@ -106,6 +136,8 @@ static const char *lay_out(const struct cp_schedule *schedule, const struct attn
   const char *why = attn_why_not(kernel, problem);
   if (!why)
     why = schedule->arrange(problem, ranks, wish, grid);
+  if (!why)
+    why = set_pieces(grid, problem, wish);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
   if (why)
@@ -148,8 +180,8 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   const int32_t q_segs = s->segs[plan->context];
   struct attn_problem *p = &plan->step_problems[step];
   *p = plan->problem;
-  p->heads_q = plan->heads_q;
-  p->heads_kv = plan->heads_kv;
+  p->heads_q = plan->piece_q;
+  p->heads_kv = plan->piece_kv;
   p->rows_q = s->context_rows;
   p->rows_k = rows_k;
   p->q_seg = q_seg;
@@ -230,6 +262,9 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   const int heads = plan->grid.heads;
   plan->heads_q = problem->heads_q / heads;
   plan->heads_kv = problem->heads_kv < heads ? 1 : problem->heads_kv / heads;
+  const int pieces = plan->grid.pieces;
+  plan->piece_q = plan->heads_q / pieces;
+  plan->piece_kv = plan->heads_kv < pieces ? 1 : plan->heads_kv / pieces;
   plan->copies = problem->heads_kv < heads ? heads / problem->heads_kv : 1;
   if (schedule->plan(plan))
     return -1;

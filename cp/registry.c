@@ -37,16 +37,20 @@ const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
 const char *const cp_cut_names[CP_CUTS] = {"auto",      "contiguous", "whole",
                                            "documents", "slices",     "chunks"};
 
-// "4x2", "2x4x2" or the name of a cut; `n` characters of text.
+// "4x2", "2x4x2", "2pieces" or the name of a cut; `n` characters of text.
 static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
   char word[64];
-  int end = 0;
+  int end = 0, pieces;
   snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : 0), text);
   for (int i = 0; i < CP_CUTS; i++)
     if (!strcmp(word, cp_cut_names[i])) {
       wish->cut = (enum cp_cut)i;
       return true;
     }
+  if (sscanf(word, "%dpieces%n", &pieces, &end) == 1 && end) {
+    wish->pieces = pieces;
+    return !word[end] && pieces >= 1;
+  }
   const bool three =
       sscanf(word, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
   if (!three && sscanf(word, "%dx%d%n", &wish->heads, &wish->context, &end) != 2)

@@ -11,8 +11,9 @@
 //
 // Backward takes the same way. dK and dV of a block follow its KV one step behind and are added up on
 // the way, in fp32: after the kernel of step i arrives what the ranks before have summed, its own share is
-// added, and the sum leaves while step i + 1 computes. After W hops it is back where the window
-// began; there it joins the sums of earlier windows and goes on to the next one, under that one's kernels.
+// added, and the sum leaves while step i + 1 computes, in one group with the KV of step i + 2. After W hops it
+// is back where the window began; there it joins the sums of earlier windows and goes on to the next one, under
+// that one's kernels. The last hop home is under the kernels of the next piece of heads, if there is one (heads.c).
 #include <stdlib.h>
 
 #include "cp.h"
@@ -28,7 +29,7 @@ static int place_rank(const struct cp_plan *p, int dj, int dt) {
 }
 
 static int64_t kv_elems(const struct cp_plan *p) {
-  return (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim;
+  return (int64_t)p->shard.context_rows * p->piece_kv * p->problem.dim;
 }
 
 static struct cp_kv kv_buffer(struct cp_plan *p) {
@@ -60,7 +61,7 @@ int cp_ring_plan(struct cp_plan *p) {
       if (sees && cp_prepare_step(p, w * size + i, s->seg[from], s->segs[from], s->context_rows))
         return -1;
     }
-  const int64_t q_elems = (int64_t)s->context_rows * p->heads_q * p->problem.dim;
+  const int64_t q_elems = (int64_t)s->context_rows * p->piece_q * p->problem.dim;
   if ((in_parts(p) || (p->problem.backward && grads_fp32(p))) &&
       !(p->acc = cp_buffer(p, 4 * q_elems)))
     return -1;
@@ -74,21 +75,51 @@ int cp_ring_plan(struct cp_plan *p) {
   return 0;
 }
 
-static int pass_kv(struct cp_plan *p, enum cp_channel channel, struct cp_kv out, int to,
-                   struct cp_kv in, int from) {
-  const int64_t bytes = kv_elems(p) * cp_elem_bytes(p->problem.dtype);
-  const struct cp_op ops[] = {{true, to, out.k, bytes},
-                              {true, to, out.v, bytes},
-                              {false, from, in.k, bytes},
-                              {false, from, in.v, bytes}};
-  return p->comm->transport->post(p->comm, channel, ops, 4);
+// A group of keys and values, of gradients, or of both, to one rank and from one.
+struct hop {
+  struct cp_op ops[6];
+  int n;
+};
+
+static void add_hop(struct hop *h, void *out, int to, void *in, int from, int64_t bytes) {
+  h->ops[h->n++] = (struct cp_op){true, to, out, bytes};
+  h->ops[h->n++] = (struct cp_op){false, from, in, bytes};
 }
 
-static int pass_grad(struct cp_plan *p, enum cp_channel channel, float *out, int to, float *in,
+static void add_kv(const struct cp_plan *p, struct hop *h, struct cp_kv out, int to,
+                   struct cp_kv in, int from) {
+  const int64_t bytes = kv_elems(p) * cp_elem_bytes(p->problem.dtype);
+  add_hop(h, out.k, to, in.k, from, bytes);
+  add_hop(h, out.v, to, in.v, from, bytes);
+}
+
+static void add_grad(const struct cp_plan *p, struct hop *h, float *out, int to, float *in,
                      int from) {
-  const int64_t bytes = 2 * 4 * kv_elems(p);
-  const struct cp_op ops[] = {{true, to, out, bytes}, {false, from, in, bytes}};
-  return p->comm->transport->post(p->comm, channel, ops, 2);
+  add_hop(h, out, to, in, from, 2 * 4 * kv_elems(p));
+}
+
+static int post(struct cp_plan *p, enum cp_channel channel, const struct hop *h) {
+  return h->n ? p->comm->transport->post(p->comm, channel, h->ops, h->n) : 0;
+}
+
+static int wait(struct cp_plan *p, enum cp_channel channel, const struct hop *h) {
+  return h->n ? p->comm->transport->wait(p->comm, channel) : 0;
+}
+
+// The keys that window w began with, to the next window.
+static struct hop far_hop(const struct cp_plan *p, int w, struct cp_kv start) {
+  struct hop h = {.n = 0};
+  if (w + 1 < p->grid.windows)
+    add_kv(p, &h, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0));
+  return h;
+}
+
+// The keys of step i of a window, to the neighbour.
+static struct hop near_hop(const struct cp_plan *p, int i, struct cp_kv now) {
+  struct hop h = {.n = 0};
+  if (i + 1 < window_size(p))
+    add_kv(p, &h, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1));
+  return h;
 }
 
 static int forward_step(struct cp_plan *p, int step, struct cp_kv kv,
@@ -103,25 +134,21 @@ static int forward_step(struct cp_plan *p, int step, struct cp_kv kv,
 }
 
 int cp_ring_forward(struct cp_plan *p, const struct attn_args *args) {
-  const struct cp_transport *net = p->comm->transport;
-  const int size = window_size(p), n = p->grid.windows;
+  const int size = window_size(p);
   struct cp_kv start = {(void *)args->k, (void *)args->v};
-  for (int w = 0; w < n; w++) {
-    if (w + 1 < n &&
-        pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
-      return -1;
+  for (int w = 0; w < p->grid.windows; w++) {
+    const struct hop far = far_hop(p, w, start);
     struct cp_kv now = start;
+    if (post(p, CP_KV_FAR, &far))
+      return -1;
     for (int i = 0; i < size; i++) {
-      if (i + 1 < size &&
-          pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
-        return -1;
-      if (forward_step(p, w * size + i, now, args))
-        return -1;
-      if (i + 1 < size && net->wait(p->comm, CP_KV))
+      const struct hop near = near_hop(p, i, now);
+      if (post(p, CP_KV, &near) || forward_step(p, w * size + i, now, args) ||
+          wait(p, CP_KV, &near))
         return -1;
       now = p->near[i % 2];
     }
-    if (w + 1 < n && net->wait(p->comm, CP_KV_FAR))
+    if (wait(p, CP_KV_FAR, &far))
       return -1;
     start = p->far[w % 2];
   }
@@ -130,17 +157,14 @@ int cp_ring_forward(struct cp_plan *p, const struct attn_args *args) {
 
 // ---- backward -------------------------------------------------------------------------------
 
-// The buffers of travelling gradients, by what they are for at the moment.
-struct grads {
-  float *own;              // this step's share, then its sum
-  float *out, *in;         // within the window: leaving, arriving
-  float *far_out, *far_in; // between windows
-};
+// The buffers of travelling gradients, by what they are for at the moment: this step's share, then its sum; leaving
+// and arriving within the window; the same between windows.
+enum { OWN, OUT, IN, FAR_OUT, FAR_IN };
 
-static void swap(float **a, float **b) {
-  float *t = *a;
-  *a = *b;
-  *b = t;
+static void swap(struct cp_plan *p, int a, int b) {
+  float *t = p->grad[a];
+  p->grad[a] = p->grad[b];
+  p->grad[b] = t;
 }
 
 static int backward_step(struct cp_plan *p, int step, struct cp_kv kv, float *grad,
@@ -159,96 +183,127 @@ static int backward_step(struct cp_plan *p, int step, struct cp_kv kv, float *gr
   return cp_call(p, step, ATTN_BWD, &a);
 }
 
-// Window w is summed up, in `in`: adds the sums of the windows before and sends them on.
-static int close_window(struct cp_plan *p, struct grads *g, int w) {
-  struct cp_comm *comm = p->comm;
-  if (window_size(p) > 1 && comm->transport->wait(comm, CP_GRAD))
-    return -1;
-  if (p->grid.windows == 1)
-    return 0;
-  if (w > 0 && (comm->transport->wait(comm, CP_GRAD_FAR) ||
-                comm->memory->add(g->in, g->far_in, 2 * kv_elems(p), comm->stream)))
-    return -1;
-  swap(&g->in, &g->far_out);
-  return pass_grad(p, CP_GRAD_FAR, g->far_out, place_rank(p, 1, 0), g->far_in,
-                   place_rank(p, -1, 0));
-}
-
-// After the kernel of step (w, i), whose share is in `own`.
-static int pass_on(struct cp_plan *p, struct grads *g, int w, int i) {
-  struct cp_comm *comm = p->comm;
-  const int size = window_size(p);
-  if (size == 1) {
-    swap(&g->own, &g->in);
-    return close_window(p, g, w);
-  }
-  if (i == 0) {
-    if (w > 0 && close_window(p, g, w - 1))
-      return -1;
-  } else if (comm->transport->wait(comm, CP_GRAD) ||
-             comm->memory->add(g->own, g->in, 2 * kv_elems(p), comm->stream)) {
-    return -1;
-  }
-  swap(&g->own, &g->out);
-  return pass_grad(p, CP_GRAD, g->out, place_rank(p, 0, 1), g->in, place_rank(p, 0, -1));
-}
-
-// dQ, dK, dV of the block at home, from fp32 to the caller. Copies of a KV head are summed by heads.c,
-// which then reads grad[0].
-static int finish(struct cp_plan *p, const struct attn_args *args, float *grad) {
+// The gradients of the block at home lie in that buffer: from fp32 to the caller. Copies of a KV head are
+// summed by heads.c, which then reads grad[0].
+static int land(struct cp_plan *p, int from) {
   const struct cp_memory *memory = p->comm->memory;
-  const enum attn_dtype dtype = p->problem.dtype;
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim,
-                n = kv_elems(p);
-  void *const stream = p->comm->stream;
-  if (memory->cast(args->dq, dtype, p->acc, q_elems, stream))
-    return -1;
+  const struct cp_kv home = p->home;
+  const float *grad = p->grad[from];
+  p->home = (struct cp_kv){0};
   if (p->copies > 1) {
-    for (int b = 1; b < 5; b++)
-      if (p->grad[b] == grad)
-        swap(&p->grad[0], &p->grad[b]);
+    swap(p, 0, from);
     return 0;
   }
-  return memory->cast(args->dk, dtype, grad, n, stream) ||
-                 memory->cast(args->dv, dtype, grad + n, n, stream)
+  return memory->cast(home.k, p->problem.dtype, grad, kv_elems(p), p->comm->stream) ||
+                 memory->cast(home.v, p->problem.dtype, grad + kv_elems(p), kv_elems(p),
+                              p->comm->stream)
              ? -1
              : 0;
 }
 
-int cp_ring_backward(struct cp_plan *p, const struct attn_args *args) {
-  const struct cp_transport *net = p->comm->transport;
+// Window w is summed up, in IN: adds the sums of the windows before and sends them on. What left last window of
+// the piece before has come home meanwhile.
+static int close_window(struct cp_plan *p, int w) {
+  struct cp_comm *comm = p->comm;
+  struct hop far = {.n = 0};
+  if (p->grid.windows == 1)
+    return land(p, IN);
+  if ((w > 0 || p->home.k) && comm->transport->wait(comm, CP_GRAD_FAR))
+    return -1;
+  if (w > 0 ? comm->memory->add(p->grad[IN], p->grad[FAR_IN], 2 * kv_elems(p), comm->stream)
+            : p->home.k && land(p, FAR_IN))
+    return -1;
+  swap(p, IN, FAR_OUT);
+  add_grad(p, &far, p->grad[FAR_OUT], place_rank(p, 1, 0), p->grad[FAR_IN], place_rank(p, -1, 0));
+  return post(p, CP_GRAD_FAR, &far);
+}
+
+static void add_near_grad(const struct cp_plan *p, struct hop *h) {
+  add_grad(p, h, p->grad[OUT], place_rank(p, 0, 1), p->grad[IN], place_rank(p, 0, -1));
+}
+
+// Step (w, i). `due`: OUT holds a sum that goes on meanwhile.
+static int step_and_sums(struct cp_plan *p, int w, int i, bool due, struct cp_kv now,
+                         const struct attn_args *args) {
+  struct cp_comm *comm = p->comm;
+  const int size = window_size(p), n = p->grid.windows;
+  struct hop near = near_hop(p, i, now);
+  if (due)
+    add_near_grad(p, &near);
+  if (post(p, CP_KV, &near) || backward_step(p, w * size + i, now, p->grad[OWN], args) ||
+      wait(p, CP_KV, &near))
+    return -1;
+  if (size == 1) {
+    swap(p, OWN, IN);
+    return close_window(p, w);
+  }
+  if (due && (i > 0 ? comm->memory->add(p->grad[OWN], p->grad[IN], 2 * kv_elems(p), comm->stream)
+                    : close_window(p, (w - 1 + n) % n)))
+    return -1;
+  swap(p, OWN, OUT);
+  return 0;
+}
+
+// A backward pass in a ring but for the last hop home; dq is complete.
+static int ring_piece(struct cp_plan *p, const struct attn_args *args,
+                      const struct cp_meanwhile *m) {
   const int size = window_size(p), n = p->grid.windows;
   struct cp_kv start = {(void *)args->k, (void *)args->v};
-  if (!grads_fp32(p))
-    return backward_step(p, 0, start, NULL, args);
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim;
-  if (p->comm->memory->zero(p->acc, 4 * q_elems, p->comm->stream))
-    return -1;
-  if (!in_parts(p))
-    return backward_step(p, 0, start, p->grad[0], args) ? -1 : finish(p, args, p->grad[0]);
-  struct grads g = {p->grad[0], p->grad[1], p->grad[2], p->grad[3], p->grad[4]};
+  bool due = size > 1 && p->home.k; // of the piece before
   for (int w = 0; w < n; w++) {
-    if (w + 1 < n &&
-        pass_kv(p, CP_KV_FAR, start, place_rank(p, 1, 0), p->far[w % 2], place_rank(p, -1, 0)))
-      return -1;
+    const struct hop far = far_hop(p, w, start);
     struct cp_kv now = start;
+    if (post(p, CP_KV_FAR, &far))
+      return -1;
     for (int i = 0; i < size; i++) {
-      if (i + 1 < size &&
-          pass_kv(p, CP_KV, now, place_rank(p, 0, 1), p->near[i % 2], place_rank(p, 0, -1)))
+      if (m && !p->home.k) {
+        if (m->call(m->context))
+          return -1;
+        m = NULL;
+      }
+      if (step_and_sums(p, w, i, due, now, args))
         return -1;
-      if (backward_step(p, w * size + i, now, g.own, args) || pass_on(p, &g, w, i))
-        return -1;
-      if (i + 1 < size && net->wait(p->comm, CP_KV))
-        return -1;
+      due = size > 1;
       now = p->near[i % 2];
     }
-    if (w + 1 < n && net->wait(p->comm, CP_KV_FAR))
+    if (wait(p, CP_KV_FAR, &far))
       return -1;
     start = p->far[w % 2];
   }
-  if (size > 1 && close_window(p, &g, n - 1))
+  p->home = (struct cp_kv){args->dk, args->dv};
+  return 0;
+}
+
+int cp_ring_backward_piece(struct cp_plan *p, const struct attn_args *args,
+                           const struct cp_meanwhile *m) {
+  const struct cp_memory *memory = p->comm->memory;
+  const int64_t q_elems = (int64_t)p->shard.context_rows * p->piece_q * p->problem.dim;
+  void *const stream = p->comm->stream;
+  const struct cp_kv start = {(void *)args->k, (void *)args->v};
+  if (!in_parts(p) && m && m->call(m->context))
     return -1;
-  if (n == 1)
-    return finish(p, args, g.in);
-  return net->wait(p->comm, CP_GRAD_FAR) ? -1 : finish(p, args, g.far_in);
+  if (!grads_fp32(p))
+    return backward_step(p, 0, start, NULL, args);
+  if (memory->zero(p->acc, 4 * q_elems, stream) ||
+      (in_parts(p) ? ring_piece(p, args, m) : backward_step(p, 0, start, p->grad[0], args)))
+    return -1;
+  return memory->cast(args->dq, p->problem.dtype, p->acc, q_elems, stream);
+}
+
+int cp_ring_land(struct cp_plan *p, const struct cp_meanwhile *m) {
+  const int size = window_size(p), n = p->grid.windows;
+  struct hop near = {.n = 0};
+  if (p->home.k && size > 1)
+    add_near_grad(p, &near);
+  if (post(p, CP_KV, &near) || (m && m->call(m->context)))
+    return -1;
+  if (!p->home.k)
+    return 0;
+  if (wait(p, CP_KV, &near) || (size > 1 && close_window(p, n - 1)))
+    return -1;
+  return n > 1 && (p->comm->transport->wait(p->comm, CP_GRAD_FAR) || land(p, FAR_IN)) ? -1 : 0;
+}
+
+int cp_ring_backward(struct cp_plan *p, const struct attn_args *args) {
+  return cp_ring_backward_piece(p, args, NULL) || cp_ring_land(p, NULL) ? -1 : 0;
 }

@@ -15,7 +15,7 @@ static const char *arrange(const struct attn_problem *p, int ranks, const struct
 }
 
 static int64_t kv_elems(const struct cp_plan *p) {
-  return (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim;
+  return (int64_t)p->shard.context_rows * p->piece_kv * p->problem.dim;
 }
 
 static int plan_gather(struct cp_plan *p) {
@@ -45,7 +45,7 @@ static int plan_gather(struct cp_plan *p) {
     return -1;
   if (!p->problem.backward)
     return 0;
-  const int64_t q_elems = (int64_t)s->context_rows * p->heads_q * p->problem.dim;
+  const int64_t q_elems = (int64_t)s->context_rows * p->piece_q * p->problem.dim;
   return (p->acc = cp_buffer(p, 4 * q_elems)) && (p->grad_all = cp_buffer(p, 2 * 4 * kv * ranks)) &&
                  (p->grad[0] = cp_buffer(p, 2 * 4 * kv))
              ? 0
@@ -76,7 +76,7 @@ static int backward(struct cp_plan *p, const struct attn_args *args) {
   struct cp_comm *comm = p->comm;
   const struct cp_memory *memory = comm->memory;
   const int64_t kv = kv_elems(p), all = kv * comm->size;
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->heads_q * p->problem.dim;
+  const int64_t q_elems = (int64_t)p->shard.context_rows * p->piece_q * p->problem.dim;
   void *const stream = comm->stream;
   if (gather(p, args) || memory->zero(p->acc, 4 * q_elems, stream) ||
       memory->zero(p->grad_all, 2 * 4 * all, stream))

@@ -4,19 +4,23 @@
 #include "cp.h"
 
 int cp_all_to_all(struct cp_comm *comm, enum cp_channel channel, const int *peers, int n,
-                  const void *send, void *recv, int64_t bytes) {
+                  const struct cp_blocks *sets, int n_sets) {
   struct cp_op ops[CP_GROUP_MAX];
   int me = 0, count = 0;
   while (me < n && peers[me] != comm->rank)
     me++;
-  for (int shift = 0; shift < n; shift++) { // each a permutation, so nobody is asked by all at once
+  for (int shift = 1; shift < n; shift++) { // each a permutation, so nobody is asked by all at once
     const int to = (me + shift) % n, from = (me - shift + n) % n;
-    ops[count++] = (struct cp_op){true, peers[to], (char *)send + to * bytes, bytes};
-    ops[count++] = (struct cp_op){false, peers[from], (char *)recv + from * bytes, bytes};
-    if (count == CP_GROUP_MAX && shift + 1 < n) {
+    if (count + 2 * n_sets > CP_GROUP_MAX) {
       if (comm->transport->post(comm, channel, ops, count) || comm->transport->wait(comm, channel))
         return -1;
       count = 0;
+    }
+    for (int i = 0; i < n_sets; i++) {
+      const struct cp_blocks *x = &sets[i];
+      ops[count++] = (struct cp_op){true, peers[to], (char *)x->send + to * x->bytes, x->bytes};
+      ops[count++] =
+          (struct cp_op){false, peers[from], (char *)x->recv + from * x->bytes, x->bytes};
     }
   }
   return comm->transport->post(comm, channel, ops, count);
