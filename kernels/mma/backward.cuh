@@ -6,8 +6,8 @@
 //   dQ += dS K by fp32 reductions into a workspace (dq.cuh).
 // P and dS pass through shared memory, for the warps' layouts differ: S, dP and dQ are cut
 // 2 x KEYS / 32 into 32 queries x 32 keys (or a part of the dims), dV and dK KEYS / 32 x 2 into
-// 32 keys x DIM / 2. Too little to share out: the group's heads are split over CTAs, which add into
-// fp32 buffers.
+// 32 keys x DIM / 2. The last items are cut into pieces of fewer steps (pieces.cuh), which add into
+// fp32 sums.
 //
 // KEYS 128: 8 warps, one CTA a multiprocessor. KEYS 64, for lists of such blocks: 4 warps with the
 // same work each, two CTAs, which must do with half the memory: dQ is staged where Q and dO lay.
@@ -39,23 +39,33 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
   const int warp_q = warp % 2 * 32,
             warp_k = warp / 2 * 32;        // corner of S, dP, dQ; rows of dK and dV
   const int warp_d = warp % 2 * (DIM / 2); // columns of dK and dV
-  const int group = p.heads_q / p.heads_kv, heads_each = group / p.splits;
-  const int place = p.across ? blockIdx.y : blockIdx.x, part = p.across ? blockIdx.x : blockIdx.y;
-  const int head_kv = part / p.splits, head_mask = p.list.classes > 1 ? head_kv : 0;
+  const int group = p.heads_q / p.heads_kv;
   const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
   const worklist_item &item = smem.item;
-  if (threadIdx.x == 0) {
-    smem.item = p.list.items[(int64_t)head_mask * p.list.count + place];
-    smem.item.reserved = head_kv * DIM; // read again at the end: no register keeps it in the loop
+  if (threadIdx.x == 0) { // read again at the end: no register keeps these in the loop
+    mma_piece piece = {(int32_t)blockIdx.x, 0, -1, -1};
+    if (piece.item >= p.whole)
+      piece = p.pieces[piece.item - p.whole];
+    const int of_head = piece.item / p.list.count, place = piece.item % p.list.count;
+    smem.item = p.list.items[(p.list.classes > 1 ? (int64_t)of_head * p.list.count : 0) + place];
+    smem.item.reserved = of_head * DIM;
+    if (piece.steps < 0)
+      piece.steps = smem.item.tiles * group;
+    smem.piece = piece;
   }
   __syncthreads();
+  const int head_kv = item.reserved / DIM, head_mask = p.list.classes > 1 ? head_kv : 0;
 
-  // The tiles to fetch: every tile of the item, for one head of the group after the other.
+  // The tiles to fetch: of the item's for one head of the group after the other, those of this piece.
   walk<BWD_QUERIES> tiles(p.list, item);
-  int head = head_kv * group + part % p.splits * heads_each, heads_left = heads_each;
+  int head = head_kv * group, steps_left = smem.piece.steps;
+  if (smem.piece.begin > 0) {
+    head += smem.piece.begin / item.tiles;
+    tiles.skip(smem.piece.begin % item.tiles);
+  }
   auto fetch = [&](int step) {
     const int s = step % 2;
-    if (tiles.more()) {
+    if (--steps_left >= 0) {
       const inner next = tiles.tile();
       const int64_t from = (int64_t)next.row * pitch_q + head * DIM;
       load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(smem.in[s].q), p.q + from, pitch_q,
@@ -73,7 +83,7 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
       if (threadIdx.x == 0)
         static_cast<inner &>(smem.tile[step % 3]) = next, smem.tile[step % 3].head = head;
       tiles.advance();
-      if (!tiles.more() && --heads_left)
+      if (!tiles.more())
         tiles.restart(), head++;
     } else if (threadIdx.x == 0)
       smem.tile[step % 3].limit = 0;
@@ -244,19 +254,26 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
       ptx::bulk_wait_read<0>(); // shared memory must outlive its readers
   }
 
-  // dK and dV: rows warp_k + 16 m + lane / 4 (+ 8)
+  // dK and dV: rows warp_k + 16 m + lane / 4 (+ 8); to sums of the caller's or of the item
+  float *dk_acc = p.dk_acc, *dv_acc = p.dv_acc;
+  int64_t first = (int64_t)item.row * pitch_k + item.reserved;
+  int32_t pitch = pitch_k;
+  if (smem.piece.sums >= 0 && !dk_acc) {
+    dk_acc = p.sums + (int64_t)smem.piece.sums * (2 * KEYS * DIM);
+    dv_acc = dk_acc + KEYS * DIM;
+    first = 0, pitch = DIM;
+  }
 #pragma unroll
   for (int m = 0; m < 2; m++) {
     const int row = warp_k + 16 * m + lane / 4;
-    const int64_t to = (int64_t)(item.row + row) * pitch_k + item.reserved + warp_d;
+    const int64_t to = first + row * pitch + warp_d; // fits: at most 128 rows
     const bool there = row < item.rows, there8 = row + 8 < item.rows;
 #pragma unroll
     for (int n = 0; n < DIM / 16; n++) {
-      if (p.dk_acc) {
+      if (dk_acc) {
         const int64_t four = to + n * 8 + lane % 4 / 2 * 4;
-        reduce_pairs(p.dk_acc + four, p.dk_acc + four + 8 * pitch_k, there, there8, dk[m][n],
-                     p.scale);
-        reduce_pairs(p.dv_acc + four, p.dv_acc + four + 8 * pitch_k, there, there8, dv[m][n], 1);
+        reduce_pairs(dk_acc + four, dk_acc + four + 8 * pitch, there, there8, dk[m][n], p.scale);
+        reduce_pairs(dv_acc + four, dv_acc + four + 8 * pitch, there, there8, dv[m][n], 1);
         continue;
       }
       const int64_t two = to + n * 8 + lane % 4 * 2;

@@ -17,8 +17,10 @@ template<class Rep> struct backward_args {
   float *dq;                   // [heads_q, rows_q, DIM] in the order of dq.cuh, added to
   bf16 *dk, *dv;               // [rows_k, heads_kv, DIM], or NULL:
   float *dk_acc, *dv_acc;      // the same in fp32, added to
-  int32_t rows_q, heads_q, heads_kv, splits;
-  bool across; // blockIdx.x counts heads and .y items: the longest items of all heads come first
+  float *sums;                 // [][2][KEYS][DIM] of items in pieces, added to
+  int32_t rows_q, heads_q, heads_kv;
+  int32_t whole;           // CTAs that take a whole item; the others take
+  const mma_piece *pieces; // one of these each
   float scale, scale_log2;
   worklist_view list;
   Rep rep;
@@ -42,6 +44,7 @@ template<int DIM, int KEYS, bool BULK> struct backward_smem {
   float lse[KEYS > 64 ? 2 : 1][BWD_QUERIES], delta[KEYS > 64 ? 2 : 1][BWD_QUERIES];
   head_tile tile[3]; // of the steps before, now and next: step % 3
   worklist_item item;
+  mma_piece piece;
 };
 
 // Accumulator columns (2t, 2t + 1) of two rows, x: even lanes reduce row g, odd ones row g + 8.

@@ -5,6 +5,7 @@
 
 #include "../around_backward.cuh"
 #include "dq.cuh"
+#include "pieces.cuh"
 
 #define REPS(R) R(band) R(dense) R(columns) R(blocklist)
 #define DECLARE(X) extern const mma_rep mma_rep_##X;
@@ -15,7 +16,7 @@ static const mma_rep *const reps[] = {REPS(ENTRY)};
 namespace {
 
 struct state {
-  gpu_memory memory;
+  gpu_memory memory, tables; // scratch, which plans may share; and what is this plan's
   const mma_rep *kernels;
   rep_device rep;
   mma_tiles tiles;
@@ -62,25 +63,19 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  // One CTA for a whole group where that gives each multiprocessor two items, and none more than an
-  // even share of all; else the group's heads are split. Where few items are long, they come first.
-  const worklist_view &list = s->queries.view;
-  const int64_t items = (int64_t)list.count * p->heads_kv,
-                tiles = s->queries.tiles / list.classes * p->heads_kv;
-  int &splits = s->buffers.splits = 1;
-  while (splits < group &&
-         (items * splits < 2 * sms || (int64_t)s->queries.longest * sms > tiles * splits))
-    do
-      splits++;
-    while (group % splits);
-  s->buffers.across = s->queries.longest * items > 2 * tiles;
+  std::vector<mma_piece> pieces;
+  mma_backward_buffers *b = &s->buffers;
+  const int places = sms * (128 / s->tiles.keys);
+  if (mma::cut_items(s->queries, p->heads_kv, group, places, &pieces, &b->whole, &b->cut) ||
+      s->tables.copy(&b->pieces, pieces.data(), pieces.size(), &plan->prep_bytes))
+    return -1;
+  b->piece_count = (int32_t)pieces.size();
   const int64_t rows = (int64_t)p->rows_q * p->heads_q;
-  const int64_t keys = s->buffers.splits > 1 ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
-  return s->memory.get(&s->buffers.lse_log2, rows, &plan->workspace_bytes) ||
-                 s->memory.get(&s->buffers.delta, rows, &plan->workspace_bytes) ||
-                 s->memory.get(&s->buffers.dq, rows * p->dim, &plan->workspace_bytes) ||
-                 s->memory.get(&s->buffers.dk_acc, keys, &plan->workspace_bytes) ||
-                 s->memory.get(&s->buffers.dv_acc, keys, &plan->workspace_bytes)
+  const int64_t sums = (int64_t)b->cut * 2 * s->tiles.keys * p->dim;
+  return s->memory.get(&b->lse_log2, rows, &plan->workspace_bytes) ||
+                 s->memory.get(&b->delta, rows, &plan->workspace_bytes) ||
+                 s->memory.get(&b->dq, rows * p->dim, &plan->workspace_bytes) ||
+                 s->memory.get(&b->sums, sums, &plan->workspace_bytes)
              ? -1
              : 0;
 }
@@ -102,7 +97,8 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
   state *s = (state *)plan->state;
   const cudaStream_t stream = (cudaStream_t)a->stream;
   const int64_t pairs = (int64_t)p->rows_q * p->heads_q,
-                keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
+                keys = (int64_t)p->rows_k * p->heads_kv * p->dim,
+                sums = (int64_t)s->buffers.cut * 2 * s->tiles.keys * p->dim;
   mma_backward_buffers b = s->buffers;
   if (a->part == ATTN_ALONE || a->part == ATTN_FIRST) {
     GPU_TRY(cudaMemsetAsync(b.dq, 0, pairs * p->dim * sizeof(float), stream));
@@ -112,13 +108,16 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
   if (a->accumulate) { // straight into the caller's sums
     b.dk_acc = a->dk_acc;
     b.dv_acc = a->dv_acc;
-  } else if (b.dk_acc) {
-    GPU_TRY(cudaMemsetAsync(b.dk_acc, 0, keys * sizeof(float), stream));
-    GPU_TRY(cudaMemsetAsync(b.dv_acc, 0, keys * sizeof(float), stream));
+  } else {
+    if (sums)
+      GPU_TRY(cudaMemsetAsync(b.sums, 0, sums * sizeof(float), stream));
+    if (s->queries.seen < s->queries.view.count) { // keys that no query sees
+      GPU_TRY(cudaMemsetAsync(a->dk, 0, keys * sizeof(bf16), stream));
+      GPU_TRY(cudaMemsetAsync(a->dv, 0, keys * sizeof(bf16), stream));
+    }
   }
   worklist_view list = s->queries.view;
-  if (b.dk_acc) // sums that nothing is added to stay as they are
-    list.count = s->queries.seen;
+  list.count = s->queries.seen;
   if (list.count && s->kernels->backward(p, a, s->rep.copy, &list, &s->tiles, &b))
     return -1;
   if (a->part == ATTN_ALONE || a->part == ATTN_LAST) {
@@ -129,11 +128,13 @@ int mma_backward(struct attn_plan *plan, const struct attn_args *a) {
         mma_scale(p, a), p->rows_q, p->heads_q);
     GPU_LAUNCHED("rounding dQ");
   }
-  return !a->accumulate && b.dk_acc &&
-                 (round_to_bf16(b.dk_acc, a->dk, keys, stream) ||
-                      round_to_bf16(b.dv_acc, a->dv, keys, stream))
-             ? -1
-             : 0;
+  if (!a->accumulate && sums) {
+    mma::round_pieces<<<dim3(b.piece_count, 2), 256, 0, stream>>>(b.pieces, list, s->tiles.keys,
+                                                                 (const float4 *)b.sums, (uint2 *)a->dk,
+                                                                 (uint2 *)a->dv, p->heads_kv, p->dim);
+    GPU_LAUNCHED("rounding dK and dV");
+  }
+  return 0;
 }
 
 void mma_release(struct attn_plan *plan) {

@@ -23,12 +23,19 @@ void mma_release(struct attn_plan *plan);
 
 // ---- between engine.cu and the instantiations
 
+// What a CTA of backward does of an item (pieces.cuh): steps begin, ..., of its tiles for one head of
+// the group after the other; -1: all.
+struct mma_piece {
+  int32_t item, begin, steps;
+  int32_t sums; // place of the item's fp32 sums, or -1
+};
 struct mma_backward_buffers {
   float *lse_log2, *delta; // [heads_q, rows_q]
   float *dq;               // sums of dQ, in the order of dq.cuh
-  float *dk_acc, *dv_acc;  // [rows_k, heads_kv, dim]; NULL: bf16 results at once
-  int splits;              // CTAs that share a group's query heads
-  bool across;             // heads side by side: the longest items of all come first
+  float *dk_acc, *dv_acc;  // the caller's sums, [rows_k, heads_kv, dim]; NULL: bf16 results
+  float *sums;             // [cut][2][keys][dim] dK and dV of items in pieces
+  mma_piece *pieces;       // [piece_count], after `whole` items
+  int32_t whole, piece_count, cut;
 };
 static inline float mma_scale(const struct attn_problem *p, const struct attn_args *a) {
   return a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);

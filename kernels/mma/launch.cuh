@@ -54,11 +54,12 @@ int launch_backward_as(const attn_problem *p, const attn_args *a, const void *re
                           b->lse_log2,        b->delta,
                           b->dq,              (bf16 *)a->dk,
                           (bf16 *)a->dv,      b->dk_acc,
-                          b->dv_acc,          p->rows_q,
-                          p->heads_q,         p->heads_kv,
-                          b->splits,          b->across,
-                          scale,              scale * LOG2E,
-                          *list,              *(const Rep *)rep};
+                          b->dv_acc,          b->sums,
+                          p->rows_q,          p->heads_q,
+                          p->heads_kv,        b->whole,
+                          b->pieces,          scale,
+                          scale * LOG2E,      *list,
+                          *(const Rep *)rep};
   const auto kernel = backward<Rep, DIM, KEYS>;
   int device, major; // the kernel was compiled for the highest architecture that this device takes
   GPU_TRY(cudaGetDevice(&device));
@@ -66,9 +67,7 @@ int launch_backward_as(const attn_problem *p, const attn_args *a, const void *re
   const int smem = major == 9 ? sizeof(backward_smem<DIM, KEYS, true>)
                               : sizeof(backward_smem<DIM, KEYS, false>);
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
-  const unsigned items = list->count, parts = p->heads_kv * b->splits;
-  kernel<<<b->across ? dim3(parts, items) : dim3(items, parts), 2 * KEYS, smem,
-           (cudaStream_t)a->stream>>>(f);
+  kernel<<<b->whole + b->piece_count, 2 * KEYS, smem, (cudaStream_t)a->stream>>>(f);
   GPU_LAUNCHED("mma backward");
   return 0;
 }

@@ -85,6 +85,11 @@ template<int TILE> struct walk {
     const int32_t from = (x.z - left) * TILE;
     return {x.x + from, x.y + from, x.w && left == 1 ? x.w : TILE, x.w == 0};
   }
+  __device__ void skip(int32_t tiles) { // fewer than are left
+    for (; tiles >= left; left = runs[++run].tiles)
+      tiles -= left;
+    left -= tiles;
+  }
   __device__ void advance() {
     if (--left == 0 && ++run < item.run_end)
       left = runs[run].tiles;
