@@ -105,6 +105,7 @@ static inline int thread_now() { return (int)threadIdx.x; }
 static inline float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? copysignf(0, x) : x; }
 static inline float ex2(float x) { return flushed(exp2f(flushed(x))); }
 static inline float lg2(float x) { return log2f(flushed(x)); }
+static inline float rcp(float x) { return flushed(1 / flushed(x)); }
 static inline uint32_t pack_bf16(float lo, float hi) {
   const __nv_bfloat16 l = __float2bfloat16_rn(lo), h = __float2bfloat16_rn(hi);
   uint16_t bits[2];

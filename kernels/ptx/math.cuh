@@ -1,6 +1,6 @@
-// math.cuh -- single instructions of softmax: exp2, log2, packing to bf16.
+// math.cuh -- single instructions of softmax: exp2, log2, 1 / x, packing to bf16.
 //
-// PTX ISA 8.0, sections 9.7.3.21 (ex2), 9.7.3.20 (lg2), 9.7.9.21 (cvt.rn.bf16x2).
+// PTX ISA 8.0, sections 9.7.3.21 (ex2), 9.7.3.20 (lg2), 9.7.3.13 (rcp), 9.7.9.21 (cvt.rn.bf16x2).
 #ifndef LONGCA_PTX_MATH_CUH
 #define LONGCA_PTX_MATH_CUH
 
@@ -16,6 +16,12 @@ static __device__ __forceinline__ float ex2(float x) {
 static __device__ __forceinline__ float lg2(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// 1 / x to within an ulp.
+static __device__ __forceinline__ float rcp(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 // bf16 pair, lo in the low half.

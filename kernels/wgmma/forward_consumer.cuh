@@ -79,9 +79,9 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     settle(stage(now.before));
     if (first)
       release(&s.q_empty[this->q_barrier(done_qn)]);
+    const typename work::rows_so_far done = work::so_far(done_tile);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(sc);
-    const typename work::rows_so_far done = work::so_far(done_tile);
     const int unset = work::take_scores(flags, seen);
     const int next = this->template probabilities<true>(now, flags);
     work::end_step(flags, done);

@@ -40,19 +40,24 @@ struct fwd_row {
   bool valid;    // whether it exists
 };
 
-// One row: O / sum and its LSE; with resume, merged with what memory holds. `sum` is this thread's part.
-// Called by whole warps. What memory holds is asked for all at once: a warpgroup has a turn at the tensor
+// What a row whose sum is known ends as: O times scale, and its LSE. One that saw no key has sum 0 and maximum
+// -inf, and so has its LSE.
+struct row_end {
+  float scale, lse;
+};
+static __device__ __forceinline__ row_end end_of_row(const fwd_params &p, float maximum, float sum) {
+  return {sum == 0.0f ? 0.0f : ptx::rcp(sum), fmaf(ptx::lg2(sum), 0.69314718f, maximum * p.scale)};
+}
+
+// One row: O / sum and its LSE; with resume, merged with what memory holds. Called by whole warps. What memory holds is asked for all at once: a warpgroup has a turn at the tensor
 // cores to come back to, and one round trip to memory after the other would make it late.
 template <int Dim>
 static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to, float (&o)[Dim / 2],
-                                                 int half, float maximum, float sum) {
-  sum += __shfl_xor_sync(~0u, sum, 1);
-  sum += __shfl_xor_sync(~0u, sum, 2);
+                                                 int half, row_end end) {
   const bool valid = to.valid;
   const int64_t at = ((int64_t)to.row * p.heads + to.head) * Dim, mine = at + 2 * (threadIdx.x % 4);
   float *lse_at = p.lse + (int64_t)to.head * p.rows + to.row;
-  float lse = sum > 0.0f ? maximum * p.scale + ptx::lg2(sum) * 0.69314718f : -INFINITY;
-  float scale = sum > 0.0f ? 1.0f / sum : 0.0f;
+  float lse = end.lse, scale = end.scale;
   if (p.resume && valid) {
     const float before = *lse_at;
     float2 was[Dim / 8];

@@ -104,9 +104,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
     issue_pv(now, known.v_here);
     turn_give();
     settle(stage(now.before));
+    const typename work::rows_so_far done = work::so_far(done_tile);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(sc);
-    const typename work::rows_so_far done = work::so_far(done_tile);
     const int unset = work::take_scores(flags, seen);
     known = this->template probabilities<true>(now, flags);
     work::end_step(flags, done);

@@ -80,18 +80,34 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows()};
   }
 
-  __device__ __forceinline__ void write_tile(const fwd_tile &tile, float m0, float m1, float s0, float s1) {
-    if constexpr (!Gathers) {
-      float4 rows = make_float4(m0, m1, s0, s1);
-      if (tile.part() >= 0) {
-        if (!join_parts<Dim>(p, tile.part(), o, rows))
-          return;
-        m0 = rows.x, m1 = rows.y, s0 = rows.z, s1 = rows.w;
-      }
+  // A query tile that is done, or will be with the next P V, as its rows stand.
+  struct rows_so_far {
+    fwd_tile tile;
+    float max0, max1, sum0, sum1; // sums of all four threads of a row
+  };
+  __device__ __forceinline__ rows_so_far so_far(const fwd_tile &tile) const {
+    rows_so_far rows = {tile, max0, max1, sum0, sum1};
+#pragma unroll
+    for (int lane = 1; lane <= 2; lane *= 2) {
+      const float other0 = __shfl_xor_sync(~0u, rows.sum0, lane), other1 = __shfl_xor_sync(~0u, rows.sum1, lane);
+      rows.sum0 += other0;
+      rows.sum1 += other1;
     }
+    return rows;
+  }
+
+  __device__ __forceinline__ void write_tile(rows_so_far rows) {
+    const fwd_tile &tile = rows.tile;
+    if constexpr (!Gathers)
+      if (tile.part() >= 0) {
+        float4 all = make_float4(rows.max0, rows.max1, rows.sum0, rows.sum1);
+        if (!join_parts<Dim>(p, tile.part(), o, all))
+          return;
+        rows = {tile, all.x, all.y, all.z, all.w};
+      }
     const int r = row_now();
-    write_row<Dim>(p, place_of(tile, r), o, 0, m0, s0);
-    write_row<Dim>(p, place_of(tile, r + 8), o, 2, m1, s1);
+    write_row<Dim>(p, place_of(tile, r), o, 0, end_of_row(p, rows.max0, rows.sum0));
+    write_row<Dim>(p, place_of(tile, r + 8), o, 2, end_of_row(p, rows.max1, rows.sum1));
   }
 
   // What the mask shows of a step; asked long before it is looked at.
@@ -246,29 +262,21 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       again(before, qn);
   }
 
-  // A query tile that this step may end, as its rows stand.
-  struct rows_so_far {
-    fwd_tile tile;
-    float max0, max1, sum0, sum1;
-  };
-  __device__ __forceinline__ rows_so_far so_far(const fwd_tile &tile) const {
-    return {tile, max0, max1, sum0, sum1};
-  }
-
-  // Its scores, masked, and bases where there are none. Returns STEP_UNSET where a row has seen no key yet.
+  // Its scores, masked, and bases where there are none. Returns STEP_UNSET where a row has seen no key yet, which
+  // only a partial step leaves behind.
   __device__ __forceinline__ int take_scores(int flags, const row_bits &seen) {
     if (flags & STEP_PARTIAL)
       hide<FWD_KEYS>(sc, seen);
     if (!(flags & (STEP_FIRST | STEP_UNSET)))
       return 0;
     this->find_base(flags & STEP_FIRST);
-    return any_unset() ? STEP_UNSET : 0;
+    return flags & STEP_PARTIAL && any_unset() ? STEP_UNSET : 0;
   }
 
   // After its softmax, when O has all of the steps before.
   __device__ __forceinline__ void end_step(int flags, const rows_so_far &done) {
     if (flags & STEP_FIRST) {
-      write_tile(done.tile, done.max0, done.max1, done.sum0, done.sum1);
+      write_tile(done);
       clear();
     } else if (flags & STEP_UNSET)
       this->rescale();
@@ -281,7 +289,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     settle(before);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
-    write_tile(tile, max0, max1, sum0, sum1);
+    write_tile(so_far(tile));
   }
 };
 
