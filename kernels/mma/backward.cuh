@@ -30,8 +30,6 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
   using Smem = backward_smem<DIM, KEYS, BULK>;
   constexpr int THREADS = 2 * KEYS;
   static_assert(!BULK || 128 / KEYS * (sizeof(Smem) + 1024) <= 228 << 10, "too much shared memory");
-  constexpr bool EARLY = KEYS > 64; // the next tile is asked for at the top of a step; else when
-                                    // the dQ before has left its stage
   constexpr int DQ_DIMS = DIM / (KEYS / 32); // columns of dQ a warp
   extern __shared__ __align__(128) char smem_raw[];
   Smem &smem = *reinterpret_cast<Smem *>(smem_raw);
@@ -42,51 +40,60 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
   const int group = p.heads_q / p.heads_kv;
   const int32_t pitch_q = p.heads_q * DIM, pitch_k = p.heads_kv * DIM;
   const worklist_item &item = smem.item;
-  if (threadIdx.x == 0) { // read again at the end: no register keeps these in the loop
+  // The tiles to fetch: of the item's for one head of the group after the other, those of this piece.
+  // Thread 0 goes over them two steps ahead, so that nobody waits for what it reads.
+  auto put_tile = [&](int step) {
+    int4 &at = smem.at;
+    head_tile next = {};
+    if (at.w > 0) {
+      walk<BWD_QUERIES> tiles(p.list, item, at.x, at.y);
+      const inner x = tiles.tile();
+      next = {x.row, x.pos, at.z, x.full ? head_tile::FULL : x.limit};
+      tiles.advance();
+      const bool again = !tiles.more();
+      if (again)
+        tiles.restart();
+      at = make_int4(tiles.run, tiles.left, at.z + again, at.w - 1);
+    }
+    smem.tile[step % 4] = next;
+  };
+  if (threadIdx.x == 0) { // in shared memory: no register keeps these in the loop
     mma_piece piece = {(int32_t)blockIdx.x, 0, -1, -1};
     if (piece.item >= p.whole)
       piece = p.pieces[piece.item - p.whole];
-    const int of_head = piece.item / p.list.count, place = piece.item % p.list.count;
-    smem.item = p.list.items[(p.list.classes > 1 ? (int64_t)of_head * p.list.count : 0) + place];
-    smem.item.reserved = of_head * DIM;
-    if (piece.steps < 0)
-      piece.steps = smem.item.tiles * group;
-    smem.piece = piece;
+    const int head_kv = piece.item / p.list.count, place = piece.item % p.list.count;
+    smem.item = p.list.items[(p.list.classes > 1 ? (int64_t)head_kv * p.list.count : 0) + place];
+    smem.item.reserved = head_kv * DIM;
+    smem.sums = piece.sums;
+    walk<BWD_QUERIES> tiles(p.list, item);
+    if (piece.begin > 0)
+      tiles.skip(piece.begin % item.tiles);
+    smem.at = make_int4(tiles.run, tiles.left,
+                        head_kv * group + (piece.begin > 0 ? piece.begin / item.tiles : 0),
+                        piece.steps < 0 ? item.tiles * group : piece.steps);
+    put_tile(0);
+    put_tile(1);
   }
   __syncthreads();
-  const int head_kv = item.reserved / DIM, head_mask = p.list.classes > 1 ? head_kv : 0;
+  const int head_mask = p.list.classes > 1 ? item.reserved / DIM : 0;
 
-  // The tiles to fetch: of the item's for one head of the group after the other, those of this piece.
-  walk<BWD_QUERIES> tiles(p.list, item);
-  int head = head_kv * group, steps_left = smem.piece.steps;
-  if (smem.piece.begin > 0) {
-    head += smem.piece.begin / item.tiles;
-    tiles.skip(smem.piece.begin % item.tiles);
-  }
-  auto fetch = [&](int step) {
-    const int s = step % 2;
-    if (--steps_left >= 0) {
-      const inner next = tiles.tile();
-      const int64_t from = (int64_t)next.row * pitch_q + head * DIM;
-      load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(smem.in[s].q), p.q + from, pitch_q,
-                                      next.limit);
-      load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(smem.in[s].d_o), p.d_o + from, pitch_q,
-                                      next.limit);
-      if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit do no harm: so are Q and dO
-        const int row = threadIdx.x % BWD_QUERIES, at = EARLY ? s : 0;
-        const bool second = threadIdx.x >= BWD_QUERIES;
-        ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[at][row] : &smem.lse[at][row]),
-                          (second ? p.delta : p.lse_log2) + (int64_t)head * p.rows_q + next.row +
-                              row,
-                          row < next.limit);
-      }
-      if (threadIdx.x == 0)
-        static_cast<inner &>(smem.tile[step % 3]) = next, smem.tile[step % 3].head = head;
-      tiles.advance();
-      if (!tiles.more())
-        tiles.restart(), head++;
-    } else if (threadIdx.x == 0)
-      smem.tile[step % 3].limit = 0;
+  // Its Q and dO, by copies begin, ..., end - 1 of each thread; LSE and D.
+  constexpr int COPIES = BWD_QUERIES * DIM / 8 / THREADS;
+  auto copy_rows = [&](const head_tile &next, int step, int begin, int end) {
+    auto &in = smem.in[step % 2];
+    const int64_t from = (int64_t)next.row * pitch_q + next.head * DIM;
+    load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(in.q), p.q + from, pitch_q, next.limit(), begin, end);
+    load<DIM, BWD_QUERIES, THREADS>(ptx::smem_addr(in.d_o), p.d_o + from, pitch_q, next.limit(), begin,
+                                    end);
+  };
+  auto copy_numbers = [&](const head_tile &next) {
+    if (threadIdx.x < 2 * BWD_QUERIES) { // zeros past the limit do no harm: so are Q and dO
+      const int row = threadIdx.x % BWD_QUERIES;
+      const bool second = threadIdx.x >= BWD_QUERIES;
+      ptx::copy_async_4(ptx::smem_addr(second ? &smem.delta[row] : &smem.lse[row]),
+                        (second ? p.delta : p.lse_log2) + (int64_t)next.head * p.rows_q + next.row + row,
+                        row < next.limit());
+    }
     ptx::copy_async_commit();
   };
 
@@ -95,7 +102,8 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
   const uint32_t sk = ptx::smem_addr(smem.k), sv = ptx::smem_addr(smem.v);
   load<DIM, KEYS, THREADS>(sk, keys, pitch_k, item.rows);
   load<DIM, KEYS, THREADS>(sv, values, pitch_k, item.rows);
-  fetch(0);
+  copy_rows(smem.tile[0], 0, 0, COPIES);
+  copy_numbers(smem.tile[0]);
 
   float dk[2][DIM / 16][4] = {}, dv[2][DIM / 16][4] = {};
   for (int step = 0;; step++) {
@@ -105,17 +113,14 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
     __syncthreads();
     if constexpr (BULK) {
       if (threadIdx.x == 0 && step > 0) { // the rows of a tile are one piece of memory
-        const head_tile &before = smem.tile[(step + 2) % 3];
+        const head_tile &before = smem.tile[(step + 3) % 4];
         ptx::bulk_add_f32(p.dq + ((int64_t)before.head * p.rows_q + before.row) * DIM,
                           Smem::STAGE_DQ ? smem.dq : (const float *)&smem.in[stage ^ 1],
-                          before.limit * DIM * sizeof(float));
+                          before.limit() * DIM * sizeof(float));
         ptx::bulk_commit();
       }
     }
-    if (EARLY)
-      fetch(step + 1);
-    const head_tile tile = smem.tile[step % 3];
-    if (tile.limit == 0)
+    if (smem.tile[step % 4].rows == 0)
       break;
 
     // S = Q K^T and dP = dO V^T
@@ -141,8 +146,9 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
       }
     };
     product(s, 0, 0);
-    if (!tile.full || item.rows < KEYS)
-      hide(s, p.rep, head_mask, warp_q + lane / 4, tile.limit, tile.pos, item.pos + warp_k,
+    const head_tile &tile = smem.tile[step % 4];
+    if (tile.rows != head_tile::FULL || item.rows < KEYS)
+      hide(s, p.rep, head_mask, warp_q + lane / 4, tile.limit(), tile.pos, item.pos + warp_k,
            item.pos + item.rows);
     product(dp, TO_DO, TO_V);
 
@@ -150,8 +156,7 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int row = warp_q + i * 8 + lane / 4;
-      const int at_row = EARLY ? stage : 0;
-      const float lse = smem.lse[at_row][row], delta = smem.delta[at_row][row];
+      const float lse = smem.lse[row], delta = smem.delta[row];
       float prob[4][2];
 #pragma unroll
       for (int n = 0; n < 4; n++)
@@ -173,12 +178,12 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
         ptx::bulk_wait_read<0>();
     }
     __syncthreads(); // P and dS are there; the dQ before has left
-    if (!EARLY)
-      fetch(step + 1);
+    if (threadIdx.x == 0)
+      put_tile(step + 2);
     const uint32_t sp = ptx::smem_addr(smem.p);
 
     // dV += P^T dO, dK += dS^T Q
-    auto transposed = [&](float(&out)[2][DIM / 16][4], uint32_t to_x, uint32_t to_y) {
+    auto transposed = [&](float(&out)[2][DIM / 16][4], uint32_t to_x, uint32_t to_y, auto beside) {
       const fragments<KEYS> x(sp, 0, warp_k, false);
       const fragments<DIM> y(tq, 0, warp_d, true);
 #pragma unroll
@@ -196,10 +201,17 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
             ptx::mma_bf16(out[m][n + 1], a[m], b[2], b[3]);
           }
         }
+        beside(q / 16);
       }
     };
-    transposed(dv, 0, TO_DO);
-    transposed(dk, TO_DS, 0);
+    // The next tile is asked for bit by bit: after all its copies at once every warp's fragments would
+    // queue, 700 clocks a step.
+    const head_tile next = smem.tile[(step + 1) % 4];
+    transposed(dv, 0, TO_DO, [&](int i) {
+      copy_rows(next, step + 1, i * COPIES / 4, (i + 1) * COPIES / 4);
+    });
+    copy_numbers(next);
+    transposed(dk, TO_DS, 0, [](int) {});
 
     // dQ = dS K: 32 queries x DQ_DIMS a warp
     float dq[2][DQ_DIMS / 8][4] = {};
@@ -224,11 +236,10 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
     }
     if constexpr (BULK && !Smem::STAGE_DQ)
       __syncthreads(); // every warp is done with Q and dO, where dQ comes now
-    const head_tile &here = smem.tile[step % 3]; // again: registers are short
 #pragma unroll
     for (int n = 0; n < DQ_DIMS / 8; n++) {
       const int to = (warp_q + lane / 4) * DIM +
-                     dq_chunk(here.row + lane / 4, col / 8 + n) * 8; // the same 8 rows further
+                     dq_chunk(tile.row + lane / 4, col / 8 + n) * 8; // the same 8 rows further
 #pragma unroll
       for (int m = 0; m < 2; m++) {
         const float(&x)[4] = dq[m][n];
@@ -239,9 +250,9 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
           *reinterpret_cast<float2 *>(at_row + 8 * DIM) = make_float2(x[2], x[3]);
         } else {
           const int row = warp_q + 16 * m + lane / 4;
-          float *at_row = p.dq + ((int64_t)here.head * p.rows_q + here.row) * DIM + to +
+          float *at_row = p.dq + ((int64_t)tile.head * p.rows_q + tile.row) * DIM + to +
                           lane % 4 / 2 * 4 + m * 16 * DIM;
-          reduce_pairs(at_row, at_row + 8 * DIM, row < here.limit, row + 8 < here.limit, x, 1);
+          reduce_pairs(at_row, at_row + 8 * DIM, row < tile.limit(), row + 8 < tile.limit(), x, 1);
         }
       }
     }
@@ -258,8 +269,8 @@ __global__ void __launch_bounds__(2 * KEYS, 128 / KEYS)
   float *dk_acc = p.dk_acc, *dv_acc = p.dv_acc;
   int64_t first = (int64_t)item.row * pitch_k + item.reserved;
   int32_t pitch = pitch_k;
-  if (smem.piece.sums >= 0 && !dk_acc) {
-    dk_acc = p.sums + (int64_t)smem.piece.sums * (2 * KEYS * DIM);
+  if (smem.sums >= 0 && !dk_acc) {
+    dk_acc = p.sums + (int64_t)smem.sums * (2 * KEYS * DIM);
     dv_acc = dk_acc + KEYS * DIM;
     first = 0, pitch = DIM;
   }

@@ -26,8 +26,12 @@ template<class Rep> struct backward_args {
   Rep rep;
 };
 
-struct head_tile : inner { // limit 0: the end
-  int32_t head;
+// An inner tile of a query head, by one access to shared memory.
+struct alignas(16) head_tile {
+  int32_t row, pos, head;
+  int32_t rows; // that exist; or FULL: all, and none needs a mask; or 0: this is the end
+  static constexpr int32_t FULL = 256 + BWD_QUERIES;
+  __device__ __forceinline__ int limit() const { return rows % 256; }
 };
 
 // BULK, on sm_90: dQ leaves through shared memory, a tile by one reduction of the copy engine.
@@ -41,10 +45,11 @@ template<int DIM, int KEYS, bool BULK> struct backward_smem {
   stage in[2];
   bf16 p[BWD_QUERIES * KEYS], ds[BWD_QUERIES * KEYS];
   float dq[STAGE_DQ ? BWD_QUERIES * DIM : 4];
-  float lse[KEYS > 64 ? 2 : 1][BWD_QUERIES], delta[KEYS > 64 ? 2 : 1][BWD_QUERIES];
-  head_tile tile[3]; // of the steps before, now and next: step % 3
+  float lse[BWD_QUERIES], delta[BWD_QUERIES]; // read before the next ones are asked for
+  head_tile tile[4]; // of the steps before, now, next and after next: step % 4
   worklist_item item;
-  mma_piece piece;
+  int4 at;      // the tile after those: {run, its tiles that are left, head, steps that are left}
+  int32_t sums; // where the sums of the item are, or -1
 };
 
 // Accumulator columns (2t, 2t + 1) of two rows, x: even lanes reduce row g, odd ones row g + 8.

@@ -19,9 +19,11 @@ template<int DIM> __device__ __forceinline__ uint32_t at(uint32_t tile, int row,
   return tile + row * (DIM * 2) + ((chunk ^ (row & 7)) << 4);
 }
 
-// ROWS x DIM from global rows [row, row + limit) of pitch `pitch` elements; zeros past the limit.
+// ROWS x DIM from global rows [row, row + limit) of pitch `pitch` elements; zeros past the limit. All, or
+// a part of what each thread does: copies begin, ..., end - 1 of ROWS * DIM / 8 / THREADS.
 template<int DIM, int ROWS, int THREADS>
-__device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pitch, int limit) {
+__device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pitch, int limit,
+                                     int begin = 0, int end = ROWS * DIM / 8 / THREADS) {
   constexpr int CHUNKS = DIM / 8, STEP = THREADS / CHUNKS;
   const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
   static_assert(ROWS % STEP == 0 && (STEP % 8 == 0 || STEP == 4),
@@ -29,7 +31,7 @@ __device__ __forceinline__ void load(uint32_t tile, const bf16 *src, int32_t pit
   src += row * pitch + chunk * 8; // fits: at most 128 rows
   uint32_t dst = at<DIM>(tile, row, chunk);
 #pragma unroll
-  for (int r = 0; r < ROWS; r += STEP)
+  for (int r = begin * STEP; r < end * STEP; r += STEP)
     ptx::copy_async_16((dst ^ (r & 4) << 4) + r * DIM * 2, src + r * pitch, row + r < limit);
 }
 
@@ -75,6 +77,8 @@ template<int TILE> struct walk {
   __device__ walk(const worklist_view &list, const worklist_item &i) : runs(list.runs), item(i) {
     restart();
   }
+  __device__ walk(const worklist_view &list, const worklist_item &i, int32_t run, int32_t left)
+      : runs(list.runs), item(i), run(run), left(left) {}
   __device__ void restart() {
     run = item.run_begin;
     left = run < item.run_end ? runs[run].tiles : 0;
