@@ -289,6 +289,10 @@ void *cp_buffer(struct cp_plan *plan, int64_t bytes); // zeroed, owned by the pl
 int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
                     int32_t k_segs, int32_t rows_k);
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args);
+// Where a backward in parts sums dQ up: acc, zeroed here, and then to be rounded to the caller's; or NULL, where the
+// kernel keeps it and writes the caller's itself. -1: error.
+int cp_begin_dq(struct cp_plan *plan, float **sums);
+int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq);
 // Which of a pass's calls that of this step is: steps come in order, and not all are prepared.
 enum attn_part cp_part(const struct cp_plan *plan, int step);
 // Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a

@@ -48,6 +48,7 @@ static int plain_prepare(struct attn_plan *plan) {
   set_positions(st->pos_q, p->rows_q, p->q_seg, p->q_segs, false);
   set_positions(st->pos_k, p->rows_k, p->k_seg, p->k_segs, mutation == PAD_IS_REAL);
   plan->workspace_bytes = 4 * (int64_t)(p->rows_q + p->rows_k);
+  plan->keeps_dq = true;
   return 0;
 }
 
@@ -121,7 +122,11 @@ static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
   const size_t nq = (size_t)p->rows_q * (size_t)p->heads_q * DIM,
                nk = (size_t)p->rows_k * (size_t)p->heads_kv * DIM;
   if (!a->accumulate)
-    memset(a->dq, 0, 4 * nq), memset(dk, 0, 4 * nk), memset(dv, 0, 4 * nk);
+    memset(dk, 0, 4 * nk), memset(dv, 0, 4 * nk);
+  if (a->accumulate && a->dq_acc) {
+    attn_error_set(false, "dQ is asked for in fp32 of a kernel that keeps it");
+    return -1;
+  }
   if (a->part == ATTN_ALONE || a->part == ATTN_FIRST)
     free(kept), kept = calloc(nq ? nq : 1, 4);
   if (!(dq = kept)) {
@@ -150,8 +155,7 @@ static int plain_backward(struct attn_plan *plan, const struct attn_args *a) {
       }
     }
   if (a->part == ATTN_ALONE || a->part == ATTN_LAST) {
-    for (size_t i = 0; i < nq; i++)
-      (a->accumulate ? a->dq_acc : (float *)a->dq)[i] += kept[i];
+    memcpy(a->dq, kept, 4 * nq);
     free(kept), kept = NULL;
   }
   return 0;

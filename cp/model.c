@@ -164,8 +164,8 @@ static int sample(const struct run *r, int x,
 static double slowest_step_us(const struct run *r, int w, int i) {
   const struct cp_shard *s = &r->shard;
   const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
-  // Forward writes O in fp32, but for the last step, and reads it, but for the first; backward's dQ is summed
-  // wherever it is.
+  // Forward writes O in fp32, but for the last step, and reads it, but for the first; backward's dQ stays in
+  // the kernel's workspace.
   const bool one_of_these = (w == 0 && i == 0) || w * size + i == r->grid.context - 1;
   const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : one_of_these ? 4 : 8;
   double most = 0;
@@ -202,10 +202,6 @@ static void run_ring(struct run *r) {
   // Home, under nothing but a next piece.
   r->home_us = (r->bwd && size > 1 ? near_hop_us(r, grad_bytes) : 0) +
                (r->bwd && n > 1 ? hop_us(r, size, grad_bytes) : 0);
-  if (sums) { // dQ in fp32, zeroed first, into the caller's type
-    const double q = (double)r->shard.context_rows * r->heads_q * r->p->dim;
-    r->time_us += q * (8 + (double)r->elem) / r->m->copy_bytes_us;
-  }
 }
 
 // Ring all-gather or reduce-scatter of blocks of that many bytes: each node's links carry what is outside it
@@ -239,10 +235,8 @@ static void run_gathered(struct run *r) {
   r->time_us = most;
   if (ring > 1)
     r->time_us += 2 * gather_us(r, kv * (double)r->elem) + (r->bwd ? 2 * gather_us(r, 4 * kv) : 0);
-  if (ring > 1 && r->bwd) { // fp32 gradients zeroed, the own ones into the caller's type
-    const double q = (double)s->context_rows * r->heads_q * r->p->dim, elem = (double)r->elem;
-    r->time_us += (q * (8 + elem) + 8 * kv * ring + 2 * kv * (4 + elem)) / r->m->copy_bytes_us;
-  }
+  if (ring > 1 && r->bwd) // dK and dV in fp32 zeroed, the own ones into the caller's type
+    r->time_us += (8 * kv * ring + 2 * kv * (4 + (double)r->elem)) / r->m->copy_bytes_us;
 }
 
 // The ring with a piece of the heads at a time, between what comes in and what goes out (heads.c).

@@ -200,6 +200,21 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   return 0;
 }
 
+static int64_t q_elems(const struct cp_plan *plan) {
+  return (int64_t)plan->shard.context_rows * plan->piece_q * plan->problem.dim;
+}
+
+int cp_begin_dq(struct cp_plan *plan, float **sums) {
+  *sums = plan->like && plan->like->keeps_dq ? NULL : plan->acc;
+  return *sums ? plan->comm->memory->zero(*sums, 4 * q_elems(plan), plan->comm->stream) : 0;
+}
+
+int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq) {
+  return sums ? plan->comm->memory->cast(dq, plan->problem.dtype, sums, q_elems(plan),
+                                         plan->comm->stream)
+              : 0;
+}
+
 enum attn_part cp_part(const struct cp_plan *plan, int step) {
   bool first = true, last = true;
   for (int i = 0; i < plan->n_steps; i++) {

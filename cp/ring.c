@@ -176,7 +176,6 @@ static int backward_step(struct cp_plan *p, int step, struct cp_kv kv, float *gr
   a.v = kv.v;
   if (grad) {
     a.accumulate = true;
-    a.dq_acc = p->acc;
     a.dk_acc = grad;
     a.dv_acc = grad + kv_elems(p);
   }
@@ -276,18 +275,16 @@ static int ring_piece(struct cp_plan *p, const struct attn_args *args,
 
 int cp_ring_backward_piece(struct cp_plan *p, const struct attn_args *args,
                            const struct cp_meanwhile *m) {
-  const struct cp_memory *memory = p->comm->memory;
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->piece_q * p->problem.dim;
-  void *const stream = p->comm->stream;
+  struct attn_args a = *args;
   const struct cp_kv start = {(void *)args->k, (void *)args->v};
   if (!in_parts(p) && m && m->call(m->context))
     return -1;
   if (!grads_fp32(p))
     return backward_step(p, 0, start, NULL, args);
-  if (memory->zero(p->acc, 4 * q_elems, stream) ||
-      (in_parts(p) ? ring_piece(p, args, m) : backward_step(p, 0, start, p->grad[0], args)))
+  if (cp_begin_dq(p, &a.dq_acc) ||
+      (in_parts(p) ? ring_piece(p, &a, m) : backward_step(p, 0, start, p->grad[0], &a)))
     return -1;
-  return memory->cast(args->dq, p->problem.dtype, p->acc, q_elems, stream);
+  return cp_end_dq(p, a.dq_acc, args->dq);
 }
 
 int cp_ring_land(struct cp_plan *p, const struct cp_meanwhile *m) {

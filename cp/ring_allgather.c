@@ -76,16 +76,15 @@ static int backward(struct cp_plan *p, const struct attn_args *args) {
   struct cp_comm *comm = p->comm;
   const struct cp_memory *memory = comm->memory;
   const int64_t kv = kv_elems(p), all = kv * comm->size;
-  const int64_t q_elems = (int64_t)p->shard.context_rows * p->piece_q * p->problem.dim;
+  float *dq_sums;
   void *const stream = comm->stream;
-  if (gather(p, args) || memory->zero(p->acc, 4 * q_elems, stream) ||
-      memory->zero(p->grad_all, 2 * 4 * all, stream))
+  if (gather(p, args) || cp_begin_dq(p, &dq_sums) || memory->zero(p->grad_all, 2 * 4 * all, stream))
     return -1;
   struct attn_args a = *args;
   a.k = p->all.k;
   a.v = p->all.v;
   a.accumulate = true;
-  a.dq_acc = p->acc;
+  a.dq_acc = dq_sums;
   a.dk_acc = p->grad_all;
   a.dv_acc = p->grad_all + all;
   if (cp_call(p, 0, ATTN_BWD, &a))
@@ -93,8 +92,8 @@ static int backward(struct cp_plan *p, const struct attn_args *args) {
   float *dk = p->grad[0], *dv = dk + kv;
   return comm->transport->reduce_scatter(comm, CP_GRAD, p->grad_all, dk, kv) ||
                  comm->transport->reduce_scatter(comm, CP_GRAD_FAR, p->grad_all + all, dv, kv) ||
-                 memory->cast(args->dq, p->problem.dtype, p->acc, q_elems, stream) ||
-                 comm->transport->wait(comm, CP_GRAD) || comm->transport->wait(comm, CP_GRAD_FAR) ||
+                 cp_end_dq(p, dq_sums, args->dq) || comm->transport->wait(comm, CP_GRAD) ||
+                 comm->transport->wait(comm, CP_GRAD_FAR) ||
                  memory->cast(args->dk, p->problem.dtype, dk, kv, stream) ||
                  memory->cast(args->dv, p->problem.dtype, dv, kv, stream)
              ? -1

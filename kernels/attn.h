@@ -63,7 +63,8 @@ struct attn_args {
   // Which of several calls this is. Backward: with accumulate, of the same queries, o, lse and d_o against
   // other keys, one after the other on a stream, by plans that are like the first one's
   // (attn_problem.like): from ATTN_FIRST to ATTN_LAST a kernel may keep what it has of dQ and of these in
-  // its workspace, and dq_acc is complete after the last.
+  // its workspace, and dq_acc is complete after the last. One that does (attn_plan.keeps_dq) takes a dq_acc of
+  // NULL: the last call writes dq then, all rows of segments.
   enum attn_part part;
   void *stream; // cudaStream_t; unused on the host
 };
@@ -85,6 +86,7 @@ struct attn_plan {
   int64_t workspace_bytes; // other memory that the plan holds (set by the kernel)
   // By pass: pairs a query head in the tiles that are computed, visible or not; 0: not known.
   double tile_area[2];
+  bool keeps_dq;           // between the parts of a backward (set by the kernel)
 };
 
 struct attn_kernel {

@@ -53,6 +53,7 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes;
   plan->tile_area[ATTN_FWD] = (double)s->keys.tiles * s->tiles.queries * MMA_FWD_KEYS / s->keys.view.classes;
+  plan->keeps_dq = true;
   if (!p->backward)
     return 0;
   if (worklist_build(&s->queries, &s->rep, p, WORKLIST_QUERIES, s->tiles.keys, MMA_BWD_QUERIES,

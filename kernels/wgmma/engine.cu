@@ -70,6 +70,7 @@ int wgmma_prepare(struct attn_plan *plan, const char *rep, const void *forward_b
       prepare_forward(s, p, forward_bits, &plan->workspace_bytes))
     return -1;
   plan->prep_bytes = s->rep.bytes + s->keys.bytes + s->bits.bytes + s->parts.bytes + s->pieces.bytes;
+  plan->keeps_dq = true;
   const gather_view &pieces = s->pieces.view;
   plan->tile_area[ATTN_FWD] =
       (double)WGMMA_FWD_QUERIES * WGMMA_FWD_KEYS *
