@@ -223,7 +223,7 @@ struct cp_plan {
   float *acc; // [context_rows, piece_q, dim] O, then dQ, in fp32; NULL when one step does it all
   struct cp_kv near[2], far[2]; // keys and values on their way round the ring and between windows
   float *grad[5];               // [2, context_rows, piece_kv, dim] dK and dV in fp32, on their way
-  struct cp_kv home;            // where those under way end that the last piece left; NULL: none
+  bool fetched;                 // the keys that backward's next piece begins with are here
   struct cp_kv all;             // all-gather: [contexts * context_rows, heads_kv, dim]
   float *grad_all;
   struct attn_segment *k_seg;
@@ -274,8 +274,8 @@ int cp_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_backward(struct cp_plan *plan, const struct attn_args *args);
 
 // Bytes that one rank sends (and receives) in one pass: the formula, from the grid alone.
-int64_t cp_volume(const struct cp_schedule *schedule, const struct cp_grid *grid,
-                  const struct attn_problem *problem, int32_t context_rows, enum attn_pass pass);
+int64_t cp_volume(const struct cp_grid *grid, const struct attn_problem *problem,
+                  int32_t context_rows, enum attn_pass pass);
 
 // ---- inside schedules -----------------------------------------------------------------------
 
@@ -293,23 +293,16 @@ int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct at
 // kernel keeps it and writes the caller's itself. -1: error.
 int cp_begin_dq(struct cp_plan *plan, float **sums);
 int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq);
-// Which of a pass's calls that of this step is: steps come in order, and not all are prepared.
-enum attn_part cp_part(const struct cp_plan *plan, int step);
+// Which of a pass's calls that of this step is: not all steps are prepared.
+enum attn_part cp_part(const struct cp_plan *plan, int step, enum attn_pass pass);
 // Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a
 // single call without transfers.
 int cp_ring_plan(struct cp_plan *plan);
 int cp_ring_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_ring_backward(struct cp_plan *plan, const struct attn_args *args);
-// Backward of one piece of the heads of several: dk and dv are there only after the first steps of the next piece, or
-// cp_ring_land after the last. What is to be done meanwhile is called once those of the piece before are there,
-// before some step's kernel; by cp_ring_land, under the last hop. NULL: nothing.
-struct cp_meanwhile {
-  int (*call)(void *context);
-  void *context;
-};
+// Backward of one piece of the heads of several; `next`: the keys of the one after it, NULL after the last.
 int cp_ring_backward_piece(struct cp_plan *plan, const struct attn_args *args,
-                           const struct cp_meanwhile *meanwhile);
-int cp_ring_land(struct cp_plan *plan, const struct cp_meanwhile *meanwhile);
+                           const struct cp_kv *next);
 // The same between the two exchanges of heads (heads.c).
 int cp_heads_plan(struct cp_plan *plan);
 int cp_heads_forward(struct cp_plan *plan, const struct attn_args *args);

@@ -131,8 +131,7 @@ static inline void from_shard(float *whole, const void *shard, enum attn_dtype d
 
 static inline int count_is_formula(struct cp_plan *plan, int64_t sent, int64_t received,
                                    enum attn_pass pass) {
-  const int64_t want =
-      cp_volume(plan->schedule, &plan->grid, &plan->problem, plan->shard.context_rows, pass);
+  const int64_t want = cp_volume(&plan->grid, &plan->problem, plan->shard.context_rows, pass);
   if (sent == want && received == want)
     return 0;
   attn_error_set(false, "%s %s: sent %lld, received %lld bytes, the formula says %lld",

@@ -180,13 +180,12 @@ static int sum_copies(struct cp_plan *p, const struct tensor *t) {
   return 0;
 }
 
-// Tensors [from, to) of what came out, pieces [begin, end).
-static int unpack(struct cp_plan *p, const struct tensor *out, int from, int to, int begin,
-                  int end) {
-  const int packed = p->copies > 1 && to > 1 ? 1 : to; // dK and dV of copies are summed
-  if (from < packed && pack(p, out + from, packed - from, begin, end, true))
+// What came out, of pieces [begin, end).
+static int unpack(struct cp_plan *p, const struct tensor *out, int n, int begin, int end) {
+  const int packed = p->copies > 1 ? 1 : n; // dK and dV of copies are summed
+  if (pack(p, out, packed, begin, end, true))
     return -1;
-  for (int i = from > packed ? from : packed; i < to && begin < end; i++)
+  for (int i = packed; i < n && begin < end; i++)
     if (sum_copies(p, &out[i]))
       return -1;
   return 0;
@@ -199,13 +198,11 @@ struct turn {
   const struct attn_args *args;
   struct tensor in[TENSORS_MAX], out[TENSORS_MAX];
   int n_in, n_out;
-  int from, to; // of the tensors that go out, those in this group
   int i;
   bool posted;
 };
 
-static int post_turn(void *context) {
-  struct turn *t = context;
+static int post_turn(struct turn *t) {
   struct cp_plan *p = t->p;
   struct cp_blocks sets[2 * TENSORS_MAX];
   int peers[CP_HEADS_MAX], n = 0;
@@ -215,19 +212,18 @@ static int post_turn(void *context) {
     n = add_blocks(p, t->in, t->n_in, t->i + 1, false, sets);
   if (t->i >= 1) {
     t->n_out = tensors_out(p, t->pass, t->args, t->out);
-    const int to = t->to < t->n_out ? t->to : t->n_out;
-    n += add_blocks(p, t->out + t->from, to - t->from, t->i - 1, true, sets + n);
+    n += add_blocks(p, t->out, t->n_out, t->i - 1, true, sets + n);
   }
   t->posted = n > 0;
   return n ? cp_all_to_all(p->comm, CP_HEADS, peers, p->grid.heads, sets, n) : 0;
 }
 
-// Piece i through the ring. In backward the ring posts the turn, once it has the gradients of the piece before.
-static int attend(struct turn *t) {
+// Piece i through the ring.
+static int attend(const struct turn *t) {
   struct cp_plan *p = t->p;
   const int64_t q = t->i * bytes_of(p, p->shard.context_rows, p->piece_q);
-  const int64_t kv = t->i * p->heads_kv / p->grid.pieces / p->piece_kv *
-                     bytes_of(p, p->shard.context_rows, p->piece_kv);
+  const int64_t kv_bytes = bytes_of(p, p->shard.context_rows, p->piece_kv);
+  const int64_t kv = t->i * p->heads_kv / p->grid.pieces / p->piece_kv * kv_bytes;
   struct attn_args a = *t->args;
   a.q = (char *)p->q_in + q; // kept by forward for backward, as are k, v and o
   a.k = (char *)p->kv_in.k + kv;
@@ -235,51 +231,33 @@ static int attend(struct turn *t) {
   a.o = (char *)p->o_in + q;
   a.lse = t->args->lse + (int64_t)t->i * p->piece_q * p->shard.context_rows;
   if (t->pass == ATTN_FWD)
-    return post_turn(t) || cp_ring_forward(p, &a) ? -1 : 0;
+    return cp_ring_forward(p, &a);
   a.d_o = (char *)p->d_o_in + q;
   a.dq = (char *)p->dq_in + q;
   a.dk = (char *)p->dkv_in.k + kv;
   a.dv = (char *)p->dkv_in.v + kv;
-  return cp_ring_backward_piece(p, &a, &(struct cp_meanwhile){post_turn, t});
+  const struct cp_kv next = {(char *)a.k + kv_bytes, (char *)a.v + kv_bytes};
+  return cp_ring_backward_piece(p, &a, t->i + 1 < p->grid.pieces ? &next : NULL);
 }
 
 static int wait_turn(const struct turn *t) {
   return t->posted ? t->p->comm->transport->wait(t->p->comm, CP_HEADS) : 0;
 }
 
-static int unpack_earlier(void *context) {
-  struct turn *t = context;
-  return unpack(t->p, t->out, 0, t->n_out, 0, t->i - 1);
-}
-
-// The last piece's way out. From a ring dK and dV have a hop to go yet, and dQ does not wait for it.
-static int finish(struct turn *t) {
-  struct cp_plan *p = t->p;
-  const int end = t->i, last = end - 1;
-  const bool apart = p->home.k != NULL;
-  t->to = apart ? 1 : TENSORS_MAX;
-  if (post_turn(t) || cp_ring_land(p, &(struct cp_meanwhile){unpack_earlier, t}) || wait_turn(t))
-    return -1;
-  if (!apart)
-    return unpack(p, t->out, 0, t->n_out, last, end);
-  t->from = 1, t->to = TENSORS_MAX;
-  return post_turn(t) || unpack(p, t->out, 0, 1, last, end) || wait_turn(t) ||
-                 unpack(p, t->out, 1, t->n_out, last, end)
-             ? -1
-             : 0;
-}
-
 static int exchange_around(struct cp_plan *p, enum attn_pass pass, const struct attn_args *args) {
-  const int pieces = p->grid.pieces;
-  struct turn t = {.p = p, .pass = pass, .args = args, .to = TENSORS_MAX, .i = -1};
+  const int last = p->grid.pieces - 1;
+  struct turn t = {.p = p, .pass = pass, .args = args, .i = -1};
   t.n_in = tensors_in(p, pass, args, t.in);
   if (pack(p, t.in, t.n_in, 0, 1, false) || post_turn(&t) ||
-      pack(p, t.in, t.n_in, 1, pieces, false) || wait_turn(&t))
+      pack(p, t.in, t.n_in, 1, last + 1, false) || wait_turn(&t))
     return -1;
-  for (t.i = 0; t.i < pieces; t.i++)
-    if (attend(&t) || wait_turn(&t))
+  for (t.i = 0; t.i <= last; t.i++)
+    if (post_turn(&t) || attend(&t) || wait_turn(&t))
       return -1;
-  return finish(&t);
+  return post_turn(&t) || unpack(p, t.out, t.n_out, 0, last) || wait_turn(&t) ||
+                 unpack(p, t.out, t.n_out, last, last + 1)
+             ? -1
+             : 0;
 }
 
 int cp_heads_forward(struct cp_plan *p, const struct attn_args *args) {

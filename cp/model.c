@@ -71,7 +71,7 @@ struct run { // one estimate under way
   int64_t elem;
   bool bwd;
   double time_us, kernel_us;
-  double home_us; // last hop of a ring's gradients
+  double first_us; // until the first keys of a ring are there
 };
 
 // A kernel call. acc_bytes: what it moves of the fp32 accumulator of O, an element of a row that sees keys.
@@ -179,29 +179,32 @@ static double slowest_step_us(const struct run *r, int w, int i) {
 
 static void run_ring(struct run *r) {
   const int n = r->grid.windows, size = r->grid.context / n;
+  const bool pieces = r->grid.pieces > 1;
   const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim,
                kv_bytes = kv * (double)r->elem;
   const bool sums = r->bwd && r->grid.context > 1; // a step's share: zeroed, added to what arrives
   const double grad_bytes = r->bwd ? 4 * kv : 0,
                add_us = sums ? (4 + 12) * kv / r->m->copy_bytes_us : 0;
-  double pending_far = 0; // bytes of gradients of the window before, on their way between windows
-  for (int w = 0; w < n; w++) {
+  for (int a = 0; a < n; a++) {
+    const int w = r->bwd ? (a + 1) % n : a; // backward ends at home
+    const bool more = a + 1 < n || pieces;
     double window_us = 0;
-    for (int i = 0; i < size; i++) {
+    for (int b = 0; b < size; b++) {
+      const int i = r->bwd ? (b + 1) % size : b;
       const double kernel_us = slowest_step_us(r, w, i);
-      // Under step i: the next keys, and the gradients that step i - 1 (or the window before) sent.
-      const bool sums_come = size > 1 && (i > 0 || w > 0 || r->grid.pieces > 1);
-      const double bytes = (i + 1 < size ? kv_bytes : 0) + (sums_come ? grad_bytes : 0);
+      // Under it: the next keys, and the sums of the step before.
+      const bool keys = r->bwd && i == 0 ? size > 1 && more : i + 1 < size;
+      const double bytes = (keys ? kv_bytes : 0) + (b > 0 ? grad_bytes : 0);
       window_us += fmax(kernel_us, bytes > 0 ? near_hop_us(r, bytes) : 0) + add_us;
       r->kernel_us += kernel_us;
     }
-    const double far_bytes = (w + 1 < n ? kv_bytes : 0) + pending_far;
-    r->time_us += far_bytes > 0 ? fmax(window_us, hop_us(r, size, far_bytes)) : window_us;
-    pending_far = w + 1 < n ? grad_bytes : 0;
+    const bool keys = r->bwd && w == 0 ? n > 1 && pieces : w + 1 < n;
+    const double bytes = (keys ? kv_bytes : 0) + (a > 0 ? grad_bytes : 0);
+    r->time_us += bytes > 0 ? fmax(window_us, hop_us(r, size, bytes)) : window_us;
   }
-  // Home, under nothing but a next piece.
-  r->home_us = (r->bwd && size > 1 ? near_hop_us(r, grad_bytes) : 0) +
-               (r->bwd && n > 1 ? hop_us(r, size, grad_bytes) : 0);
+  if (sums) // the first keys, under nothing
+    r->first_us =
+        (n > 1 ? hop_us(r, size, kv_bytes) : 0) + (size > 1 ? near_hop_us(r, kv_bytes) : 0);
 }
 
 // Ring all-gather or reduce-scatter of blocks of that many bytes: each node's links carry what is outside it
@@ -245,7 +248,7 @@ static void run_pieces(struct run *r) {
   const int n = g->pieces;
   run_ring(r);
   if (g->heads == 1) {
-    r->time_us += r->home_us;
+    r->time_us += r->first_us;
     return;
   }
   const double piece_us = r->time_us, head = (double)r->shard.rows * r->p->dim * g->heads;
@@ -265,13 +268,8 @@ static void run_pieces(struct run *r) {
       under_us += fmax(piece_us, exchange_us(r, bytes + (i >= 1 ? out : 0)));
   }
   r->kernel_us *= n;
-  r->time_us = first / copy + fmax(exchange_us(r, first), (in_bytes - first) / copy) + under_us;
-  const double earlier_us = (n - 1) * out / copy; // to unpack
-  if (r->home_us > 0)                             // dQ goes out under the last hop of dK and dV
-    r->time_us += fmax(exchange_us(r, q), fmax(r->home_us, earlier_us)) +
-                  fmax(exchange_us(r, grads), q / copy) + grads / copy;
-  else
-    r->time_us += fmax(exchange_us(r, out), earlier_us) + out / copy;
+  r->time_us = first / copy + fmax(exchange_us(r, first), (in_bytes - first) / copy) + r->first_us +
+               under_us + fmax(exchange_us(r, out), (n - 1) * out / copy) + out / copy;
 }
 
 const char *cp_model(const struct cp_machine *m, const struct cp_schedule *schedule,
@@ -300,7 +298,7 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
       .kernel_us = r.kernel_us,
       .exposed_us = r.time_us - r.kernel_us,
       .balance = cp_shard_balance(&r.shard, p.mask),
-      .sent_bytes = cp_volume(schedule, &r.grid, &p, r.shard.context_rows, pass),
+      .sent_bytes = cp_volume(&r.grid, &p, r.shard.context_rows, pass),
       .mem_bytes = cp_memory_bytes(schedule, &r.grid, &p, r.shard.context_rows),
       .grid = r.grid,
   };

@@ -215,11 +215,21 @@ int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq) {
               : 0;
 }
 
-enum attn_part cp_part(const struct cp_plan *plan, int step) {
+// When a pass calls that step: backward begins with the second of a window, and with the second window.
+static int turn_of(const struct cp_plan *plan, int step, enum attn_pass pass) {
+  const int n = plan->grid.windows, size = plan->n_steps / n;
+  return pass == ATTN_FWD ? step
+                          : (step / size - 1 + n) % n * size + (step % size - 1 + size) % size;
+}
+
+enum attn_part cp_part(const struct cp_plan *plan, int step, enum attn_pass pass) {
   bool first = true, last = true;
   for (int i = 0; i < plan->n_steps; i++) {
-    first &= i >= step || !plan->step_problems[i].heads_q;
-    last &= i <= step || !plan->step_problems[i].heads_q;
+    const bool before = turn_of(plan, i, pass) < turn_of(plan, step, pass);
+    if (i == step || !plan->step_problems[i].heads_q)
+      continue;
+    first &= !before;
+    last &= before;
   }
   return first ? (last ? ATTN_ALONE : ATTN_FIRST) : last ? ATTN_LAST : ATTN_NEXT;
 }
@@ -230,7 +240,7 @@ int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct at
     return 0;
   struct attn_args a = *args;
   a.stream = plan->comm->stream;
-  a.part = cp_part(plan, step);
+  a.part = cp_part(plan, step, pass);
   const bool is_late = !use->kernel;
   int status = 0;
   if (is_late) {

@@ -127,7 +127,7 @@ static int forward_step(struct cp_plan *p, int step, struct cp_kv kv,
   struct attn_args a = *args;
   a.k = kv.k;
   a.v = kv.v;
-  const enum attn_part part = cp_part(p, step);
+  const enum attn_part part = cp_part(p, step, ATTN_FWD);
   a.o_acc = part == ATTN_ALONE ? NULL : p->acc;
   a.resume = part == ATTN_NEXT || part == ATTN_LAST;
   return cp_call(p, step, ATTN_FWD, &a);
@@ -182,125 +182,106 @@ static int backward_step(struct cp_plan *p, int step, struct cp_kv kv, float *gr
   return cp_call(p, step, ATTN_BWD, &a);
 }
 
-// The gradients of the block at home lie in that buffer: from fp32 to the caller. Copies of a KV head are
-// summed by heads.c, which then reads grad[0].
-static int land(struct cp_plan *p, int from) {
-  const struct cp_memory *memory = p->comm->memory;
-  const struct cp_kv home = p->home;
-  const float *grad = p->grad[from];
-  p->home = (struct cp_kv){0};
-  if (p->copies > 1) {
-    swap(p, 0, from);
-    return 0;
+// To the sum in OWN, what the steps or windows before have summed.
+static int add_to_own(struct cp_plan *p, int in) {
+  return p->comm->memory->add(p->grad[OWN], p->grad[in], 2 * kv_elems(p), p->comm->stream);
+}
+
+// Step (w, i), whose sum is then in OWN. `near`: the keys that go round meanwhile; with them goes the sum of the step
+// before.
+static int backward_and_sum(struct cp_plan *p, int w, int i, struct hop near, struct cp_kv start,
+                            const struct attn_args *args) {
+  const bool first = i == 1 || window_size(p) == 1; // of the window
+  if (!first) {
+    swap(p, OWN, OUT);
+    add_grad(p, &near, p->grad[OUT], place_rank(p, 0, 1), p->grad[IN], place_rank(p, 0, -1));
   }
-  return memory->cast(home.k, p->problem.dtype, grad, kv_elems(p), p->comm->stream) ||
-                 memory->cast(home.v, p->problem.dtype, grad + kv_elems(p), kv_elems(p),
-                              p->comm->stream)
+  return post(p, CP_KV, &near) ||
+                 backward_step(p, w * window_size(p) + i, i ? p->near[(i - 1) % 2] : start,
+                               p->grad[OWN], args) ||
+                 wait(p, CP_KV, &near) || (!first && add_to_own(p, IN))
              ? -1
              : 0;
 }
 
-// Window w is summed up, in IN: adds the sums of the windows before and sends them on. What left last window of
-// the piece before has come home meanwhile.
+// Window w is summed up, in OWN: adds the sums of the windows before and, unless it is home, sends them on.
 static int close_window(struct cp_plan *p, int w) {
-  struct cp_comm *comm = p->comm;
   struct hop far = {.n = 0};
-  if (p->grid.windows == 1)
-    return land(p, IN);
-  if ((w > 0 || p->home.k) && comm->transport->wait(comm, CP_GRAD_FAR))
+  if (w != 1 && (p->comm->transport->wait(p->comm, CP_GRAD_FAR) || add_to_own(p, FAR_IN)))
     return -1;
-  if (w > 0 ? comm->memory->add(p->grad[IN], p->grad[FAR_IN], 2 * kv_elems(p), comm->stream)
-            : p->home.k && land(p, FAR_IN))
-    return -1;
-  swap(p, IN, FAR_OUT);
+  if (w == 0)
+    return 0;
+  swap(p, OWN, FAR_OUT);
   add_grad(p, &far, p->grad[FAR_OUT], place_rank(p, 1, 0), p->grad[FAR_IN], place_rank(p, -1, 0));
   return post(p, CP_GRAD_FAR, &far);
 }
 
-static void add_near_grad(const struct cp_plan *p, struct hop *h) {
-  add_grad(p, h, p->grad[OUT], place_rank(p, 0, 1), p->grad[IN], place_rank(p, 0, -1));
+// The keys of the first step, which nothing hides: it is not the own block's.
+static int fetch(struct cp_plan *p, struct cp_kv local) {
+  const struct hop far = far_hop(p, 0, local);
+  if (post(p, CP_KV_FAR, &far) || wait(p, CP_KV_FAR, &far))
+    return -1;
+  const struct hop near = near_hop(p, 0, far.n ? p->far[0] : local);
+  return post(p, CP_KV, &near) || wait(p, CP_KV, &near) ? -1 : 0;
 }
 
-// Step (w, i). `due`: OUT holds a sum that goes on meanwhile.
-static int step_and_sums(struct cp_plan *p, int w, int i, bool due, struct cp_kv now,
-                         const struct attn_args *args) {
-  struct cp_comm *comm = p->comm;
+// Keys of the own block: this piece's, and the next one's, whose first step's are fetched under the last step here.
+static int backward_ring(struct cp_plan *p, const struct attn_args *args, struct cp_kv local,
+                         const struct cp_kv *next) {
   const int size = window_size(p), n = p->grid.windows;
-  struct hop near = near_hop(p, i, now);
-  if (due)
-    add_near_grad(p, &near);
-  if (post(p, CP_KV, &near) || backward_step(p, w * size + i, now, p->grad[OWN], args) ||
-      wait(p, CP_KV, &near))
+  if (!p->fetched && fetch(p, local))
     return -1;
-  if (size == 1) {
-    swap(p, OWN, IN);
-    return close_window(p, w);
-  }
-  if (due && (i > 0 ? comm->memory->add(p->grad[OWN], p->grad[IN], 2 * kv_elems(p), comm->stream)
-                    : close_window(p, (w - 1 + n) % n)))
-    return -1;
-  swap(p, OWN, OUT);
-  return 0;
-}
-
-// A backward pass in a ring but for the last hop home; dq is complete.
-static int ring_piece(struct cp_plan *p, const struct attn_args *args,
-                      const struct cp_meanwhile *m) {
-  const int size = window_size(p), n = p->grid.windows;
-  struct cp_kv start = {(void *)args->k, (void *)args->v};
-  bool due = size > 1 && p->home.k; // of the piece before
-  for (int w = 0; w < n; w++) {
-    const struct hop far = far_hop(p, w, start);
-    struct cp_kv now = start;
+  for (int a = 1; a <= n; a++) {
+    const int w = a % n;
+    const struct cp_kv start = w ? p->far[(w - 1) % 2] : local;
+    const struct cp_kv *then = w == 0      ? (n > 1 ? &p->far[0] : next)
+                               : w + 1 < n ? &p->far[w % 2]
+                                           : &local; // what the next window begins with
+    struct hop far = {.n = 0};
+    if (w || next)
+      far = far_hop(p, w, w ? start : *next);
     if (post(p, CP_KV_FAR, &far))
       return -1;
-    for (int i = 0; i < size; i++) {
-      if (m && !p->home.k) {
-        if (m->call(m->context))
-          return -1;
-        m = NULL;
-      }
-      if (step_and_sums(p, w, i, due, now, args))
+    for (int b = 1; b < size; b++)
+      if (backward_and_sum(p, w, b, near_hop(p, b, p->near[(b - 1) % 2]), start, args))
         return -1;
-      due = size > 1;
-      now = p->near[i % 2];
-    }
-    if (wait(p, CP_KV_FAR, &far))
+    // Last the window's own, under which the next one's first keys come: of those that came from afar.
+    struct hop near = {.n = 0};
+    if (size > 1 && wait(p, CP_KV_FAR, &far))
       return -1;
-    start = p->far[w % 2];
+    if (a < n || next)
+      near = near_hop(p, 0, *then);
+    if (backward_and_sum(p, w, 0, near, start, args) || (size == 1 && wait(p, CP_KV_FAR, &far)) ||
+        (n > 1 && close_window(p, w)))
+      return -1;
   }
-  p->home = (struct cp_kv){args->dk, args->dv};
+  p->fetched = next != NULL;
   return 0;
 }
 
 int cp_ring_backward_piece(struct cp_plan *p, const struct attn_args *args,
-                           const struct cp_meanwhile *m) {
+                           const struct cp_kv *next) {
+  const struct cp_memory *memory = p->comm->memory;
+  const enum attn_dtype dtype = p->problem.dtype;
+  const int64_t n = kv_elems(p);
+  const struct cp_kv local = {(void *)args->k, (void *)args->v};
   struct attn_args a = *args;
-  const struct cp_kv start = {(void *)args->k, (void *)args->v};
-  if (!in_parts(p) && m && m->call(m->context))
-    return -1;
+  void *const stream = p->comm->stream;
   if (!grads_fp32(p))
-    return backward_step(p, 0, start, NULL, args);
+    return backward_step(p, 0, local, NULL, args);
   if (cp_begin_dq(p, &a.dq_acc) ||
-      (in_parts(p) ? ring_piece(p, &a, m) : backward_step(p, 0, start, p->grad[0], &a)))
+      (in_parts(p) ? backward_ring(p, &a, local, next)
+                   : backward_step(p, 0, local, p->grad[OWN], &a)) ||
+      cp_end_dq(p, a.dq_acc, args->dq))
     return -1;
-  return cp_end_dq(p, a.dq_acc, args->dq);
-}
-
-int cp_ring_land(struct cp_plan *p, const struct cp_meanwhile *m) {
-  const int size = window_size(p), n = p->grid.windows;
-  struct hop near = {.n = 0};
-  if (p->home.k && size > 1)
-    add_near_grad(p, &near);
-  if (post(p, CP_KV, &near) || (m && m->call(m->context)))
-    return -1;
-  if (!p->home.k)
+  if (p->copies > 1) // summed by heads.c, from grad[0]
     return 0;
-  if (wait(p, CP_KV, &near) || (size > 1 && close_window(p, n - 1)))
-    return -1;
-  return n > 1 && (p->comm->transport->wait(p->comm, CP_GRAD_FAR) || land(p, FAR_IN)) ? -1 : 0;
+  return memory->cast(args->dk, dtype, p->grad[OWN], n, stream) ||
+                 memory->cast(args->dv, dtype, p->grad[OWN] + n, n, stream)
+             ? -1
+             : 0;
 }
 
 int cp_ring_backward(struct cp_plan *p, const struct attn_args *args) {
-  return cp_ring_backward_piece(p, args, NULL) || cp_ring_land(p, NULL) ? -1 : 0;
+  return cp_ring_backward_piece(p, args, NULL);
 }

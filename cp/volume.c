@@ -2,10 +2,10 @@
 // the transports' own counts are held. Written from the grid alone, not from the schedules' loops.
 #include "cp.h"
 
-int64_t cp_volume(const struct cp_schedule *schedule, const struct cp_grid *g,
-                  const struct attn_problem *p, int32_t context_rows, enum attn_pass pass) {
+int64_t cp_volume(const struct cp_grid *g, const struct attn_problem *p, int32_t context_rows,
+                  enum attn_pass pass) {
   const bool bwd = pass == ATTN_BWD;
-  const int64_t a = g->heads, r = g->context, n = g->windows, w = r / n;
+  const int64_t a = g->heads, r = g->context;
   const int64_t b = cp_elem_bytes(p->dtype), rows = context_rows / a;
   const int64_t heads_q = p->heads_q / a, heads_kv = p->heads_kv < a ? 1 : p->heads_kv / a;
   const int64_t grad_bytes = p->heads_kv < a ? 4 : b; // copies of a head are summed in fp32
@@ -13,11 +13,6 @@ int64_t cp_volume(const struct cp_schedule *schedule, const struct cp_grid *g,
   const int64_t heads =
       (a - 1) * rows * p->dim * 2 * (heads_q * b + heads_kv * (bwd ? grad_bytes : b));
   const int64_t kv = 2 * context_rows * heads_kv * p->dim; // elements of K and V of one block
-  const int64_t forward = (r - 1) * kv * b;
-  if (schedule->gathers) // reduce-scatter: every block but the own
-    return forward + (bwd ? (r - 1) * kv * 4 : 0);
-  // dK and dV make one hop more than KV, home; with windows one more a window.
-  const int64_t grad_hops = (w > 1 ? n * w : 0) + (n > 1 ? n : 0);
-  return (bwd ? heads : (a - 1) * rows * p->dim * 2 * (heads_q + heads_kv) * b) + forward +
-         (bwd ? grad_hops * kv * 4 : 0);
+  // K and V of every block but the own, and as many sums of dK and dV: none leaves home, and each ends there.
+  return heads + (r - 1) * kv * (b + (bwd ? 4 : 0));
 }

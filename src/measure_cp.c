@@ -163,7 +163,7 @@ static int measure_rank(struct rank *r, struct account *account, bool *right) {
     return -1;
   account->comm_bytes = (double)(r->comm->bytes_sent - sent);
   const int64_t formula =
-      cp_volume(r->s->schedule, &r->plan.grid, &r->problem, r->plan.shard.context_rows, p->pass);
+      cp_volume(&r->plan.grid, &r->problem, r->plan.shard.context_rows, p->pass);
   if ((int64_t)account->comm_bytes != formula) {
     attn_error_set(false, "sent %.0f bytes, where the formula says %lld", account->comm_bytes,
                    (long long)formula);

@@ -65,8 +65,7 @@ static void assert_ok(const struct point *p, const struct row *row) {
   assert_null(
       cp_why_not(schedule, attn_find(p->kernel, p->place), &problem, p->ranks, &wish, &grid));
   assert_int_equal(0, cp_shard_init(&shard, &mask, &grid));
-  assert_true(row->comm_bytes ==
-              (double)cp_volume(schedule, &grid, &problem, shard.context_rows, p->pass));
+  assert_true(row->comm_bytes == (double)cp_volume(&grid, &problem, shard.context_rows, p->pass));
   assert_true(row->area == mask_area(&mask));
   cp_shard_free(&shard);
   mask_free(&mask);
