@@ -1,5 +1,5 @@
 // gpu_test_split.c -- part of gpu_test: query tiles that the wgmma forward cuts along their keys
-// (wgmma/split.h). Few queries against many keys, so that they are cut on a GPU and on the four
+// (wgmma/split.h), and key tiles that its backward cuts along their queries (wgmma/balance.h). Few queries against many keys, so that they are cut on a GPU and on the four
 // multiprocessors of an emulated one alike; that they were is seen by the workspace, which nothing
 // else of a forward takes.
 #include "gpu_test_case.h"
@@ -35,6 +35,21 @@ static void make_mask(const struct split_case *c, struct mask *m) {
   assert_true(m->block == 128 && m->heads == 2 && m->kept_words == 1);
   for (int32_t r = 0; r < m->heads * m->blocks_q; r++) // all but three, others in each row
     ((uint32_t *)m->kept)[r] = ~(UINT32_C(0x111) << r % 8) & 0xffffff;
+}
+
+static struct attn_problem case_problem(const struct split_case *c, const struct mask *m,
+                                        const struct attn_segment *q,
+                                        const struct attn_segment *k) {
+  return (struct attn_problem){.mask = m,
+                               .heads_q = c->heads_q,
+                               .heads_kv = c->heads_kv,
+                               .dim = c->dim,
+                               .rows_q = c->rows,
+                               .rows_k = c->keys,
+                               .q_seg = q,
+                               .k_seg = k,
+                               .q_segs = 1,
+                               .k_segs = 1};
 }
 
 static void make_steep(struct bench *b) {
@@ -122,16 +137,7 @@ static void test_split(void **state) {
     const struct attn_segment q = {0, c->q, c->rows}, k = {0, c->k, c->keys};
     struct mask m;
     make_mask(c, &m);
-    const struct attn_problem p = {.mask = &m,
-                                   .heads_q = c->heads_q,
-                                   .heads_kv = c->heads_kv,
-                                   .dim = c->dim,
-                                   .rows_q = c->rows,
-                                   .rows_k = c->keys,
-                                   .q_seg = &q,
-                                   .k_seg = &k,
-                                   .q_segs = 1,
-                                   .k_segs = 1};
+    const struct attn_problem p = case_problem(c, &m, &q, &k);
     if (!attn_why_not(kernel, &p)) {
       struct bench b;
       bench_make(&b, &p);
@@ -152,4 +158,79 @@ static void test_split(void **state) {
   print_message("  %s: %d cases\n", kernel->name, ran);
 }
 
-const struct gpu_test gpu_split_tests[] = {{"parts of query tiles", test_split}, {NULL, NULL}};
+// Few keys against many queries.
+static const struct split_case backward_cases[] = {
+    {"all", MASK_FULL, 0, 2305, 100, 129, 1, 1, 128, false},
+    {"all, groups", MASK_FULL, 0, 2305, 100, 129, 9, 3, 64, false},
+    {"the diagonal in the first part", MASK_CAUSAL, 0, S, 0, 129, 3, 3, 64, false},
+    {"half of the keys a part", MASK_FULL_DOCUMENT, 0, S, 636, 129, 1, 1, 128, false},
+    {"runs", MASK_GLOBAL_SLIDING_WINDOW, 0, S, 1200, 1, 1, 1, 128, false},
+    {"blocks, by head", MASK_UNIFORM_BLOCK_SPARSE, 0, S, 1100, 127, 2, 2, 128, false},
+};
+
+// Twice, from outputs of NaN, so that sums left by the call before would show; then added to sums of 0.
+static void run_backward(const struct attn_kernel *kernel, struct bench *b, const char *what) {
+  static const char *const how[] = {"", ", again", ", in fp32"};
+  const int64_t rows = (b->p.rows_q + 63) / 64 * 64, each = 2 * 4 + 4 * b->p.dim; // LSE, D, dQ
+  struct attn_plan plan;
+  struct pair grad[3];
+  if (attn_prepare(&plan, kernel, &b->p))
+    fail_msg("%s, %s: %s", kernel->name, what, attn_error());
+  if (plan.workspace_bytes <= rows * b->p.heads_q * each)
+    fail_msg("%s, %s: nothing is cut", kernel->name, what);
+  bench_pass(b, &plan, ATTN_FWD);
+  for (int i = 0; i < 3; i++)
+    grad[i] = pair_make((size_t)(i ? b->n_k : b->n_q) * 4);
+  for (int run = 0; run < 3; run++) {
+    char name[100];
+    struct attn_args a = bench_args(b, true);
+    snprintf(name, sizeof name, "%s%s", what, how[run]);
+    a.accumulate = run == 2;
+    a.dq_acc = grad[0].device, a.dk_acc = grad[1].device, a.dv_acc = grad[2].device;
+    for (int i = 0; i < 3; i++)
+      assert_int_equal(run < 2 ? device_fill(b->t[DQ + i].device, 0xff, b->t[DQ + i].bytes)
+                               : device_fill(grad[i].device, 0, grad[i].bytes),
+                       0);
+    if (kernel->backward(&plan, &a))
+      fail_msg("%s, %s: %s", kernel->name, name, attn_error());
+    assert_int_equal(device_sync(), 0);
+    for (int i = 0; i < 3; i++) {
+      pair_download(run < 2 ? &b->t[DQ + i] : &grad[i]);
+      if (run == 2)
+        round_to_host(b->t[DQ + i].host, grad[i].host, (int64_t)grad[i].bytes / 4, 0);
+    }
+    bench_expect(b, kernel, ATTN_BWD, &b->p, name);
+  }
+  attn_release(&plan);
+  for (int i = 0; i < 3; i++)
+    pair_free(&grad[i]);
+}
+
+static void test_backward(void **state) {
+  const struct attn_kernel *kernel = kernel_of(state);
+  const char *why = strcmp(kernel->engine, "wgmma") ? "cuts no key tiles" : NULL;
+  int ran = 0;
+  for (size_t i = 0; !why && i < sizeof backward_cases / sizeof *backward_cases; i++) {
+    const struct split_case *c = &backward_cases[i];
+    const struct attn_segment q = {0, c->q, c->rows}, k = {0, c->k, c->keys};
+    struct mask m;
+    make_mask(c, &m);
+    const struct attn_problem p = case_problem(c, &m, &q, &k);
+    if (!attn_why_not(kernel, &p)) {
+      struct bench b;
+      bench_make(&b, &p);
+      run_backward(kernel, &b, c->what);
+      bench_free(&b);
+      ran++;
+    }
+    mask_free(&m);
+  }
+  if (!why && !ran)
+    why = "takes none of these masks";
+  if (why)
+    skip_because(kernel, why);
+  print_message("  %s: %d cases\n", kernel->name, ran);
+}
+
+const struct gpu_test gpu_split_tests[] = {
+    {"parts of query tiles", test_split}, {"parts of key tiles", test_backward}, {NULL, NULL}};

@@ -1,8 +1,9 @@
-# wgmma.mk -- tests of the wgmma engine. That of its mask code runs it on the host: no CUDA is needed, but
-# C++, as which lanes.cpp compiles that code. Those of gather lists, of parts and of tiles' bits need a GPU, which
-# may be emulated.
-TESTS += kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c kernels/wgmma/split_test.c \
-         kernels/wgmma/tile_bits_test.c
+# wgmma.mk -- the engine's plain C, and its tests. That of its mask code runs it on the host: no CUDA is needed,
+# but C++, as which lanes.cpp compiles that code. Those of gather lists, of parts and of tiles' bits need a GPU,
+# which may be emulated.
+OBJECTS += $(B)/kernels/wgmma/balance.o
+TESTS += kernels/wgmma/balance_test.c kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c \
+         kernels/wgmma/split_test.c kernels/wgmma/tile_bits_test.c
 LANES_FLAGS = -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas \
               $(if $(CI),$(if $(SANITIZE),,-Werror)) -MMD -MP $(EXTRA_CFLAGS)
 

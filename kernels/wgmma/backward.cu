@@ -30,9 +30,16 @@ static int launch(const wgmma_backward_state *s, const attn_problem *p, const at
   b.dv_acc = a->accumulate ? a->dv_acc : s->dv_acc;
   b.list = s->queries.view;
   b.bits = s->bits.view;
-  if (b.dk_acc) // sums that nothing is added to stay as they are
+  if (s->tail_first)
+    b.bits.first = s->tail_first;
+  b.by_slot = s->by_slot && !a->accumulate;
+  const bool all_add = b.dk_acc && !b.by_slot;
+  if (all_add) // sums that nothing is added to stay as they are
     b.list.count = s->queries.seen;
-  if (b.list.count == 0)
+  b.tail = s->tail;
+  b.tail_begin = b.list.count * s->before;
+  const int grid = b.tail_begin + (all_add ? s->tail_seen : s->tail_count);
+  if (grid == 0)
     return 0;
   b.heads = p->heads_q;
   b.group = p->heads_q / p->heads_kv;
@@ -47,8 +54,7 @@ static int launch(const wgmma_backward_state *s, const attn_problem *p, const at
   b.at_tile = s->at_tile;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   void *args[] = {&b};
-  return gpu_check(cudaLaunchKernel(kernel, b.list.count * (p->heads_q / s->loop), BWD_THREADS, args, smem,
-                                    (cudaStream_t)a->stream),
+  return gpu_check(cudaLaunchKernel(kernel, grid, BWD_THREADS, args, smem, (cudaStream_t)a->stream),
                    "wgmma backward");
 }
 

@@ -2,8 +2,8 @@
 //
 // A CTA keeps K and V of 128 keys of one KV head in shared memory and their dK, dV in registers while
 // it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
-// 2), or over one of them where causal items would drift apart in L2; then dK and dV are added up in
-// fp32. Four warpgroups:
+// 2), or over some of them where causal items would drift apart in L2; then dK and dV are added up in
+// fp32, and so are those of items that several CTAs share, near the end (balance.h). Four warpgroups:
 //   loader   one thread streams Q, dO, LSE and D through two stages (backward_load.cuh)
 //   keys 0-63, keys 64-127    S^T = K Q^T and dP^T = V dO^T, whose accumulators are laid out as the A
 //            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory. A warpgroup
@@ -242,12 +242,14 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
     const int key = key0 + 8 * half;
     if (key >= sm.item.rows)
       continue;
-    const int64_t row = static_cast<int64_t>(sm.item.row + key) * (p.heads / p.group);
-    const int64_t out = (row + sm.head_kv) * D + column;
+    const int slot = p.by_slot ? sm.item.partial : -1;
+    const int64_t row = static_cast<int64_t>(sm.item.row + key) * (p.heads / p.group) + sm.head_kv;
+    const int64_t out = (slot < 0 ? row : static_cast<int64_t>(slot) * BWD_KEYS + key) * D + column;
+    const bool adds = p.dk_acc && (!p.by_slot || slot >= 0);
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
       const int e = 4 * j + 2 * half;
-      if (p.dk_acc) {
+      if (adds) {
         ptx::add_f32x2(p.dk_acc + out + 8 * j, dk[e] * p.scale, dk[e + 1] * p.scale);
         ptx::add_f32x2(p.dv_acc + out + 8 * j, dv[e], dv[e + 1]);
       } else {
@@ -259,7 +261,8 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
   }
 }
 
-// Grid: items of a class x loops. Sections of loops one after the other; in each, longest items first.
+// Grid: items of a class x loops. Sections of loops one after the other; in each, longest items first. Near the end,
+// the tail.
 template <int D>
 __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_constant__ bwd_params p) {
   extern __shared__ char raw[];
@@ -272,14 +275,24 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_c
     __syncthreads();
     work = ptx::same_in_warp(sm.ticket);
   }
-  const int first = work / (p.section * p.list.count) * p.section;
-  const int beside = min(p.section, p.heads / p.loop - first), at = work - first * p.list.count;
-  const int head = (first + at % beside) * p.loop, head_kv = head / p.group;
-  const int cls = p.list.classes == 1 ? 0 : head_kv;
-  const worklist_item &item = p.list.items[static_cast<int64_t>(cls) * p.list.count + at / beside];
-  const int steps = item.tiles * p.loop;
+  const bool in_tail = work >= p.tail_begin;
+  const worklist_item *its = p.tail + (work - p.tail_begin);
+  int head, place = 0; // place in the list: order of deterministic sums
+  if (in_tail) {
+    head = its->reserved;
+  } else {
+    const int first = work / (p.section * p.list.count) * p.section;
+    const int beside = min(p.section, p.heads / p.loop - first), at = work - first * p.list.count;
+    head = (first + at % beside) * p.loop;
+    place = at / beside;
+    its = p.list.items + (p.list.classes == 1 ? 0 : head / p.group * static_cast<int64_t>(p.list.count)) + place;
+  }
+  const worklist_item &item = *its;
+  const int head_kv = head / p.group, steps = item.tiles * p.loop;
   if (threadIdx.x == 0) {
     sm.item = item;
+    if (!in_tail)
+      sm.item.partial = -1;
     sm.head_kv = head_kv;
     ptx::mbarrier_init(&sm.kv_full, 1);
     for (int s = 0; s < BWD_STAGES; s++) {
@@ -298,7 +311,7 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_c
   if (group == 0) {
     ptx::registers_give<BWD_REGS_LOAD>();
     if (threadIdx.x == 0 && steps > 0)
-      bwd_load<D>(p, sm, item, head, at / beside);
+      bwd_load<D>(p, sm, item, head, place);
   } else if (group == 1) {
     ptx::registers_give<BWD_REGS_DQ>();
     bwd_dq<D>(p, sm, steps);

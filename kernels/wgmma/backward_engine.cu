@@ -70,6 +70,20 @@ __global__ void __launch_bounds__(2 * DIM) after_backward(const float4 *acc, con
   }
 }
 
+// Block (slot, dK or dV): sums of an item in parts to its rows.
+__global__ void round_slots(const float4 *dk_acc, const float4 *dv_acc, const int4 *slot_rows, uint2 *dk, uint2 *dv,
+                            int heads_kv, int dim) {
+  const int4 rows = slot_rows[blockIdx.x];
+  const int lanes = dim / 4; // of a row
+  const float4 *const in = (blockIdx.y ? dv_acc : dk_acc) + (int64_t)blockIdx.x * BWD_KEYS * lanes;
+  uint2 *const out = (blockIdx.y ? dv : dk) + ((int64_t)rows.x * heads_kv + rows.z) * lanes;
+  for (int i = threadIdx.x; i < rows.y * lanes; i += blockDim.x) {
+    const float4 x = in[i];
+    out[(int64_t)(i / lanes) * heads_kv * lanes + i % lanes] =
+        make_uint2(ptx::pack_bf16(x.x, x.y), ptx::pack_bf16(x.z, x.w));
+  }
+}
+
 // Block (item, class): marks the query tiles that an item sees (bwd_params.visits).
 __global__ void mark_visits(worklist_view list, uint32_t *visits, int words, int tiles) {
   const int place = blockIdx.x, cls = blockIdx.y;
@@ -113,6 +127,12 @@ int cut_queries(wgmma_backward_state *s, const rep_device *rep, struct attn_plan
   return 0;
 }
 
+// fp32 elements of dK, as many as of dV, that this plan sums up itself.
+int64_t sums_of(const wgmma_backward_state *s, const struct attn_problem *p) {
+  const bool all = s->loop < p->heads_q / p->heads_kv;
+  return p->dim * (all ? (int64_t)p->rows_k * p->heads_kv : (int64_t)s->slots * BWD_KEYS);
+}
+
 // What CTAs need to take turns at dQ.
 int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
@@ -138,45 +158,10 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
   const struct attn_problem *p = &plan->problem;
   if (cut_queries(s, rep, plan, bits_kernel))
     return -1;
-  int device, sms, l2_bytes;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  GPU_TRY(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, device));
-  // Looping over a whole group spares sums of dK and dV, but long items must be of like length: CTAs that
-  // drift apart read Q, dO and dQ of many heads at once, more than L2 holds (README.md).
-  const worklist_view &v = s->queries.view;
-  const int group = p->heads_q / p->heads_kv;
-  const int64_t items = (int64_t)v.count * v.classes;
-  const bool alike = (double)s->queries.longest * (double)items <= 1.1 * (double)s->queries.tiles;
-  const bool small = s->queries.longest <= 64;
-  s->loop = alike || small ? group : group % 2 ? 1 : 2;
-  while (s->loop > 1 && (int64_t)v.count * (p->heads_q / s->loop) < 2 * sms) // give every SM some
-    do
-      s->loop--;
-    while (group % s->loop);
-  // Items of like length end together: shorter loops where that leaves fewer SMs idle at the end.
-  const auto rounds = [&](int loop) { return ((int64_t)v.count * (p->heads_q / loop) + sms - 1) / sms * loop; };
-  for (int loop = s->loop; loop > 0 && alike && !small; loop--)
-    if (group % loop == 0 && 100 * rounds(loop) < 99 * rounds(s->loop))
-      s->loop = loop;
-  // Items that are nearly alike (random lists) drift apart all the same, by a part of their length: short ones then,
-  // and each begins where others are, where Q, dO and dQ of a head are more than L2 keeps.
-  const int64_t head_bytes = (int64_t)s->tiles * BWD_QUERIES * p->dim * 8;
-  const bool together = alike && !p->deterministic && s->queries.longest * items > s->queries.tiles &&
-                        4 * head_bytes > 3 * (int64_t)l2_bytes;
-  if (together) {
-    s->loop = 1;
-    if (s->own.get(&s->at_tile, p->heads_q, &plan->workspace_bytes))
-      return -1;
-  }
-  if (p->deterministic) // dK and dV have one order where one CTA sums them up
-    s->loop = group;
-  // Loops side by side: all of them where items are small and order alone counts, else as many as fill
-  // the GPU, so that the others' Q, dO and dQ do not compete for L2.
-  const int loops = p->heads_q / s->loop;
-  s->section = small ? loops : std::max(1, std::min(loops, (sms + v.count - 1) / std::max(v.count, 1)));
+  if (wgmma_backward_ctas(s, plan))
+    return -1;
   const int64_t rows = (int64_t)s->tiles * BWD_QUERIES * p->heads_q;
-  const int64_t keys = s->loop < group ? (int64_t)p->rows_k * p->heads_kv * p->dim : 0;
+  const int64_t keys = sums_of(s, p);
   int64_t *account = &plan->workspace_bytes;
   if (p->deterministic && order_sums(s, plan))
     return -1;
@@ -190,7 +175,7 @@ int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struc
 int wgmma_backward_run(const wgmma_backward_state *s, const struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   const cudaStream_t stream = (cudaStream_t)a->stream;
-  const int64_t tiles = (int64_t)s->tiles * p->heads_q, keys = (int64_t)p->rows_k * p->heads_kv * p->dim;
+  const int64_t tiles = (int64_t)s->tiles * p->heads_q, keys = sums_of(s, p);
   if (!a->accumulate && s->gaps)
     GPU_TRY(cudaMemsetAsync(a->dq, 0, (int64_t)p->rows_q * p->heads_q * p->dim * sizeof(bf16), stream));
   if (s->turns)
@@ -215,8 +200,13 @@ int wgmma_backward_run(const wgmma_backward_state *s, const struct attn_plan *pl
         (const float4 *)s->dq_acc, s->tile_rows, (uint16_t *)a->dq, a->accumulate ? a->dq_acc : NULL, p->heads_q,
         scale);
   GPU_LAUNCHED("after backward");
-  if (!a->accumulate && s->dk_acc &&
-      (round_to_bf16(s->dk_acc, a->dk, keys, stream) || round_to_bf16(s->dv_acc, a->dv, keys, stream)))
-    return -1;
+  if (!a->accumulate && s->by_slot) {
+    round_slots<<<dim3(s->slots, 2), 512, 0, stream>>>((const float4 *)s->dk_acc, (const float4 *)s->dv_acc,
+                                                       s->slot_rows, (uint2 *)a->dk, (uint2 *)a->dv, p->heads_kv,
+                                                       p->dim);
+    GPU_LAUNCHED("rounding dK and dV of items in parts");
+  } else if (!a->accumulate && s->dk_acc) {
+    return round_to_bf16(s->dk_acc, a->dk, keys, stream) || round_to_bf16(s->dv_acc, a->dv, keys, stream) ? -1 : 0;
+  }
   return 0;
 }

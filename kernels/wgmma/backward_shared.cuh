@@ -24,7 +24,8 @@ struct bwd_params {
   const int2 *tile_rows;     // [tiles] first local row of a tile, and how many it has
   float *dq_acc;             // [heads, tiles][64 * dim] in accumulator order; added to
   __nv_bfloat16 *dk, *dv;    // [rows_k, heads_kv, dim], or
-  float *dk_acc, *dv_acc;    // the same shape, added to; NULL: no
+  float *dk_acc, *dv_acc;    // the same shape, added to; or by_slot; NULL: no
+  bool by_slot; // dk_acc, dv_acc are [slots, 128, dim], and only parts of an item add to them
   int32_t heads, group, tiles;
   int32_t loop;    // query heads that a CTA loops over: divides the group
   int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
@@ -34,6 +35,10 @@ struct bwd_params {
   const uint32_t *visits; // [classes, tiles][visit_words]: bit i, item i of the list sees the tile
   int32_t visit_words;
   int32_t *at_tile; // [heads] the tile of a head that some CTA is at; 0 at the start. NULL: CTAs start at their first
+  // What CTAs from tail_begin on take (balance.h): an item or a part of its tiles, `partial` its slot or -1,
+  // `reserved` the first of its heads.
+  const worklist_item *tail;
+  int32_t tail_begin;
   float scale, scale_log2;
 };
 

@@ -1,0 +1,236 @@
+// balance.c -- loops and parts of the wgmma engine's backward (balance.h): each choice is simulated with its
+// costs, the cheapest is taken.
+#include "balance.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Costs in steps, 64 queries by 128 keys of a head, which take 2.3 us at dim 128. An item beyond its steps: K and V,
+// the first S, the last dQ. Adding dK and dV in fp32, 128 KB. Passes that set sums to 0 and round them: two or
+// three launches, and 20 bytes an element of dK at 4 TB/s. CAUSAL at 16K in loops of 1 and 2 says 4 to 6 for
+// ITEM + SUM, FULL 1 to 4 (README.md).
+static const double ITEM = 2, SUM = 2, LAUNCHES = 2.5, STEP_BYTES_A_DIM = 9.4e6 / 128;
+// Long items of unlike length drift apart in L2: CAUSAL 16K lost 5 % in loops of 4 heads, 15 % in loops of 8.
+static const double DRIFT = 0.025;
+static const double WORTH = 0.0025; // of an even share: a gain below is none
+enum { LONG_ITEM = 64, SHORTEST_PART = 8, SMS_MAX = 512, ROUNDS = 64 };
+
+// How works are cut, as in split.cu: a part takes at most `share` of its share of the steps left, but in any case
+// `roots` times the root of its work's.
+struct rule {
+  double share, roots;
+};
+static const struct rule rules[] = {{1, 2}, {1.5, 2}, {2.25, 2}, {1, 4}, {1.5, 4}, {2.25, 4}};
+enum { RULES = sizeof rules / sizeof *rules };
+
+struct choice {
+  const struct balance_list *list;
+  int32_t loop, loops, section, group;
+  bool sums;   // every work adds its dK and dV
+  double pace; // of a step
+};
+
+struct work {
+  int32_t place, head, tiles;
+};
+
+static struct work work_at(const struct choice *c, int64_t work) {
+  const struct balance_list *l = c->list;
+  const int32_t first = (int32_t)(work / ((int64_t)c->section * l->count)) * c->section;
+  const int32_t beside = c->section < c->loops - first ? c->section : c->loops - first;
+  const int32_t at = (int32_t)(work - (int64_t)first * l->count);
+  const int32_t place = at / beside, head = (first + at % beside) * c->loop;
+  const int64_t class = l->classes == 1 ? 0 : head / c->group;
+  return (struct work){place, head, l->items[class * l->count + place].tiles};
+}
+
+static int32_t parts_of(const struct choice *c, int32_t tiles, int64_t left,
+                        const struct rule *by) {
+  const double steps = (double)tiles * c->loop, share = by->share * (double)left / c->list->sms;
+  const double most = fmax(fmax(SHORTEST_PART, by->roots * sqrt(steps)), share);
+  const int32_t parts = (int32_t)ceil(steps / most - 1e-9);
+  return parts < 1 ? 1 : parts > tiles ? tiles : parts;
+}
+
+static int32_t part_begin(int32_t tiles, int32_t part, int32_t parts) {
+  return (int32_t)((int64_t)tiles * part / parts);
+}
+
+// When each multiprocessor is free: a heap, so at[0] is the first.
+struct clocks {
+  int32_t n;
+  double last, at[SMS_MAX];
+};
+
+static void take(struct clocks *s, double time) {
+  const double end = s->at[0] + time;
+  int32_t i = 0;
+  for (int32_t next; (next = 2 * i + 1) < s->n; i = next) {
+    next += next + 1 < s->n && s->at[next + 1] < s->at[next];
+    if (end <= s->at[next])
+      break;
+    s->at[i] = s->at[next];
+  }
+  s->at[i] = end;
+  s->last = fmax(s->last, end);
+}
+
+// Works [begin, end) with `left` steps, on from `s`. NULL: all are whole.
+struct trial {
+  double end;
+  int64_t parts, slots;    // parts; works that are cut
+  int64_t first_cut, left; // the first of them; steps from it on
+};
+
+static struct trial try_rule(const struct choice *c, int64_t begin, int64_t end, int64_t left,
+                             const struct rule *by, struct clocks s) {
+  struct trial t = {.first_cut = end};
+  for (int64_t i = begin; i < end; i++) {
+    const int32_t tiles = work_at(c, i).tiles, parts = by ? parts_of(c, tiles, left, by) : 1;
+    const double extra = ITEM + (c->sums || parts > 1 ? SUM : 0);
+    for (int32_t k = 0; k < parts; k++) {
+      const int32_t own = part_begin(tiles, k + 1, parts) - part_begin(tiles, k, parts);
+      take(&s, (double)own * c->loop * c->pace + extra);
+    }
+    if (parts > 1) {
+      if (!t.slots++)
+        t.first_cut = i, t.left = left;
+      t.parts += parts;
+    }
+    left -= (int64_t)tiles * c->loop;
+  }
+  t.end = s.last;
+  return t;
+}
+
+static double passes(const struct balance_list *l, int64_t rows) {
+  return rows ? LAUNCHES + 20.0 * (double)rows / STEP_BYTES_A_DIM / l->sms : 0;
+}
+
+struct best {
+  struct choice choice;
+  const struct rule *rule; // NULL: no parts
+  struct trial trial;
+  double steps;
+};
+
+// Whole items, and the best rule, at one choice of loops. `total` in steps, `longest` in tiles.
+static void simulate(const struct choice *c, int64_t total, int32_t longest, double even,
+                     struct best *best) {
+  const struct balance_list *l = c->list;
+  const int64_t works = (int64_t)l->count * c->loops;
+  const double item = ITEM + (c->sums ? SUM : 0);
+  const double all_rows = passes(l, c->sums ? (int64_t)l->rows_k * l->heads_kv : 0);
+  if ((double)total * c->pace / l->sms + (double)works * item / l->sms + all_rows >= best->steps)
+    return;
+  int64_t begin = works, rest = 0, left = 0; // the first work that the first rule would cut
+  for (int64_t i = works; i > 0 && left < (int64_t)longest * c->loop * l->sms;) {
+    const int32_t tiles = work_at(c, --i).tiles;
+    left += (int64_t)tiles * c->loop;
+    if (parts_of(c, tiles, left, &rules[0]) > 1)
+      begin = i, rest = left;
+  }
+  // A few rounds before, where all are taken as free at once.
+  const int64_t from = begin / l->sms > ROUNDS ? (begin / l->sms - ROUNDS) * l->sms : 0;
+  struct clocks before = {.n = l->sms < SMS_MAX ? l->sms : SMS_MAX};
+  int64_t steps = total - rest;
+  for (int64_t i = from; i < begin; i++)
+    steps -= (int64_t)work_at(c, i).tiles * c->loop;
+  for (int32_t i = 0; i < before.n; i++)
+    before.at[i] = ((double)steps * c->pace + (double)from * item) / l->sms;
+  before.last = before.at[0];
+  for (int64_t i = from; i < begin; i++)
+    take(&before, (double)work_at(c, i).tiles * c->loop * c->pace + item);
+  const double whole = try_rule(c, begin, works, rest, NULL, before).end + all_rows;
+  if (whole < best->steps - WORTH * even)
+    *best = (struct best){.choice = *c, .steps = whole};
+  struct best cut = {.steps = INFINITY};
+  for (int32_t r = 0; r < RULES && begin < works && !l->deterministic; r++) {
+    const struct trial t = try_rule(c, begin, works, rest, &rules[r], before);
+    const double with = t.end + (c->sums ? all_rows : passes(l, t.slots * BALANCE_KEYS));
+    if (t.slots && t.slots <= 2 * l->sms && t.parts <= 4 * l->sms && with < cut.steps)
+      cut = (struct best){*c, &rules[r], t, with};
+  }
+  if (cut.steps < best->steps - WORTH * even)
+    *best = cut;
+}
+
+// The works from the first loop of a section in which one is cut, as the rule says.
+static int list_parts(struct balance *b, const struct best *best) {
+  const struct choice *c = &best->choice;
+  const struct balance_list *l = c->list;
+  const int64_t works = (int64_t)l->count * c->loops, per = (int64_t)c->section * l->count;
+  const struct trial *t = &best->trial;
+  b->before = (int32_t)(t->first_cut / per) * c->section;
+  b->slots = (int32_t)t->slots;
+  b->parts = malloc(sizeof *b->parts * (size_t)(works - (int64_t)b->before * l->count + t->parts));
+  if (!b->parts)
+    return -1;
+  for (int none = 0; none < 2; none++) { // works with tiles, then those without
+    int64_t left = t->left;
+    int32_t slot = 0;
+    for (int64_t i = (int64_t)b->before * l->count; i < works; i++) {
+      const struct work w = work_at(c, i);
+      const int32_t parts = i < t->first_cut ? 1 : parts_of(c, w.tiles, left, best->rule);
+      left -= i < t->first_cut ? 0 : (int64_t)w.tiles * c->loop;
+      for (int32_t k = 0; k < parts && (w.tiles == 0) == none; k++) {
+        const int32_t from = part_begin(w.tiles, k, parts);
+        b->parts[b->count++] = (struct balance_part){
+            w.place, w.head, from, part_begin(w.tiles, k + 1, parts) - from, parts > 1 ? slot : -1};
+      }
+      slot += parts > 1;
+    }
+  }
+  return 0;
+}
+
+int balance_make(struct balance *b, const struct balance_list *l) {
+  memset(b, 0, sizeof *b);
+  const int32_t group = l->heads_q / l->heads_kv;
+  const int64_t items = (int64_t)l->count * l->classes;
+  int64_t tiles = 0, in_long = 0;
+  int32_t longest = 0;
+  for (int64_t i = 0; i < items; i++) {
+    const int32_t own = l->items[i].tiles;
+    tiles += own;
+    in_long += own > LONG_ITEM ? own : 0;
+    longest = own > longest ? own : longest;
+  }
+  const bool alike = (double)longest * (double)items <= 1.1 * (double)tiles;
+  // Items that are nearly alike (random lists) drift apart all the same, by a part of their length: short ones then,
+  // and each begins where others are.
+  const int64_t head_bytes = (int64_t)l->query_tiles * BALANCE_QUERIES * l->dim * 8;
+  b->together = alike && !l->deterministic && longest > LONG_ITEM && longest * items > tiles &&
+                4 * head_bytes > 3 * l->l2_bytes;
+  const int64_t total = tiles * (l->classes == 1 ? l->heads_q : group);
+  b->even = (double)total / l->sms;
+  struct best best = {.steps = INFINITY};
+  for (int32_t loop = group; loop > 0; loop--) {
+    if (group % loop || (l->deterministic && loop < group) || (b->together && loop > 1))
+      continue;
+    struct choice c = {l, loop, l->heads_q / loop, 1, group, loop < group, 1};
+    if (!alike && loop > 2)
+      c.pace += DRIFT * (loop - 2) * (double)in_long / (double)tiles;
+    // Loops side by side: all of them where items are short and order alone counts, else as many as fill
+    // the GPU, so that the others' Q, dO and dQ do not compete for L2.
+    const int32_t fill = (l->sms + l->count - 1) / (l->count > 0 ? l->count : 1);
+    c.section = longest <= LONG_ITEM || fill > c.loops ? c.loops : fill;
+    if (!tiles || b->together)
+      best = (struct best){.choice = c, .steps = b->even};
+    else
+      simulate(&c, total, longest, b->even, &best);
+    if (!tiles)
+      break;
+  }
+  b->loop = best.choice.loop;
+  b->section = best.choice.section;
+  b->before = best.choice.loops;
+  b->steps = best.steps;
+  return best.rule ? list_parts(b, &best) : 0;
+}
+
+void balance_free(struct balance *b) {
+  free(b->parts);
+  memset(b, 0, sizeof *b);
+}
