@@ -5,6 +5,8 @@
 // when their threads wait for them. Until then destinations hold NaN.
 #include <string.h>
 
+#include <array>
+
 #include "block.h"
 #include "check.h"
 #include "tensor_map.h"
@@ -54,49 +56,77 @@ static void aligned(uint64_t address, unsigned to, const char *what) {
 // Byte i of a tile at 128-byte-swizzled shared memory: bits 4 to 6 of its address change by bits 7 to 9.
 static uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar) {
-  const tensor_map *t = reinterpret_cast<const tensor_map *>(map);
-  const uint32_t to = shared_address(dst), row_bytes = t->box[0] * t->element_bytes;
-  uint32_t bytes = t->element_bytes;
+// A tile's box at these coordinates: act(16 bytes of shared memory; of the tensor, or NULL outside of it).
+template<class Act> static void each_chunk(const tensor_map &m, const std::array<int, 4> &at, uint32_t shared, Act act) {
+  uint32_t offset = 0, x[4];
+  for (x[3] = 0; x[3] < m.box[3]; x[3]++)
+    for (x[2] = 0; x[2] < m.box[2]; x[2]++)
+      for (x[1] = 0; x[1] < m.box[1]; x[1]++)
+        for (x[0] = 0; x[0] < m.box[0]; x[0] += 16 / m.element_bytes, offset += 16) {
+          uint64_t from = (uint64_t)m.base;
+          bool inside = true;
+          for (int d = 0; d < 4; d++) {
+            const uint64_t i = (uint64_t)(at[d] + (int)x[d]);
+            inside &= i < m.dim[d]; // negative ones are large
+            from += i * (d ? m.stride[d - 1] : m.element_bytes);
+          }
+          act(shared_pointer(m.swizzled ? swizzled(shared + offset) : shared + offset),
+              inside ? (void *)from : NULL);
+        }
+}
+
+// Of a tile: its bytes, what must hold of it, and its tensor, of which what is outside is not accessed.
+static uint32_t tile_bytes(const tensor_map &m, uint32_t shared, uint32_t rank) {
+  uint32_t bytes = m.element_bytes;
   for (int i = 0; i < 4; i++)
-    bytes *= t->box[i];
-  if (rank != t->rank)
-    fault("a tensor map of %u dimensions, and a copy by %u coordinates", t->rank, rank);
-  aligned(to, t->swizzled ? 1024 : 128, "a tile");
-  if (t->swizzled && row_bytes != 128)
-    fault("a swizzled tile's rows are 128 bytes, not %u", row_bytes);
-  shared_pointer(to + bytes - 1);
+    bytes *= m.box[i];
+  if (rank != m.rank)
+    fault("a tensor map of %u dimensions, and a copy by %u coordinates", m.rank, rank);
+  aligned(shared, m.swizzled ? 1024 : 128, "a tile");
+  if (m.swizzled && m.box[0] * m.element_bytes != 128)
+    fault("a swizzled tile's rows are 128 bytes, not %u", m.box[0] * m.element_bytes);
+  shared_pointer(shared + bytes - 1);
+  return bytes;
+}
+static uint64_t extent(const tensor_map &m) {
+  uint64_t bytes = m.dim[0] * m.element_bytes;
+  for (int i = 1; i < 4; i++)
+    bytes += (m.dim[i] - 1) * m.stride[i - 1];
+  return bytes;
+}
+
+void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar) {
+  const tensor_map m = *reinterpret_cast<const tensor_map *>(map);
+  const uint32_t to = shared_address(dst), bytes = tile_bytes(m, to, rank);
+  const std::array<int, 4> where = {at[0], at[1], at[2], at[3]};
   check::mbarrier_used(bar, true, EMU_CALLER);
   check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
-  uint64_t extent = t->dim[0] * t->element_bytes; // of the tensor: what is outside is not read
-  for (int i = 1; i < 4; i++)
-    extent += (t->dim[i] - 1) * t->stride[i - 1];
-  check::touch_by_engine(bar, t->base, extent, check::READ, EMU_CALLER);
+  check::touch_by_engine(bar, m.base, extent(m), check::READ, EMU_CALLER);
   memset(dst, 0xff, bytes);
   running->done.copied_bytes += bytes;
-  const int c0 = at[0], c1 = at[1], c2 = at[2], c3 = at[3];
-  const tensor_map m = *t;
   transfer([=] {
-    uint32_t offset = 0;
-    for (uint32_t x3 = 0; x3 < m.box[3]; x3++)
-      for (uint32_t x2 = 0; x2 < m.box[2]; x2++)
-        for (uint32_t x1 = 0; x1 < m.box[1]; x1++)
-          for (uint32_t x0 = 0; x0 < row_bytes; x0 += 16, offset += 16) {
-            const uint64_t i[4] = {(uint64_t)(c0 + (int)(x0 / m.element_bytes)), (uint64_t)(c1 + (int)x1),
-                                   (uint64_t)(c2 + (int)x2), (uint64_t)(c3 + (int)x3)};
-            char *out = (char *)shared_pointer(m.swizzled ? swizzled(to + offset) : to + offset);
-            bool inside = true;
-            for (int d = 0; d < 4; d++)
-              inside &= i[d] < m.dim[d]; // negative ones are large
-            if (inside)
-              memcpy(out,
-                     (const char *)m.base + i[0] * m.element_bytes + i[1] * m.stride[0] +
-                         i[2] * m.stride[1] + i[3] * m.stride[2],
-                     16);
-            else
-              memset(out, 0, 16);
-          }
+    each_chunk(m, where, to, [](void *shared, const void *tensor) {
+      if (tensor)
+        memcpy(shared, tensor, 16);
+      else
+        memset(shared, 0, 16);
+    });
     mbarrier_deliver(bar, bytes);
+  });
+}
+
+void store_tile(const CUtensorMap *map, const void *src, const int (&at)[4]) {
+  const tensor_map m = *reinterpret_cast<const tensor_map *>(map);
+  const uint32_t from = shared_address(src), bytes = tile_bytes(m, from, 4);
+  const std::array<int, 4> where = {at[0], at[1], at[2], at[3]};
+  const int group = running->self->bulk.group;
+  check::touch(check::BULK_READ, group, src, bytes, check::READ, EMU_CALLER);
+  check::touch(check::BULK, group, m.base, extent(m), check::WRITE, EMU_CALLER);
+  in_order(running->self->bulk, [=] {
+    each_chunk(m, where, from, [](const void *shared, void *tensor) {
+      if (tensor)
+        memcpy(tensor, shared, 16);
+    });
   });
 }
 

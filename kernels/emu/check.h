@@ -28,7 +28,7 @@ namespace check {
 enum agent {
   THREAD,
   COPIES,    // cp.async of a thread: the generic proxy, and from here on the asynchronous one
-  BULK_READ, // bulk reductions of a thread: their reads of shared memory
+  BULK_READ, // bulk reductions and stores of a thread: their reads of shared memory
   BULK,      // and all they do
   PRODUCTS,  // wgmma of a warp
   ENGINE,    // copies that complete on an mbarrier

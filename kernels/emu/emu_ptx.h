@@ -32,6 +32,7 @@ void registers(int count);
 
 // async.cpp
 void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar);
+void store_tile(const CUtensorMap *map, const void *src, const int (&at)[4]); // of four dimensions
 void add_f32(float *dst, const float *src, uint32_t bytes);
 void bulk_commit();
 void bulk_wait(int groups, bool read_only); // read_only: of what was read only
@@ -48,7 +49,7 @@ void wgmma_wait(int groups);
 // matrix.cpp
 void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void ldmatrix(uint32_t (&d)[4], uint32_t shared, bool transposed);
-void stmatrix_transposed(void *row, const uint32_t (&d)[4]);
+void stmatrix(void *row, const uint32_t (&d)[4], bool transposed);
 void add_global(float *dst, float x);
 long long global_ns();
 
@@ -105,6 +106,7 @@ static inline int thread_now() { return (int)threadIdx.x; }
 static inline float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? copysignf(0, x) : x; }
 static inline float ex2(float x) { return flushed(exp2f(flushed(x))); }
 static inline float lg2(float x) { return log2f(flushed(x)); }
+static inline float zero() { return 0; }
 static inline float rcp(float x) { return flushed(1 / flushed(x)); }
 static inline uint32_t pack_bf16(float lo, float hi) {
   const __nv_bfloat16 l = __float2bfloat16_rn(lo), h = __float2bfloat16_rn(hi);
@@ -148,9 +150,11 @@ static inline void add_f32x2(float *dst, float a, float b) {
   emu::add_global(dst, a);
   emu::add_global(dst + 1, b);
 }
+static inline void stmatrix_x4(void *row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  emu::stmatrix(row, {a, b, c, d}, false);
+}
 static inline void stmatrix_x4_trans(void *row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  const uint32_t v[4] = {a, b, c, d};
-  emu::stmatrix_transposed(row, v);
+  emu::stmatrix(row, {a, b, c, d}, true);
 }
 static inline void tma_prefetch_map(const CUtensorMap *) {}
 static inline void prefetch_line(const void *) {}
@@ -162,6 +166,9 @@ static inline void tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1
                                uint64_t *bar) {
   const int at[4] = {c0, c1, c2, c3};
   emu::copy_tile(dst, map, at, 4, bar);
+}
+static inline void tma_store_4d(const CUtensorMap *map, const void *src, int c0, int c1, int c2, int c3) {
+  emu::store_tile(map, src, {c0, c1, c2, c3});
 }
 
 // wgmma.cuh

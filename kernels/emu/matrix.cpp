@@ -77,18 +77,22 @@ void ldmatrix(uint32_t (&d)[4], uint32_t shared, bool transposed) {
   });
 }
 
-void stmatrix_transposed(void *row, const uint32_t (&d)[4]) {
-  shared_address(row);
+void stmatrix(void *row, const uint32_t (&d)[4], bool transposed) {
+  if (shared_address(row) % 16)
+    fault("stmatrix at %u, not a multiple of 16", shared_address(row));
   uint32_t copy[4];
   memcpy(copy, d, sizeof copy);
-  rows mine = {static_cast<uint16_t *>(row), copy, true};
+  rows mine = {static_cast<uint16_t *>(row), copy, transposed};
   check::touch(check::THREAD, 0, row, 16, check::WRITE, EMU_CALLER);
   meet(~0u, "stmatrix of warp", &mine, [](void **lanes, unsigned) {
-    for (int lane = 0; lane < WARP; lane++)
+    for (int lane = 0; lane < WARP; lane++) {
+      const rows &r = *static_cast<rows *>(lanes[lane]);
       for (int m = 0; m < 4; m++)
-        for (int h = 0; h < 2; h++)
-          *cell(lanes, m, 2 * (lane % 4) + h, lane / 4) =
-              (uint16_t)(static_cast<rows *>(lanes[lane])->d[m] >> 16 * h);
+        for (int h = 0; h < 2; h++) {
+          const int along = lane / 4, pair = 2 * (lane % 4) + h;
+          *(r.transposed ? cell(lanes, m, pair, along) : cell(lanes, m, along, pair)) = (uint16_t)(r.d[m] >> 16 * h);
+        }
+    }
   });
 }
 

@@ -1,4 +1,4 @@
-// bulk.cuh -- one-dimensional bulk reductions, stmatrix, and the fence between proxies.
+// bulk.cuh -- one-dimensional bulk reductions, groups of bulk copies, stmatrix, and the fence between proxies.
 //
 // PTX ISA 8.0, sections 9.7.8.24 (cp.reduce.async.bulk), 9.7.13.5 (stmatrix), 9.7.12.4
 // (fence.proxy.async). Addresses and sizes are multiples of 16 bytes.
@@ -39,8 +39,13 @@ static __device__ __forceinline__ void add_f32x2(float *dst, float a, float b) {
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(dst), "f"(a), "f"(b) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements, transposed: lane l gives the address of row l % 8 of matrix
-// l / 8; that row receives column l % 8 of the fragment.
+// Four 8 x 8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8.
+static __device__ __forceinline__ void stmatrix_x4(void *row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem_addr(row)), "r"(a),
+               "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+// The same, transposed: that row receives column l % 8 of the fragment.
 static __device__ __forceinline__ void stmatrix_x4_trans(void *row, uint32_t a, uint32_t b, uint32_t c,
                                                          uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(

@@ -18,6 +18,12 @@ static __device__ __forceinline__ float lg2(float x) {
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// 0 that the compiler does not know: of 64 that it knows it makes 64 in uniform registers first.
+static __device__ __forceinline__ float zero() { // in a block whose threads have one dimension
+  float y;
+  asm("mov.b32 %0, %%tid.y;" : "=f"(y));
+  return y;
+}
 // 1 / x to within an ulp.
 static __device__ __forceinline__ float rcp(float x) {
   float y;

@@ -1,4 +1,4 @@
-// tma.cuh -- the bulk tensor copy engine: global memory to shared memory by a tensor map.
+// tma.cuh -- the bulk tensor copy engine: global memory to shared memory by a tensor map, and back.
 //
 // PTX ISA 8.0, sections 9.7.8.25 (cp.async.bulk.tensor) and 9.7.8.15 (prefetch). Coordinates run fastest dimension first, as in
 // cuTensorMapEncodeTiled. Rows outside the tensor arrive as zeros and count as delivered bytes.
@@ -34,6 +34,15 @@ static __device__ __forceinline__ void tma_load_4d(void *dst, const CUtensorMap 
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(smem_addr(dst)),
                "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(smem_addr(bar))
+               : "memory");
+}
+
+// Back, as part of this thread's bulk group (bulk.cuh).
+static __device__ __forceinline__ void tma_store_4d(const CUtensorMap *map, const void *src, int c0, int c1,
+                                                    int c2, int c3) {
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(
+                   map),
+               "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(smem_addr(src))
                : "memory");
 }
 

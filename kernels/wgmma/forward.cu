@@ -13,7 +13,8 @@ static int run(const attn_problem *p, const attn_args *a, const worklist_view *l
   fwd_params f = forward_params(p, a);
   if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, FWD_ROWS) ||
       tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
+      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
+      (f.o && !f.resume && tensor_map(&f.o_tiles, f.o, p->rows_q, p->heads_q, Dim, FWD_ROWS)))
     return -1;
   f.list = *list;
   f.split = *split;

@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
-      ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Gathers ? 4 : 4 * FWD_WARPGROUPS); // a warp each
+      ptx::mbarrier_init(&s.q_done[i], 4 * FWD_WARPGROUPS); // a warp each
+      ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Gathers ? 4 : 1);
     }
     for (int i = 0; i < FWD_STAGES_K; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);

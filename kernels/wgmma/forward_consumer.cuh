@@ -70,15 +70,14 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     const fwd_tile done_tile = tile;
     const int done_qn = qn;
     const row_bits seen = seen_in(step_at(stage(now.at)));
+    qn = ptx::same_in_warp(first ? qn + 1 : qn);
     if (first)
-      tile = work::tile_of(++qn);
+      tile = work::tile_of(qn);
     work::take_turn(stage(now.before), done_qn, bad);
     issue_qk(stage(now.at), qn);
     issue_pv(now.v_before());
     turn_give();
     settle(stage(now.before));
-    if (first)
-      release(&s.q_empty[this->q_barrier(done_qn)]);
     const typename work::rows_so_far done = work::so_far(done_tile);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(sc);
@@ -96,10 +95,11 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     for (uint32_t *x : {&now.before, &now.at, &now.after, &now.n}) // the compiler shall know
       *x = ptx::same_in_warp(*x);
     bool bad = false;
+    const int *told_at = &s.again[wg][stage(now.before)]; // not to be found out behind the turn
 #pragma unroll 1
     while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
       turn_wait();
-      const int told = told_again(stage(now.before));
+      const int told = ptx::load_shared_int(told_at);
       issue_qk(stage(now.at), q_at);
       bad = __any_sync(~0u, told);
       if (bad) {
@@ -113,6 +113,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
       ptx::wgmma_wait<1>();
       ptx::wgmma_pin(sc);
       flags = this->template probabilities<true>(now, flags);
+      told_at = &s.again[wg][stage(now.at)];
       now.next();
     }
     this->now = now;
@@ -137,6 +138,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     now.next();
     for (;; now.next()) {
       const bool bad = usual_steps(flags);
+      flags = ptx::same_in_warp(flags); // the compiler shall know: a step's branches do not part a warp
       if (flags & STEP_STOP)
         break;
       flags = step(flags, bad, tile);

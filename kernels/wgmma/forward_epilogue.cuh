@@ -1,8 +1,10 @@
 // forward_epilogue.cuh -- a finished query tile of the forward kernel: O / sum and LSE from accumulators to
-// memory, as bf16, or as fp32 for a ring's next part (attn.h); merged with what the part before left there.
+// memory. The usual one goes as bf16 to where its Q was, from where the copy engine takes it. Others are written
+// from registers: as bf16, or as fp32 for a ring's next part (attn.h); merged with what the part before left there.
 #ifndef LONGCA_WGMMA_FORWARD_EPILOGUE_CUH
 #define LONGCA_WGMMA_FORWARD_EPILOGUE_CUH
 
+#include "../ptx/bulk.cuh"
 #include "../ptx/math.cuh"
 #include "forward_shared.cuh"
 
@@ -33,6 +35,22 @@ static __device__ __forceinline__ void store_row(uint16_t *row, const float (&o)
     if (valid)
       *reinterpret_cast<uint4 *>(row + 8 * (4 * g + t)) = make_uint4(w[0], w[1], w[2], w[3]);
   }
+}
+
+// A warp's 16 rows of O into a tile in shared memory that is laid out as Q. Of each block of 16 rows and columns
+// lane l gives the address of row l % 16, columns 8 (l / 16) to 8 (l / 16) + 7.
+template <int Dim>
+static __device__ __forceinline__ void place_rows(uint16_t *rows, const float (&o)[Dim / 2], float scale0,
+                                                  float scale1) {
+  const unsigned lane = ptx::thread_now() % 32u, octet = lane / 16 ^ lane % 8; // swizzled
+  uint16_t *const row = rows + lane % 16 * 64;
+#pragma unroll
+  for (int i = 0; i < Dim / 16; i++)
+    ptx::stmatrix_x4(row + i / 4 * FWD_ROWS * 64 + (octet ^ i % 4 * 2) * 8,
+                     ptx::pack_bf16(o[8 * i] * scale0, o[8 * i + 1] * scale0),
+                     ptx::pack_bf16(o[8 * i + 2] * scale1, o[8 * i + 3] * scale1),
+                     ptx::pack_bf16(o[8 * i + 4] * scale0, o[8 * i + 5] * scale0),
+                     ptx::pack_bf16(o[8 * i + 6] * scale1, o[8 * i + 7] * scale1));
 }
 
 struct fwd_row {

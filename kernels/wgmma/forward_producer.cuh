@@ -1,8 +1,10 @@
 // forward_producer.cuh -- the forward kernel's producer, one thread: takes query tiles from the work list
 // and streams Q, K and V to shared memory. V trails K by one step, in the order that consumers need them.
+// A thread of another warp takes O from where Q was to memory, so that neither it nor the consumers wait for that.
 #ifndef LONGCA_WGMMA_FORWARD_PRODUCER_CUH
 #define LONGCA_WGMMA_FORWARD_PRODUCER_CUH
 
+#include "../ptx/bulk.cuh"
 #include "forward_shared.cuh"
 
 namespace wgmma {
@@ -38,6 +40,26 @@ template <int Dim, class Mask> struct fwd_producer {
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0)
       stream();
+    else if (threadIdx.x == 32)
+      store();
+  }
+
+  __device__ __forceinline__ void store() {
+    for (uint32_t n = 0;; n++) {
+      const uint32_t stage = n % 2, parity = n / 2 % 2;
+      ptx::mbarrier_wait(&s.q_full[stage], parity);
+      const int4 v = ptx::load_shared(&s.tile[stage]);
+      const fwd_tile tile = {v.x, v.y, v.z, v.w};
+      if (!tile.rows())
+        break;
+      ptx::mbarrier_wait(&s.q_done[stage], parity);
+      if (stored_whole(p, tile)) {
+        ptx::tma_store_4d(&p.o_tiles, s.q[stage][0], 0, tile.row, 0, tile.head);
+        ptx::bulk_commit();
+        ptx::bulk_wait_read<0>();
+      }
+      ptx::mbarrier_arrive(&s.q_empty[stage]);
+    }
   }
 
   __device__ __forceinline__ void stream() {
@@ -62,11 +84,6 @@ template <int Dim, class Mask> struct fwd_producer {
       }
       const int head = tile.w, head_kv = head / p.group;
 
-      const uint32_t q_stage = empty_stage(s.q_empty, qn++);
-      s.tile[q_stage] = {tile.x, tile.y, tile.z, head};
-      ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2);
-      ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, tile.x, 0, head, &s.q_full[q_stage]);
-
       int flags = STEP_FIRST, left = max(tiles.z, 1); // a tile without keys takes one step of nothing
       for (int r = tiles.x, skip = tiles.y; left > 0; r++, skip = 0) {
         const int4 run = tiles.z ? __ldg(reinterpret_cast<const int4 *>(p.list.runs) + r)
@@ -84,6 +101,14 @@ template <int Dim, class Mask> struct fwd_producer {
             load_v(v_row, v_head);
           v_row = row;
           v_head = head_kv;
+          if (flags & STEP_FIRST) {
+            // Behind this K, and V of the step before: the tile before may have that step alone. It waits for
+            // both, and only then is O of the tile before that placed where this Q goes.
+            const uint32_t q_stage = empty_stage(s.q_empty, qn++);
+            s.tile[q_stage] = {tile.x, tile.y, tile.z, head};
+            ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2);
+            ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, tile.x, 0, head, &s.q_full[q_stage]);
+          }
           flags = 0;
         }
       }
@@ -94,6 +119,9 @@ template <int Dim, class Mask> struct fwd_producer {
     const uint32_t stage = empty_k();
     s.step[stage] = {-1, STEP_STOP};
     ptx::mbarrier_arrive(&s.k_full[stage]);
+    const uint32_t q_stage = empty_stage(s.q_empty, qn);
+    s.tile[q_stage] = {0, 0, 0, 0}; // no rows: store() ends
+    ptx::mbarrier_arrive(&s.q_full[q_stage]);
     work_done(p.list.counter);
   }
 };

@@ -55,6 +55,7 @@ template <int N> struct fwd_shape<gathered<N>> {
 
 struct fwd_params {
   CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
+  CUtensorMap o_tiles; // as q; where stored_whole() may hold
   worklist_view list;
   split_view split;
   tile_bits_view bits;
@@ -87,6 +88,11 @@ struct fwd_tile {
   __device__ __forceinline__ int part() const { return (rows_and_part >> TILE_ROWS_BITS) - 1; } // -1: none
 };
 
+// Whether O of a tile goes to memory whole, by the copy engine from where its Q was; or row by row from registers.
+static __device__ __forceinline__ bool stored_whole(const fwd_params &p, const fwd_tile &tile) {
+  return p.o && !p.resume && tile.rows_and_part == FWD_ROWS;
+}
+
 template <int Dim, class Mask> struct fwd_smem {
   static_assert(Dim == 64 || Dim == 128, "head dimensions 64 and 128 are built");
   static constexpr int StagesQ = fwd_shape<Mask>::StagesQ, StagesV = fwd_shape<Mask>::StagesV;
@@ -97,6 +103,7 @@ template <int Dim, class Mask> struct fwd_smem {
   alignas(16) fwd_tile tile[2]; // by stage of Q; gathering: by warpgroup, and so are Q's barriers
   int again[2][FWD_STAGES_K]; // by warpgroup and stage: a sum of that step exploded
   uint64_t q_full[2], q_empty[2];
+  uint64_t q_done[2]; // a tile's consumers have done with its Q, and left O there (not gathering)
   uint64_t k_full[FWD_STAGES_K], k_empty[FWD_STAGES_K], v_full[StagesV], v_empty[StagesV];
 };
 

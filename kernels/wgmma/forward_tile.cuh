@@ -96,7 +96,33 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     return rows;
   }
 
-  __device__ __forceinline__ void write_tile(rows_so_far rows) {
+  // Of a tile that is stored whole: O to where its Q was, this warpgroup's rows, which all of it have read, as they
+  // have met at a turn since; and LSE, by a thread a row.
+  __device__ __forceinline__ void place_tile(const rows_so_far &rows, uint32_t stage) {
+    const unsigned thread = ptx::thread_now(), first = wg * 64 + thread % 128 / 32 * 16, below = thread % 4;
+    const row_end end0 = end_of_row(p, rows.max0, rows.sum0), end1 = end_of_row(p, rows.max1, rows.sum1);
+    place_rows<Dim>(s.q[stage][0] + first * 64, o, end0.scale, end1.scale);
+    ptx::fence_async_shared();
+    __syncwarp(); // all 16 rows are there
+    float *const lse = p.lse + static_cast<int64_t>(rows.tile.head) * p.rows + rows.tile.row;
+    if (below < 2)
+      lse[first + thread % 32 / 4 + 8 * below] = below ? end1.lse : end0.lse;
+  }
+
+  // Query tile qn is done.
+  __device__ __forceinline__ void write_tile(const rows_so_far &rows, uint32_t qn) {
+    if constexpr (Gathers) {
+      write_rows(rows);
+    } else {
+      if (__all_sync(~0u, stored_whole(p, rows.tile)))
+        place_tile(rows, q_stage(qn));
+      else
+        write_rows(rows);
+      release(&s.q_done[q_stage(qn)]);
+    }
+  }
+
+  __device__ __forceinline__ void write_rows(rows_so_far rows) {
     const fwd_tile &tile = rows.tile;
     if constexpr (!Gathers)
       if (tile.part() >= 0) {
@@ -144,7 +170,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   }
 
   __device__ __forceinline__ fwd_tile tile_of(int qn) {
-    ptx::mbarrier_wait(&s.q_full[q_barrier(qn)], q_parity(qn));
+    uint64_t *const here = &s.q_full[q_barrier(qn)];
+    ptx::mbarrier_wait_by_warp(here, q_parity(qn), ptx::mbarrier_test(here, q_parity(qn)));
     const fwd_tile tile = tile_at(qn);
     if (p.resume)
       ask_for_rows(tile);
@@ -239,9 +266,10 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   }
 
   __device__ __forceinline__ void clear() {
+    const float zero = ptx::zero();
 #pragma unroll
     for (int i = 0; i < softmax::NO; i++)
-      o[i] = 0.0f;
+      o[i] = zero;
   }
 
   // Whether a row of this warpgroup has seen no key yet.
@@ -276,7 +304,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // After its softmax, when O has all of the steps before.
   __device__ __forceinline__ void end_step(int flags, const rows_so_far &done) {
     if (flags & STEP_FIRST) {
-      write_tile(done);
+      write_tile(done, qn - 1);
       clear();
     } else if (flags & STEP_UNSET)
       this->rescale();
@@ -289,7 +317,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     settle(before);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(o);
-    write_tile(so_far(tile));
+    write_tile(so_far(tile), qn);
   }
 };
 

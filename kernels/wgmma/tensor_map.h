@@ -1,4 +1,4 @@
-// tensor_map.h -- the tensor maps by which the copy engine reads q, k, v and rows' statistics.
+// tensor_map.h -- the tensor maps by which the copy engine reads q, k, v and rows' statistics, and writes o.
 #ifndef LONGCA_WGMMA_TENSOR_MAP_H
 #define LONGCA_WGMMA_TENSOR_MAP_H
 
