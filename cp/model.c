@@ -281,7 +281,10 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   p.backward = pass == ATTN_BWD;
   struct run r = {
       .m = m, .schedule = schedule, .p = &p, .elem = cp_elem_bytes(p.dtype), .bwd = p.backward};
-  const char *why = cp_why_not(schedule, &any, &p, ranks, wish, &r.grid);
+  struct cp_wish asked = *wish;
+  if (m->gathers && !asked.pieces) // nor are exchanges cut
+    asked.pieces = 1;
+  const char *why = cp_why_not(schedule, &any, &p, ranks, &asked, &r.grid);
   if (why)
     return why;
   const int32_t heads_kv = p.heads_kv < r.grid.heads ? 1 : p.heads_kv / r.grid.heads;

@@ -18,7 +18,9 @@
   X(tile_cost, 2, "what a query tile costs by itself, in key tiles") \
   X(step_us, 0, "what a kernel call costs by itself") \
   X(copy_bytes_us, 1e6, "bytes a microsecond of packing and adding") \
-  X(gathers, 0, "1: a step gathers its rows and scatters its results, as the study's code did") \
+  X(gathers, 0, \
+    "1: a step gathers its rows and scatters its results, and heads go at once, as in the " \
+    "study's code") \
   X(near_us, 0, "latency within a node") \
   X(near_bytes_us, 0, "bytes a microsecond and rank within a node") \
   X(far_us, 0, "latency between nodes") \

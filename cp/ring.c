@@ -9,11 +9,13 @@
 //   W = 3, one window, rank 0:   kernel k0 | kernel k2 | kernel k1
 //                                  k2 in   |   k1 in   |             volume: cp_volume (volume.c)
 //
-// Backward takes the same way. dK and dV of a block follow its KV one step behind and are added up on
-// the way, in fp32: after the kernel of step i arrives what the ranks before have summed, its own share is
-// added, and the sum leaves while step i + 1 computes, in one group with the KV of step i + 2. After W hops it
-// is back where the window began; there it joins the sums of earlier windows and goes on to the next one, under
-// that one's kernels. The last hop home is under the kernels of the next piece of heads, if there is one (heads.c).
+// Backward takes the same way, but comes to the window's own block last, and to its own window: steps i = 1, ..., W - 1,
+// 0 and windows w = 1, ..., n - 1, 0. dK and dV of a block follow its KV one step behind and are added up on the
+// way, in fp32: after the kernel of a step arrives what the ranks before have summed, its own share is added, and
+// the sum leaves while the next step computes, in one group with the keys of the step after that. So a sum ends
+// at home, after W - 1 hops; at the window's home it joins those of earlier windows and goes on to the next window,
+// under that one's kernels. Nothing hides the first keys' hop, but for a piece of heads that is not the first
+// (heads.c): they come under the last step of the piece before.
 #include <stdlib.h>
 
 #include "cp.h"

@@ -1,6 +1,7 @@
 // ulysses.c -- DeepSpeed-Ulysses: all-to-all from tokens to heads, attention over the whole sequence on a
 // share of the heads, all-to-all back (study 6.3). Every mask, perfect balance, as many ranks as heads;
-// KV heads are copied when there are fewer than ranks. Nothing hides the exchange (heads.c).
+// KV heads are copied when there are fewer than ranks. The exchange goes in pieces of heads, one under
+// the other's kernel (heads.c).
 #include "cp.h"
 
 static const char *arrange(const struct attn_problem *p, int ranks, const struct cp_wish *wish,
