@@ -214,9 +214,9 @@ static int check_pieces(const struct whole *w, const char *schedule, int ranks, 
 static void test_pieces(void **state) {
   static const char *const schedules[] = {"ulysses", "usp", "loongtrain:2x4x2", "loongtrain:2x2x2",
                                           "loongtrain_context_first"};
-  static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}, {12, 3}, {48, 4}};
+  static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}, {12, 3}, {48, 4}, {48, 48}};
   int ran[2] = {0};
-  for (int h = 0; h < 5; h++) {
+  for (int h = 0; h < 6; h++) {
     struct whole w;
     assert_int_equal(0, whole_make(&w, h % 2 ? MASK_CAUSAL : MASK_CAUSAL_DOCUMENT_LONG,
                                    lengths_main, 6, heads[h][0], heads[h][1], ATTN_FP32));
@@ -227,7 +227,40 @@ static void test_pieces(void **state) {
     whole_free(&w);
   }
   print_message("%d cases in pieces, %d without backward\n", ran[0], ran[1]);
-  assert_true(ran[0] >= 30 && ran[1] >= 60);
+  assert_true(ran[0] >= 60 && ran[1] >= 100);
+}
+
+// More operations than a group takes.
+static int exchange_much(struct cp_comm *comm, void *context) {
+  enum { SETS = 3, RANKS_HERE = 48 };
+  int peers[RANKS_HERE], send[SETS][RANKS_HERE], recv[SETS][RANKS_HERE] = {0}, wrong = 0;
+  struct cp_blocks sets[SETS];
+  for (int s = 0; s < SETS; s++) {
+    sets[s] = (struct cp_blocks){send[s], recv[s], sizeof(int)};
+    for (int r = 0; r < RANKS_HERE; r++) {
+      peers[r] = r;
+      send[s][r] = 1 + (s * RANKS_HERE + comm->rank) * RANKS_HERE + r;
+    }
+  }
+  if (cp_all_to_all(comm, CP_HEADS, peers, RANKS_HERE, sets, SETS) ||
+      comm->transport->wait(comm, CP_HEADS))
+    return -1;
+  for (int s = 0; s < SETS; s++)
+    for (int r = 0; r < RANKS_HERE; r++) {
+      const int want = r == comm->rank ? 0 : 1 + (s * RANKS_HERE + r) * RANKS_HERE + comm->rank;
+      wrong += recv[s][r] != want;
+    }
+  if (!wrong)
+    return 0;
+  attn_error_set(false, "%d blocks are wrong", wrong);
+  return -1;
+}
+
+static void test_all_to_all_in_groups(void **state) {
+  if (cp_loopback.run(48, 20, exchange_much, NULL)) {
+    print_message("%s\n", attn_error());
+    fail();
+  }
 }
 
 static const char *wants_one_piece(const struct attn_kernel *kernel, const struct attn_problem *p) {
@@ -278,6 +311,7 @@ int main(void) {
       cmocka_unit_test(test_other_masks),
       cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_pieces),
+      cmocka_unit_test(test_all_to_all_in_groups),
       cmocka_unit_test(test_cpu_engine),
       cmocka_unit_test(test_bf16_error_does_not_grow),
       cmocka_unit_test(test_kernels_that_take_no_pieces),
