@@ -12,9 +12,9 @@ struct state {
   rep_device rep;
   worklist keys;     // of forward,
   tile_bits bits;    // what its partial tiles show,
+  gather pieces;     // or these;
   split parts;       // and of its last items,
-  gpu_memory memory; // with what they leave;
-  gather pieces;     // or these
+  gpu_memory memory; // with what they leave
   wgmma_backward_state backward;
 };
 } // namespace
@@ -36,23 +36,23 @@ static int prepare_forward(state *s, const attn_problem *p, const void *bits_ker
   if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
     if (gather_build(&s->pieces, &s->rep, p))
       return -1;
-    if (uniform && p->mask->block % 64 == 0)
-      return 0;
   }
-  if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
-    return -1;
-  if (s->pieces.bytes &&
-      (s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads || s->keys.partial > BITS_MAX)) {
-    worklist_free(&s->keys);
-    return 0;
+  if (!s->pieces.bytes || !uniform || p->mask->block % 64) {
+    if (worklist_build(&s->keys, &s->rep, p, WORKLIST_KEYS, WGMMA_FWD_QUERIES, WGMMA_FWD_KEYS, false))
+      return -1;
+    if (s->pieces.bytes &&
+        (s->pieces.rounds <= s->keys.tiles * s->pieces.view.heads || s->keys.partial > BITS_MAX)) {
+      worklist_free(&s->keys);
+    } else {
+      gather_free(&s->pieces);
+      if (tile_bits_build(&s->bits, &s->rep, &s->keys, ATTN_FWD, bits_kernel))
+        return -1;
+    }
   }
-  gather_free(&s->pieces);
-  if (tile_bits_build(&s->bits, &s->rep, &s->keys, ATTN_FWD, bits_kernel))
-    return -1;
   int device, sms;
   GPU_TRY(cudaGetDevice(&device));
   GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  if (split_build(&s->parts, &s->keys, p, sms))
+  if (s->pieces.bytes ? split_gathered(&s->parts, &s->pieces, p, sms) : split_build(&s->parts, &s->keys, p, sms))
     return -1;
   return s->memory.get(&s->parts.view.left, s->parts.left_floats, workspace);
 }
@@ -86,7 +86,7 @@ int wgmma_forward(struct attn_plan *plan, const struct attn_args *a) {
     return -1;
   }
   if (s->pieces.bytes)
-    return gather_forward(&s->pieces, &plan->problem, a);
+    return gather_forward(&s->pieces, &s->parts.view, &plan->problem, a);
   worklist_view list = s->keys.view;
   if (a->resume && !attn_writes_o(a)) // rows that see nothing stay as they are
     list.count = s->keys.seen;

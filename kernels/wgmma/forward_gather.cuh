@@ -35,12 +35,13 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
   }
 
   // Each half of the tile once its warpgroup has done with the one before, whose number has this parity.
-  __device__ void load_q(const gather_tile *tile, int head, uint32_t before) {
+  // part: split_part.rows.
+  __device__ void load_q(const gather_tile *tile, int part, int head, uint32_t before) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const int row = __ldg(&tile->row[h]);
       ptx::mbarrier_wait(&s.q_empty[h], before);
-      s.tile[h] = {row, 0, __ldg(&tile->rows[h]), head};
+      s.tile[h] = {row, 0, __ldg(&tile->rows[h]) | part, head};
       ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2);
       load_part(&p.q, s.q[0][0], h, 2, row, head, &s.q_full[h]);
     }
@@ -50,16 +51,30 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
 
   __device__ void stream_k() {
     const gather_view &list = p.gather;
-    const int units = p.heads / list.heads, total = list.count * units;
+    const int units = p.heads / list.heads, total = list.count * units - p.split.works + p.split.count;
     fwd_place at;
     uint32_t q_before = 1;
     for (int work = fetch(); work < total;) {
       const int ahead = fetch(); // its latency passes under this tile
-      const fwd_work item(work, list.count, units, p.heads_section / list.heads);
-      const int head = item.head * list.heads, head_kv = head / p.group;
-      const gather_tile *tile =
-          list.tiles + (list.classes == 1 ? 0 : (int64_t)head_kv * list.count) + item.rank;
-      const int begin = __ldg(&tile->begin), end = __ldg(&tile->end);
+      const gather_tile *tile = list.tiles;
+      int head, begin, end, part = 0;
+      if (static_cast<uint32_t>(work - p.split.begin) < static_cast<uint32_t>(p.split.count)) {
+        const int4 *words = reinterpret_cast<const int4 *>(p.split.parts + (work - p.split.begin));
+        const int4 where = __ldg(words), stages = __ldg(words + 1);
+        tile += where.x;
+        part = where.z;
+        head = where.w * list.heads;
+        begin = stages.x;
+        end = begin + stages.z;
+      } else {
+        const int behind = work < p.split.begin ? 0 : p.split.works - p.split.count;
+        const fwd_work item(work + behind, list.count, units, p.heads_section / list.heads);
+        head = item.head * list.heads;
+        tile += (list.classes == 1 ? 0 : (int64_t)(head / p.group) * list.count) + item.rank;
+        begin = __ldg(&tile->begin);
+        end = __ldg(&tile->end);
+      }
+      const int head_kv = head / p.group;
       for (int i = begin; i < end; i++) { // none: no tile
         // Mostly under way while the stage is waited for: {rows, valid, flags}.
         const int4 *at_list = static_cast<const int4 *>(list.stages) + Pieces / 2 * (int64_t)i;
@@ -72,13 +87,18 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
           const int4 b = __ldg(at_list + 1);
           step = {{(uint32_t)b.x, (uint32_t)b.y}, b.z, head_kv, {a.x, a.y, a.z, a.w}};
         }
+        // The first and the last step of either half: a stage for both, or one each.
+        if (i == begin || (i == begin + 1 && step.flags & STEP_ONLY << 1))
+          step.flags |= STEP_FIRST;
+        if (i == end - 1 || (i == end - 2 && step.flags & STEP_ONLY))
+          step.flags |= STEP_LAST;
         ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
         s.step[at.stage()] = step;
         load(&p.k, s.k[at.stage()][0], step.row, head_kv, &s.k_full[at.stage()]);
         at.next();
         // Q must wait for the last products of the tile before, which the first stages need not.
         if (i == min(begin + 1, end - 1)) {
-          load_q(tile, head, q_before);
+          load_q(tile, part, head, q_before);
           q_before ^= 1;
         }
       }

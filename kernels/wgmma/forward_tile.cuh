@@ -124,13 +124,12 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
 
   __device__ __forceinline__ void write_rows(rows_so_far rows) {
     const fwd_tile &tile = rows.tile;
-    if constexpr (!Gathers)
-      if (tile.part() >= 0) {
-        float4 all = make_float4(rows.max0, rows.max1, rows.sum0, rows.sum1);
-        if (!join_parts<Dim>(p, tile.part(), o, all))
-          return;
-        rows = {tile, all.x, all.y, all.z, all.w};
-      }
+    if (tile.part() >= 0) {
+      float4 all = make_float4(rows.max0, rows.max1, rows.sum0, rows.sum1);
+      if (!join_parts<Dim>(p, tile.part(), o, all))
+        return;
+      rows = {tile, all.x, all.y, all.z, all.w};
+    }
     const int r = row_now();
     write_row<Dim>(p, place_of(tile, r), o, 0, end_of_row(p, rows.max0, rows.sum0));
     write_row<Dim>(p, place_of(tile, r + 8), o, 2, end_of_row(p, rows.max1, rows.sum1));

@@ -27,6 +27,7 @@ struct part { // query rows of one block row; rows 0: none
 };
 struct draft { // of a list
   part of[2];            // packed: the same twice
+  int32_t pieces[4][2];  // by who sees them (piece_writer); ends of stretches, and whole ones
   int32_t stages, pairs; // pairs: rounds of a stage for each half; the others are for both
   int32_t tiles;
   int32_t begin, place; // of its stages; of its first tile in the class
@@ -85,37 +86,48 @@ __global__ void cut_rows(const Rep rep, const list_shape s, part *parts, int32_t
     cut[head] = done;
 }
 
-// Places the pieces of a list. Who sees one is a bit a half: 1, 2, or 3 for both.
+// Counts the pieces of a list, then places them. Who sees one is a bit a half: 1, 2, or 3 for both.
 template <int Pieces> struct piece_writer {
   static constexpr int KEYS = GATHER_KEYS / Pieces;
-  gather_stage<Pieces> *out; // NULL: only count
-  int32_t pairs, for_both;   // rounds of a stage for each half; stages for both, which come first
-  int32_t seen[4] = {};      // pieces so far, by who sees them
-  int32_t shared = 0;        // of these, in stages for both
+  gather_stage<Pieces> *out = NULL; // all 0, which is pieces that nobody sees; NULL: only count
+  int32_t pieces[4][2] = {};        // by who sees them: ends of stretches, and whole ones. Counts; then
+                                    // numbers of the next
+  int32_t own = 0;                  // of each half's, so many come in its own stages
+  int32_t for_both = 0;             // stages for both, which come first
+  int32_t shared[4] = {};           // the place in these of the piece that has number 0
 
-  __device__ void put(int32_t stage, int32_t slot, int32_t who, int32_t row, int32_t keys, int32_t flags) {
-    gather_stage<Pieces> &s = out[stage];
-    if (!slot) { // pieces that never come are the first again, of which nothing is seen
-      s = {};
-      s.flags = flags;
-      for (int32_t &r : s.row)
-        r = row;
+  __device__ piece_writer() {}
+  // Places of the pieces that d counts. In stages for both: nothing, ends, whole ones; then what one half sees more.
+  __device__ piece_writer(gather_stage<Pieces> *out, const draft &d)
+      : out(out), own(d.pairs * Pieces), for_both(d.stages - 2 * d.pairs) {
+    int32_t all[4];
+    for (int who = 1; who < 4; who++) {
+      const bool ends_first = who == 3; // what is left of a half's own should be ends
+      pieces[who][ends_first] = d.pieces[who][!ends_first];
+      all[who] = d.pieces[who][0] + d.pieces[who][1];
     }
-    s.row[slot] = row;
-    for (int h = 0; h < 2; h++)
-      s.valid[h][slot] = who >> h & 1 ? keys : 0;
+    shared[3] = for_both * Pieces - (all[1] + all[2] + all[3] - 2 * own);
+    shared[1] = shared[3] + all[3] - own;
+    shared[2] = shared[1] + all[1] - own;
   }
 
   __device__ void add(int32_t who, int32_t row, int32_t keys) {
-    const int32_t i = seen[who]++;
+    const int32_t i = pieces[who][keys == KEYS]++;
     if (!out)
       return;
-    if (who != 3 && i < pairs * Pieces) {
-      put(for_both + 2 * (i / Pieces) + (who == 2), i % Pieces, who, row, keys, wgmma::STEP_ONLY * who);
-    } else {
-      put(shared / Pieces, shared % Pieces, who, row, keys, 0);
-      shared++;
-    }
+    const bool alone = who != 3 && i < own;
+    const int32_t at = alone ? i : shared[who] + i;
+    gather_stage<Pieces> &s = out[alone ? for_both + 2 * (at / Pieces) + (who == 2) : at / Pieces];
+    s.flags = alone ? wgmma::STEP_ONLY * who : 0;
+    s.row[at % Pieces] = row;
+    for (int h = 0; h < 2; h++)
+      s.valid[h][at % Pieces] = who >> h & 1 ? keys : 0;
+  }
+
+  // Pieces that are missing to whole stages are the first one again, of which nothing is seen.
+  __device__ void fill() {
+    for (int32_t i = 0; i < shared[3] && shared[3] < Pieces; i++)
+      out[0].row[i] = out[0].row[shared[3]];
   }
 };
 
@@ -197,10 +209,14 @@ __global__ void count_stages(const Rep rep, const list_shape s, const part *part
       d.of[1] = parts[2 * i.at + 1];
     d.tiles = 1;
   }
-  piece_writer<Pieces> w = {};
+  piece_writer<Pieces> w;
   walk_pieces(rep, i.head, s, d, w);
-  d.pairs = min(w.seen[1], w.seen[2]) / Pieces;
-  const int32_t rest = w.seen[3] + w.seen[1] + w.seen[2] - 2 * d.pairs * Pieces;
+  memcpy(d.pieces, w.pieces, sizeof d.pieces);
+  int32_t all[4];
+  for (int who = 1; who < 4; who++)
+    all[who] = w.pieces[who][0] + w.pieces[who][1];
+  d.pairs = min(all[1], all[2]) / Pieces;
+  const int32_t rest = all[1] + all[2] + all[3] - 2 * d.pairs * Pieces;
   const int32_t for_both = d.pairs || rest ? (rest + Pieces - 1) / Pieces : 1; // no keys: a step of nothing
   d.stages = for_both + 2 * d.pairs;
   drafts[(int64_t)i.head * s.lists + i.at] = d;
@@ -236,19 +252,12 @@ __global__ void write_lists(const Rep rep, const list_shape s, const int32_t *cu
   if (i.at < 0)
     return;
   const draft d = drafts[(int64_t)i.head * s.lists + i.at];
-  piece_writer<Pieces> w = {stages + d.begin, d.pairs, d.stages - 2 * d.pairs};
-  if (w.for_both)
-    w.put(0, 0, 0, 0, 0, 0);
+  piece_writer<Pieces> w(stages + d.begin, d);
   walk_pieces(rep, i.head, s, d, w);
-  for (int h = 0; h < 2; h++) {
-    if (h == 0 || !w.for_both)
-      w.out[h].flags |= wgmma::STEP_FIRST;
-    if (h == 0 || d.pairs)
-      w.out[d.stages - 1 - h].flags |= wgmma::STEP_LAST;
-  }
+  w.fill();
   tiles += (int64_t)i.head * count + d.place;
   for (int32_t t = 0; t < d.tiles; t++) {
-    gather_tile tile = {{}, {}, d.begin, d.begin + d.stages};
+    gather_tile tile = {{}, {}, d.begin, d.begin + d.stages, d.pairs};
     for (int h = 0; h < 2; h++) {
       const int32_t rows = GATHER_ROWS / s.heads, first = s.heads > 1 ? (2 * t + h) * rows : 0;
       tile.row[h] = d.of[h].row + first;
@@ -316,7 +325,7 @@ struct builder {
     char *tiles = base + stages_bytes;
     list->view = {(gather_tile *)tiles, base,        Pieces, (int32_t)count, classes,
                   shape.heads,          (int32_t *)(tiles + tiles_bytes)};
-    GPU_TRY(cudaMemset(tiles, 0, tiles_bytes + 2 * sizeof(int32_t))); // where a class has fewer: no tiles
+    GPU_TRY(cudaMemset(base, 0, list->bytes)); // pieces that nobody sees; where a class has fewer: no tiles
     return 0;
   }
 

@@ -14,6 +14,9 @@
 //
 // A round is a step of both warpgroups: one stage, or a stage each. What one half sees more than the
 // other, and odd pieces, come in stages for both.
+//
+// Ends of stretches, shorter than a piece, come first, side by side with what is missing to whole stages: a stage
+// that is not seen whole is a step that costs more, so there should be few, and a tile's first step costs more anyway.
 #ifndef LONGCA_WGMMA_GATHER_H
 #define LONGCA_WGMMA_GATHER_H
 
@@ -28,6 +31,7 @@ enum { GATHER_ROWS = 64, GATHER_KEYS = 128 }; // of a half; of a stage
 struct gather_tile {
   int32_t row[2], rows[2]; // local query rows (positions) of the halves; rows 0: there is none
   int32_t begin, end;      // its stages; other tiles may have the same. None: no tile
+  int32_t pairs;           // rounds of a stage for each half, the last ones; the others are a stage
 };
 
 struct gather_view {
@@ -46,13 +50,14 @@ struct gather {
 };
 
 struct rep_device;
+struct split_view;
 
 // For a blocklist or a varblock. 0, or -1 with attn_error() set. Blocks.
 int gather_build(struct gather *list, const struct rep_device *rep,
                  const struct attn_problem *problem);
 void gather_free(struct gather *list);
-int gather_forward(const struct gather *list, const struct attn_problem *problem,
-                   const struct attn_args *args);
+int gather_forward(const struct gather *list, const struct split_view *split,
+                   const struct attn_problem *problem, const struct attn_args *args);
 
 #ifdef __cplusplus
 }
@@ -61,7 +66,7 @@ int gather_forward(const struct gather *list, const struct attn_problem *problem
 template<int Pieces> struct alignas(16) gather_stage {
   int32_t row[Pieces];      // local key rows where the pieces begin
   uint8_t valid[2][Pieces]; // keys that each half sees of them
-  int32_t flags;            // fwd_flags: whose it is, first or last of the tile
+  int32_t flags;            // fwd_flags: whose it is
 };
 #endif
 #endif

@@ -5,7 +5,7 @@
 namespace wgmma {
 
 template <int Dim, int Pieces>
-static int run(const gather *list, const attn_problem *p, const attn_args *a) {
+static int run(const gather *list, const split_view *split, const attn_problem *p, const attn_args *a) {
   fwd_params f = forward_params(p, a);
   const int packed = list->view.heads;
   constexpr int keys = GATHER_KEYS / Pieces;
@@ -14,15 +14,16 @@ static int run(const gather *list, const attn_problem *p, const attn_args *a) {
       tensor_map_packed(&f.v, a->v, p->rows_k, p->heads_kv, Dim, keys, 1))
     return -1;
   f.gather = list->view;
-  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), &f,
-                (int64_t)list->view.count * (p->heads_q / packed), fwd_smem_bytes<Dim, gathered<Pieces>>(),
+  f.split = *split;
+  const int64_t works = (int64_t)list->view.count * (p->heads_q / packed) - split->works + split->count;
+  return launch(GPU_ENTRY(fwd_kernel<Dim, gathered<Pieces>>), &f, works, fwd_smem_bytes<Dim, gathered<Pieces>>(),
                 a->stream);
 }
 
 } // namespace wgmma
 
-int gather_forward(const gather *list, const attn_problem *p, const attn_args *a) {
+int gather_forward(const gather *list, const split_view *split, const attn_problem *p, const attn_args *a) {
   if (list->view.pieces == 2)
-    return p->dim == 64 ? wgmma::run<64, 2>(list, p, a) : wgmma::run<128, 2>(list, p, a);
-  return p->dim == 64 ? wgmma::run<64, 4>(list, p, a) : wgmma::run<128, 4>(list, p, a);
+    return p->dim == 64 ? wgmma::run<64, 2>(list, split, p, a) : wgmma::run<128, 2>(list, split, p, a);
+  return p->dim == 64 ? wgmma::run<64, 4>(list, split, p, a) : wgmma::run<128, 4>(list, split, p, a);
 }

@@ -17,9 +17,9 @@
 
 namespace {
 
-// Costs in steps of a CTA, 128 x 128 pairs: an item beyond its steps; leaving a part, 64 KB at dim 128,
-// behind; reading one.
-constexpr double ITEM = 0.2, LEAVE = 0.6, READ = 0.6;
+// Costs in steps of a CTA, 128 x 128 pairs: an item beyond its steps, and gathering, where its Q comes when the
+// products before it are done; leaving a part, 64 KB at dim 128, behind; reading one.
+constexpr double ITEM = 0.2, GATHERED_ITEM = 1, LEAVE = 0.6, READ = 0.6;
 // A gain below 1/400 of the whole is none.
 constexpr double WORTH = 0.0025;
 
@@ -37,23 +37,22 @@ constexpr rule rules[] = {{1, 2}, {1.5, 2}, {2.25, 2}, {1, 4}, {1.5, 4}, {2.25, 
 
 // Works of a list in the order in which they are handed out.
 struct works {
-  const std::vector<worklist_item> &items;
-  int32_t count, classes, heads, group, section;
+  const std::vector<int32_t> &steps; // [classes, count]
+  double item;                       // ITEM, or GATHERED_ITEM
+  int32_t count, classes, heads, group, section; // gathering: heads and those of a group that make a tile are one
   int64_t size() const { return (int64_t)count * heads; }
   wgmma::fwd_work place(int64_t work) const { return {(int)work, count, heads, section}; }
-  const worklist_item &operator[](int64_t work) const {
-    const wgmma::fwd_work at = place(work);
-    return items[(classes == 1 ? 0 : (int64_t)(at.head / group) * count) + at.rank];
+  int64_t item_of(const wgmma::fwd_work &at) const {
+    return (classes == 1 ? 0 : (int64_t)(at.head / group) * count) + at.rank;
   }
+  int32_t operator[](int64_t work) const { return steps[item_of(place(work))]; }
 };
-
-int32_t steps_of(const worklist_item &item) { return std::max(item.tiles, 1); } // none: a step of nothing
 
 // When the last CTA is done with items of so many steps in so many parts, from the time when all begin.
 struct simulation {
   std::priority_queue<double, std::vector<double>, std::greater<double>> free; // when each CTA is
-  double last = 0;
-  explicit simulation(int ctas) {
+  double item, last = 0;
+  simulation(int ctas, double item) : item(item) {
     for (int i = 0; i < ctas; i++)
       free.push(0);
   }
@@ -61,7 +60,7 @@ struct simulation {
     for (int i = 0; i < parts; i++) {
       const double own = (int64_t)steps * (i + 1) / parts - (int64_t)steps * i / parts;
       const double extra = parts == 1 ? 0 : LEAVE + (i == parts - 1 ? READ * parts : 0);
-      const double end = free.top() + own + ITEM + extra;
+      const double end = free.top() + own + item + extra;
       free.pop();
       free.push(end);
       last = std::max(last, end);
@@ -79,7 +78,7 @@ struct cut {
 cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const rule &by, simulation s) {
   cut c = {w.size(), 0, {}, 0};
   for (int64_t i = begin; i < w.size(); i++) {
-    const int32_t steps = steps_of(w[i]);
+    const int32_t steps = w[i];
     const int parts = std::max((int)std::ceil(steps / by.longest_part(steps, left, ctas) - 1e-9), 1);
     s.add(steps, parts);
     left -= steps;
@@ -95,11 +94,16 @@ cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const rule 
   return c;
 }
 
+// Not even a whole round of the longest would.
+bool may_pay(int64_t total, int32_t longest, int ctas) {
+  return longest > rule::SHORTEST && (double)longest * ctas >= WORTH * (double)total;
+}
+
 // The best of some, or one without parts. Sets when the last CTA ends without it and with it.
 cut choose(const works &w, int64_t total, int32_t longest, int ctas, double *whole_steps, double *split_steps) {
   int64_t begin = w.size(), rest = 0; // works that the first rule would cut, and their steps
   for (int64_t i = w.size(), left = 0; i > 0 && (double)left < (double)longest * ctas;) {
-    const int32_t steps = steps_of(w[--i]);
+    const int32_t steps = w[--i];
     left += steps;
     if (steps > rules[0].longest_part(steps, left, ctas)) {
       begin = i;
@@ -110,12 +114,12 @@ cut choose(const works &w, int64_t total, int32_t longest, int ctas, double *who
   if (!rest)
     return best;
   // A few rounds before, where all CTAs are free at once if items are alike.
-  simulation before(ctas);
+  simulation before(ctas, w.item);
   for (int64_t i = std::max<int64_t>(begin / ctas - 4, 0) * ctas; i < begin; i++)
-    before.add(steps_of(w[i]), 1);
+    before.add(w[i], 1);
   simulation whole = before;
   for (int64_t i = begin; i < w.size(); i++)
-    whole.add(steps_of(w[i]), 1);
+    whole.add(w[i], 1);
   *whole_steps = *split_steps = whole.last;
   const double pays = whole.last - WORTH * (double)total / ctas;
   for (const rule &by : rules) {
@@ -150,27 +154,19 @@ int split_section(const attn_problem *p) {
   return (int)std::min(kv * group, (int64_t)p->heads_q);
 }
 
-int split_build(struct split *s, const struct worklist *list, const struct attn_problem *p, int ctas) {
-  memset(s, 0, sizeof *s);
-  const int32_t group = p->heads_q / p->heads_kv, classes = list->view.classes;
-  const int64_t total = list->tiles * (classes == 1 ? p->heads_q : group);
-  // Where not even a whole round of the longest would pay.
-  if (list->longest <= rule::SHORTEST || (double)list->longest * ctas < WORTH * (double)total)
-    return 0;
-  std::vector<worklist_item> items((size_t)list->view.count * classes);
-  GPU_TRY(cudaMemcpy(items.data(), list->view.items, items.size() * sizeof items[0], cudaMemcpyDeviceToHost));
-  const works w = {items, list->view.count, classes, p->heads_q, group, split_section(p)};
-  const cut c = choose(w, total, list->longest, ctas, &s->whole_steps, &s->split_steps);
+// What `c` cuts, on the device. fill(part, item, begin, end): which of its item's steps a part has.
+template <class Fill>
+static int place_parts(struct split *s, const works &w, const cut &c, int32_t dim, const Fill &fill) {
   std::vector<split_part> parts;
   for (size_t i = 0; i < c.parts.size(); i++) {
     const wgmma::fwd_work at = w.place(c.begin + i);
-    const worklist_item &item = w[c.begin + i];
-    const int64_t tiles = item.tiles, n = c.parts[i];
+    const int64_t item = w.item_of(at), n = c.parts[i], steps = w.steps[item];
     const uint16_t first = (uint16_t)parts.size();
     for (int64_t k = 0; k < n; k++) {
-      const int32_t part = n > 1 ? (int32_t)parts.size() + 1 : 0, begin = (int32_t)(tiles * k / n);
-      parts.push_back({item.row, item.pos, item.rows | part << wgmma::TILE_ROWS_BITS, at.head, item.run_begin,
-                       begin, (int32_t)(tiles * (k + 1) / n) - begin, first, (uint16_t)n});
+      split_part part = {0, 0, 0, at.head, 0, 0, 0, first, (uint16_t)n};
+      part.rows = (n > 1 ? (int32_t)parts.size() + 1 : 0) << wgmma::TILE_ROWS_BITS;
+      fill(part, item, (int32_t)(steps * k / n), (int32_t)(steps * (k + 1) / n));
+      parts.push_back(part);
     }
     for (int e = i > 0; e < 2; e++) { // the first; and the last so far
       s->rank[e] = at.rank;
@@ -187,14 +183,67 @@ int split_build(struct split *s, const struct worklist *list, const struct attn_
   s->view.parts = (split_part *)memory;
   s->view.arrived = (int32_t *)(memory + parts_bytes);
   s->view.count = (int32_t)n;
-  s->left_floats = n * (p->dim / 8 + 1) * 256 * 4;
+  s->view.begin = (int32_t)c.begin;
+  s->view.works = (int32_t)c.parts.size();
+  s->left_floats = n * (dim / 8 + 1) * 256 * 4;
   GPU_TRY(cudaMemset(s->view.arrived, 0, n * 8 * sizeof(int32_t)));
   GPU_TRY(cudaMemcpy(memory, parts.data(), parts_bytes, cudaMemcpyHostToDevice));
-  find_runs<<<(unsigned)((n + 127) / 128), 128>>>((split_part *)memory, (int32_t)n, list->view.runs);
+  return 0;
+}
+
+int split_build(struct split *s, const struct worklist *list, const struct attn_problem *p, int ctas) {
+  memset(s, 0, sizeof *s);
+  const struct worklist_view &v = list->view;
+  const int32_t group = p->heads_q / p->heads_kv;
+  const int64_t total = list->tiles * (v.classes == 1 ? p->heads_q : group);
+  if (!may_pay(total, list->longest, ctas))
+    return 0;
+  std::vector<worklist_item> items((size_t)v.count * v.classes);
+  std::vector<int32_t> steps(items.size());
+  GPU_TRY(cudaMemcpy(items.data(), v.items, items.size() * sizeof items[0], cudaMemcpyDeviceToHost));
+  for (size_t i = 0; i < items.size(); i++)
+    steps[i] = std::max(items[i].tiles, 1); // none: a step of nothing
+  const works w = {steps, ITEM, v.count, v.classes, p->heads_q, group, split_section(p)};
+  const cut c = choose(w, total, list->longest, ctas, &s->whole_steps, &s->split_steps);
+  if (place_parts(s, w, c, p->dim, [&](split_part &part, int64_t i, int32_t begin, int32_t end) {
+        part.row = items[i].row;
+        part.pos = items[i].pos;
+        part.rows |= items[i].rows;
+        part.run = items[i].run_begin;
+        part.skip = begin;
+        part.tiles = std::min(end, items[i].tiles) - begin;
+      }))
+    return -1;
+  if (!s->view.count)
+    return 0;
+  find_runs<<<(unsigned)((s->view.count + 127) / 128), 128>>>((split_part *)s->view.parts, s->view.count, v.runs);
   GPU_LAUNCHED("cutting query tiles into parts");
   GPU_TRY(cudaDeviceSynchronize());
-  s->view = split_of(s, p, list->view.count);
   return 0;
+}
+
+int split_gathered(struct split *s, const struct gather *list, const struct attn_problem *p, int ctas) {
+  memset(s, 0, sizeof *s);
+  const struct gather_view &v = list->view;
+  const int32_t units = p->heads_q / v.heads, group = p->heads_q / p->heads_kv / v.heads;
+  const int64_t total = list->rounds * (v.classes == 1 ? units : group);
+  std::vector<gather_tile> tiles((size_t)v.count * v.classes);
+  std::vector<int32_t> steps(tiles.size());
+  GPU_TRY(cudaMemcpy(tiles.data(), v.tiles, tiles.size() * sizeof tiles[0], cudaMemcpyDeviceToHost));
+  for (size_t i = 0; i < tiles.size(); i++)
+    steps[i] = tiles[i].end - tiles[i].begin - tiles[i].pairs;
+  const int32_t longest = *std::max_element(steps.begin(), steps.end());
+  if (!may_pay(total, longest, ctas))
+    return 0;
+  const works w = {steps, GATHERED_ITEM, v.count, v.classes, units, group, split_section(p) / v.heads};
+  const cut c = choose(w, total, longest, ctas, &s->whole_steps, &s->split_steps);
+  return place_parts(s, w, c, p->dim, [&](split_part &part, int64_t i, int32_t begin, int32_t end) {
+    const int32_t for_both = steps[i] - tiles[i].pairs;
+    const auto stage = [&](int32_t round) { return round + std::max(round - for_both, 0); };
+    part.row = (int32_t)i;
+    part.run = tiles[i].begin + stage(begin);
+    part.tiles = stage(end) - stage(begin);
+  });
 }
 
 struct split_view split_of(const struct split *s, const struct attn_problem *p, int32_t count) {

@@ -1,7 +1,8 @@
 // split_test.c -- which items of the forward kernel are cut (split.h), for 132 multiprocessors: parts stand
-// for the works that they say, each key tile of an item in one part, in the order of keys; no more of
-// them than two a CTA; and what is known to gain or to lose by it is cut or is not. Runs on a GPU
-// (`make test-gpu`) and on an emulated one (`make test-emulated`), where it prints what the README shows.
+// for the works that they say, each key tile of an item in one part, in the order of keys, and each round of
+// a gathered one; no more of them than two a CTA; and what is known to gain or to lose by it is cut or is not.
+// Runs on a GPU (`make test-gpu`) and on an emulated one (`make test-emulated`), where it prints what the
+// README shows.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,8 +13,10 @@
 #include <cmocka.h>
 
 #include "../rep/cases.h"
+#include "../../src/mask_draw.h"
 #include "../rep_device.h"
 #include "../test_device.h"
+#include "gather.h"
 #include "split.h"
 
 #ifdef LONGCA_CUDA
@@ -200,8 +203,111 @@ static void test_layouts(void **state) {
   mask_free(&m);
 }
 
+// Works are heads side by side; gathering, P query heads of a group are one.
+static void expect_gathered(const struct gather *list, const struct split_view *v,
+                            const struct attn_problem *p) {
+  const struct gather_view *g = &list->view;
+  const int32_t units = p->heads_q / g->heads, group = units / p->heads_kv;
+  const struct attn_problem packed = {
+      .heads_q = units, .heads_kv = p->heads_kv, .dim = p->dim, .rows_k = p->rows_k};
+  const size_t count = (size_t)g->classes * (size_t)g->count;
+  struct gather_tile *tiles = fetch(g->tiles, count * sizeof *tiles);
+  struct split_part *parts = fetch(v->parts, (size_t)v->count * sizeof *parts);
+  assert_int_equal(split_section(&packed), split_section(p) / g->heads);
+  assert_true(v->count <= 2 * CTAS);
+  int32_t at = 0, works = 0;
+  for (int32_t head = 0; head < units; head++)
+    for (int32_t rank = 0; rank < g->count; rank++)
+      works += (uint32_t)(work_of(&packed, g->count, rank, head) - v->begin) < (uint32_t)v->works;
+  assert_int_equal(works, v->works);
+  for (int32_t work = v->begin; work < v->begin + v->works; work++) {
+    const int32_t tile = parts[at].row, first = at, n = parts[at].parts, head = parts[at].head;
+    const struct gather_tile *t = &tiles[tile];
+    const int32_t cls = g->classes == 1 ? 0 : head / group, rank = tile - cls * g->count;
+    const int32_t for_both = t->end - t->begin - 2 * t->pairs;
+    assert_int_equal(work_of(&packed, g->count, rank, head), work);
+    if (work == v->begin || work == v->begin + v->works - 1)
+      assert_true(n > 1);
+    for (int32_t stage = t->begin; at < first + n; at++) {
+      const struct split_part *part = &parts[at];
+      assert_true(at < v->count && part->row == tile && part->head == head && part->first == first);
+      assert_true(part->parts == n && part->run == stage && part->skip == 0);
+      assert_int_equal(part->rows, n > 1 ? (at + 1) << ROWS_BITS : 0);
+      stage += part->tiles;
+      const int32_t behind = stage - t->begin - for_both; // not between the two stages of a round
+      assert_true(behind <= 0 || behind % 2 == 0);
+      assert_true(n == 1 || part->tiles >= 4);
+      if (at == first + n - 1)
+        assert_int_equal(stage, t->end);
+    }
+  }
+  assert_int_equal(at, v->count);
+  free(tiles);
+  free(parts);
+}
+
+// How much sooner the last CTA ends, in percent of what each has to do; prints that, and what is kept of what is
+// computed.
+static double check_gathered(enum mask_kind kind, int32_t length, int32_t block, double ratio,
+                             int32_t heads_q, int32_t heads_kv) {
+  const struct mask_recipe recipe = {
+      .kind = kind, .seqlen = length, .block = block, .heads_kv = heads_kv, .ratio = ratio};
+  struct mask m;
+  struct rep_device rep;
+  struct gather list;
+  struct split split;
+  char err[200];
+  if (mask_draw_nth(&m, 1, 0, &recipe, err, sizeof err))
+    fail_msg("%s", err);
+  const struct attn_problem p = {.mask = &m,
+                                 .heads_q = heads_q,
+                                 .heads_kv = heads_kv,
+                                 .dim = 128,
+                                 .rows_q = length,
+                                 .rows_k = length};
+  if (rep_device_open(&rep, rep_find(kind == MASK_UNIFORM_BLOCK_SPARSE ? "blocklist" : "varblock"),
+                      &m) ||
+      gather_build(&list, &rep, &p) || split_gathered(&split, &list, &p, CTAS))
+    fail_msg("%s", attn_error());
+  expect_gathered(&list, &split.view, &p);
+  const double steps = (double)list.rounds * heads_q / list.view.heads / list.view.classes;
+  const double gain = split.whole_steps - split.split_steps;
+  const double percent = split.view.count ? 100 * gain * CTAS / steps : -1;
+  print_message("  %s of %dK, %d, kept %.1f, heads %d:%d: %.3f of what is computed; %.1f steps a "
+                "CTA, %d of %d "
+                "items in %d parts, %.2f %% sooner\n",
+                mask_name(kind), length / 1024, block, ratio, heads_q, heads_kv,
+                mask_area(&m) * heads_q / (steps * TILE * TILE), steps / CTAS, split.view.works,
+                list.view.count * heads_q / list.view.heads, split.view.count, percent);
+  split_free(&split);
+  gather_free(&list);
+  rep_device_close(&rep);
+  mask_free(&m);
+  return percent;
+}
+
+// The lists that a gathered forward is measured on.
+static void test_gathered(void **state) {
+  static const int32_t sides[] = {256, 512, 1024};
+  static const double ratios[] = {0.2, 0.5, 0.8};
+  (void)state;
+  need_device();
+  for (int s = 0; s < 3; s++)
+    for (int r = 0; r < 3; r++) {
+      const double gain =
+          check_gathered(MASK_VARIABLE_BLOCK_SPARSE, 16384, sides[s], ratios[r], 4, 4);
+      assert_true(gain > 2 && gain < 20); // four rounds of items, and a few more
+      check_gathered(MASK_VARIABLE_BLOCK_SPARSE, 16384, sides[s], ratios[r], 64, 8);
+    }
+  for (int r = 0; r < 3; r++) {
+    check_gathered(MASK_UNIFORM_BLOCK_SPARSE, 16384, 64, ratios[r], 4, 4);
+    check_gathered(MASK_UNIFORM_BLOCK_SPARSE, 16384, 64, ratios[r], 64, 8);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_gathered),
       cmocka_unit_test(test_lengths),
       cmocka_unit_test(test_few),
       cmocka_unit_test(test_layouts),
