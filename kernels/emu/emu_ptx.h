@@ -176,6 +176,11 @@ struct wgmma_desc {
   uint32_t lo, hi;
   wgmma_desc(const void *tile, uint32_t lead_bytes)
       : lo((smem_addr(tile) & 0x3ffff) >> 4 | (lead_bytes >> 4) << 16), hi(1024 >> 4 | 1u << 30) {}
+  wgmma_desc from(uint32_t bytes) const {
+    wgmma_desc d = *this;
+    d.lo += bytes >> 4;
+    return d;
+  }
   uint64_t at(uint32_t bytes) const { return (uint64_t)hi << 32 | (lo + (bytes >> 4)); }
 };
 static inline void wgmma_fence() { emu::wgmma_fence(); }

@@ -24,6 +24,12 @@ struct wgmma_desc {
   uint32_t hi;
   __device__ __forceinline__ wgmma_desc(const void *tile, uint32_t lead_bytes)
       : lo(smem_addr(tile) >> 4 | (lead_bytes >> 4) << 16), hi(1024 >> 4 | 1u << 30) {}
+  // The tile `bytes` further on.
+  __device__ __forceinline__ wgmma_desc from(uint32_t bytes) const {
+    wgmma_desc d = *this;
+    d.lo += bytes >> 4;
+    return d;
+  }
   // The operand `bytes` further on.
   __device__ __forceinline__ uint64_t at(uint32_t bytes) const {
     return static_cast<uint64_t>(hi) << 32 | (lo + (bytes >> 4));

@@ -115,21 +115,20 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
 
   // As fwd_consumer::usual_steps().
   __device__ __forceinline__ bool usual_steps(ahead &known, int &flags) {
-    const uint32_t q_at = ptx::same_in_warp(qn);
-    place now = this->now;
-    now.at = ptx::same_in_warp(now.at);
-    now.before = ptx::same_in_warp(now.before);
-    bool bad = false;
+    place next = this->now;
 #pragma unroll 1
     while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
+      place now = next; // find() moves that, so what warps have in common is told in every step
+      now.at = ptx::same_in_warp(now.at);
+      now.before = ptx::same_in_warp(now.before);
       turn_wait();
       const int told = told_again(stage(now.before));
-      issue_qk(stage(now.at), q_at);
-      bad = __any_sync(~0u, told);
-      if (bad) {
+      issue_qk(stage(now.at), now.at); // any number has Q's stage (q_stage)
+      if (__any_sync(~0u, told)) {
         ptx::wgmma_wait<0>();
         ptx::wgmma_pin(sc);
-        break;
+        this->now = next;
+        return true;
       }
       issue_pv(now, known.v_here);
       turn_give();
@@ -137,12 +136,11 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       ptx::wgmma_wait<1>();
       ptx::wgmma_pin(sc);
       known = this->template probabilities<true>(now, flags);
-      now.next(flags);
-      flags = find(now, known);
-      now.at = ptx::same_in_warp(now.at); // again, for the compiler: find() moved it
+      next.next(flags);
+      flags = find(next, known);
     }
-    this->now = now;
-    return bad;
+    this->now = next;
+    return false;
   }
 
   __device__ __forceinline__ void run() {

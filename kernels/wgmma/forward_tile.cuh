@@ -30,8 +30,9 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       ptx::mbarrier_arrive(bar);
   }
 
-  // Where query tile qn lies.
-  static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Gathers ? 0 : qn % 2; }
+  // Where query tile qn lies. Gathering, always at 0, but not so that the compiler knows: it would hold the descriptors
+  // of Q in registers, and each would cost a move to a uniform one in every step.
+  static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Gathers ? qn >> 31 : qn % 2; }
   __device__ __forceinline__ uint32_t q_barrier(uint32_t qn) const { return Gathers ? wg : qn % 2; }
   static __device__ __forceinline__ uint32_t q_parity(uint32_t qn) {
     return Gathers ? qn & 1 : qn / 2 & 1;
@@ -43,27 +44,26 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
 
   // S of query tile qn and the keys at a stage.
   __device__ __forceinline__ void issue_qk(uint32_t stage, uint32_t qn) {
-    const ptx::wgmma_desc q(s.q[0][0] + wg * 64 * 64, 0), k(s.k[0][0], 0);
-    const uint32_t q_at = q_stage(qn) * sizeof s.q[0], k_at = stage * sizeof s.k[0];
+    const ptx::wgmma_desc q = ptx::wgmma_desc(s.q[0][0] + wg * 64 * 64, 0).from(q_stage(qn) * sizeof s.q[0]);
+    const ptx::wgmma_desc k = ptx::wgmma_desc(s.k[0][0], 0).from(stage * sizeof s.k[0]);
     ptx::wgmma_pin(sc);
     ptx::wgmma_fence();
 #pragma unroll
     for (int c = 0; c < Dim / 16; c++) // 32 bytes along a row of 128; then the next chunk
-      ptx::wgmma_op<FWD_KEYS, 0>::ss(sc, q.at(q_at + c / 4 * FWD_ROWS * 128 + c % 4 * 32),
-                                     k.at(k_at + c / 4 * FWD_KEYS * 128 + c % 4 * 32), c > 0);
+      ptx::wgmma_op<FWD_KEYS, 0>::ss(sc, q.at(c / 4 * FWD_ROWS * 128 + c % 4 * 32),
+                                     k.at(c / 4 * FWD_KEYS * 128 + c % 4 * 32), c > 0);
     ptx::wgmma_commit();
   }
 
   // O += P V of the V at a stage.
   __device__ __forceinline__ void issue_pv(uint32_t stage) {
-    const ptx::wgmma_desc v(s.v[0][0], FWD_KEYS * 128);
-    const uint32_t at = stage * sizeof s.v[0];
+    const ptx::wgmma_desc v = ptx::wgmma_desc(s.v[0][0], FWD_KEYS * 128).from(stage * sizeof s.v[0]);
     ptx::wgmma_pin(o);
     ptx::wgmma_pin(pr);
     ptx::wgmma_fence();
 #pragma unroll
     for (int c = 0; c < FWD_KEYS / 16; c++) // 16 keys: two atoms of 1024 bytes
-      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(at + c * 2048), 1);
+      ptx::wgmma_op<Dim, 1>::rs(o, pr + 4 * c, v.at(c * 2048), 1);
     ptx::wgmma_commit();
   }
 
