@@ -5,7 +5,7 @@
 // of key tiles ("steps"): while a consumer's softmax of step n runs, its O += P V of step n - 1 is in
 // the tensor core, and the other warpgroup's products fill the rest (ping-pong, as in FlashAttention 3). The
 // stream does not stop at the end of a query tile: the first Q K^T of the next one is issued beside the
-// last P V of this one, and O is written while the next softmax's inputs wait in registers, so short
+// last P V of this one, and O is placed while the next softmax's inputs wait in registers, so short
 // rows (windows, documents) keep the tensor core busy too.
 //
 // Consumers know neither lists nor masks: each K stage carries its step {where its bits are, flags}. What a

@@ -160,6 +160,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       now.next(flags);
       flags = find(now, known) | unset;
       const bool bad = usual_steps(known, flags);
+      flags = ptx::same_in_warp(flags); // as fwd_consumer::run()
       if (flags & STEP_STOP)
         break;
       step(known, flags, bad, tile);
