@@ -25,9 +25,15 @@ namespace {
 struct part { // query rows of one block row; rows 0: none
   int32_t row, pos, rows; // pos -1: padding, sees nothing
 };
+// Pieces that are seen alike: ends of stretches, and whole ones. Counts, or numbers of the next.
+struct tally {
+  int32_t ends, whole;
+  __device__ int32_t take(bool is_whole) { return is_whole ? whole++ : ends++; }
+  __device__ int32_t all() const { return ends + whole; }
+};
 struct draft { // of a list
   part of[2];            // packed: the same twice
-  int32_t pieces[4][2];  // by who sees them (piece_writer); ends of stretches, and whole ones
+  tally half[2], both;   // pieces that one half sees alone; and both
   int32_t stages, pairs; // pairs: rounds of a stage for each half; the others are for both
   int32_t tiles;
   int32_t begin, place; // of its stages; of its first tile in the class
@@ -86,37 +92,36 @@ __global__ void cut_rows(const Rep rep, const list_shape s, part *parts, int32_t
     cut[head] = done;
 }
 
-// Counts the pieces of a list, then places them. Who sees one is a bit a half: 1, 2, or 3 for both.
+// Counts the pieces of a list, then places them. Who sees one is a bit a half: 1, 2, or 3 for both. (No array is
+// indexed by who: on a GPU that put pieces at wrong places.)
 template <int Pieces> struct piece_writer {
   static constexpr int KEYS = GATHER_KEYS / Pieces;
   gather_stage<Pieces> *out = NULL; // all 0, which is pieces that nobody sees; NULL: only count
-  int32_t pieces[4][2] = {};        // by who sees them: ends of stretches, and whole ones. Counts; then
-                                    // numbers of the next
-  int32_t own = 0;                  // of each half's, so many come in its own stages
-  int32_t for_both = 0;             // stages for both, which come first
-  int32_t shared[4] = {};           // the place in these of the piece that has number 0
+  tally half0 = {}, half1 = {}, both = {};
+  int32_t own = 0;      // of each half's, so many come in its own stages
+  int32_t for_both = 0; // stages for both, which come first
+  int32_t shared_both = 0, shared0 = 0, shared1 = 0; // the place in these of the piece that has number 0
 
   __device__ piece_writer() {}
-  // Places of the pieces that d counts. In stages for both: nothing, ends, whole ones; then what one half sees more.
+  // Places of the pieces that d counts. In stages for both: nothing, ends, whole ones; then what one half sees more,
+  // of which the numbers of whole ones come first, so that ends are what is left.
   __device__ piece_writer(gather_stage<Pieces> *out, const draft &d)
       : out(out), own(d.pairs * Pieces), for_both(d.stages - 2 * d.pairs) {
-    int32_t all[4];
-    for (int who = 1; who < 4; who++) {
-      const bool ends_first = who == 3; // what is left of a half's own should be ends
-      pieces[who][ends_first] = d.pieces[who][!ends_first];
-      all[who] = d.pieces[who][0] + d.pieces[who][1];
-    }
-    shared[3] = for_both * Pieces - (all[1] + all[2] + all[3] - 2 * own);
-    shared[1] = shared[3] + all[3] - own;
-    shared[2] = shared[1] + all[1] - own;
+    both.whole = d.both.ends;
+    half0.ends = d.half[0].whole;
+    half1.ends = d.half[1].whole;
+    shared_both = for_both * Pieces - (d.half[0].all() + d.half[1].all() + d.both.all() - 2 * own);
+    shared0 = shared_both + d.both.all() - own;
+    shared1 = shared0 + d.half[0].all() - own;
   }
 
   __device__ void add(int32_t who, int32_t row, int32_t keys) {
-    const int32_t i = pieces[who][keys == KEYS]++;
+    const bool whole = keys == KEYS;
+    const int32_t i = who == 3 ? both.take(whole) : who == 1 ? half0.take(whole) : half1.take(whole);
     if (!out)
       return;
     const bool alone = who != 3 && i < own;
-    const int32_t at = alone ? i : shared[who] + i;
+    const int32_t at = i + (alone ? 0 : who == 3 ? shared_both : who == 1 ? shared0 : shared1);
     gather_stage<Pieces> &s = out[alone ? for_both + 2 * (at / Pieces) + (who == 2) : at / Pieces];
     s.flags = alone ? wgmma::STEP_ONLY * who : 0;
     s.row[at % Pieces] = row;
@@ -126,8 +131,8 @@ template <int Pieces> struct piece_writer {
 
   // Pieces that are missing to whole stages are the first one again, of which nothing is seen.
   __device__ void fill() {
-    for (int32_t i = 0; i < shared[3] && shared[3] < Pieces; i++)
-      out[0].row[i] = out[0].row[shared[3]];
+    for (int32_t i = 0; i < shared_both && shared_both < Pieces; i++)
+      out[0].row[i] = out[0].row[shared_both];
   }
 };
 
@@ -211,12 +216,12 @@ __global__ void count_stages(const Rep rep, const list_shape s, const part *part
   }
   piece_writer<Pieces> w;
   walk_pieces(rep, i.head, s, d, w);
-  memcpy(d.pieces, w.pieces, sizeof d.pieces);
-  int32_t all[4];
-  for (int who = 1; who < 4; who++)
-    all[who] = w.pieces[who][0] + w.pieces[who][1];
-  d.pairs = min(all[1], all[2]) / Pieces;
-  const int32_t rest = all[1] + all[2] + all[3] - 2 * d.pairs * Pieces;
+  d.half[0] = w.half0;
+  d.half[1] = w.half1;
+  d.both = w.both;
+  const int32_t all0 = w.half0.all(), all1 = w.half1.all();
+  d.pairs = min(all0, all1) / Pieces;
+  const int32_t rest = w.both.all() + all0 + all1 - 2 * d.pairs * Pieces;
   const int32_t for_both = d.pairs || rest ? (rest + Pieces - 1) / Pieces : 1; // no keys: a step of nothing
   d.stages = for_both + 2 * d.pairs;
   drafts[(int64_t)i.head * s.lists + i.at] = d;
