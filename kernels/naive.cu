@@ -182,8 +182,10 @@ int naive_forward(struct attn_plan *plan, const struct attn_args *a) {
   if (scores_of(p, s, (const bf16 *)a->q, k, s->scores))
     return -1;
   const auto softmax = p->rows_k <= 4 * THREADS * 4 ? softmax_rows<4> : softmax_rows<8>;
-  softmax<<<dim3(p->rows_q, p->heads_q), THREADS, 0, stream>>>(
-      s->scores, s->visible, a->lse, scale_of(plan, a), p->rows_k, s->ld, p->heads_q / s->patterns);
+  const int rows = p->rows_q * p->heads_q;
+  softmax<<<(rows + ROWS - 1) / ROWS, THREADS, 0, stream>>>(
+      s->scores, s->visible, a->lse, scale_of(plan, a) * 1.4426950408889634f, p->rows_k, s->ld, p->rows_q, rows,
+      p->heads_q / s->patterns);
   GPU_LAUNCHED("softmax");
   return rows_times(p, s, s->scores, v, a->o);
 }

@@ -11,10 +11,12 @@
 #include <math.h>
 
 #include "gpu.cuh"
+#include "ptx/math.cuh"
 
 namespace naive {
 
-constexpr int THREADS = 512; // of a block that takes a row of scores
+constexpr int THREADS = 512; // of a block that takes rows of scores
+constexpr int ROWS = 16;     // that a block of softmax takes one after the other
 
 __global__ void build_visible(struct mask mask, const int32_t *pos_q, const int32_t *pos_k,
                               int rows_k, int64_t ld, uint8_t *visible) {
@@ -44,107 +46,141 @@ __global__ void sum_heads(const float *in, bf16 *out, int heads_kv, int group, i
   }
 }
 
-struct reduce_max {
-  static constexpr float zero = -INFINITY;
-  __device__ static float of(float a, float b) { return fmaxf(a, b); }
-};
-struct reduce_sum {
-  static constexpr float zero = 0;
-  __device__ static float of(float a, float b) { return a + b; }
-};
-
-template<class Op> __device__ float block_reduce(float x) {
+__device__ float block_sum(float x) {
   __shared__ float part[THREADS / 32];
   for (int lane = 16; lane; lane /= 2)
-    x = Op::of(x, __shfl_xor_sync(~0u, x, lane));
-  __syncthreads(); // the last reduction's readers are done
+    x += __shfl_xor_sync(~0u, x, lane);
+  __syncthreads(); // the last sum's readers are done
   if (threadIdx.x % 32 == 0)
     part[threadIdx.x / 32] = x;
   __syncthreads();
-  x = Op::zero;
+  x = 0;
   for (int i = 0; i < THREADS / 32; i++)
-    x = Op::of(x, part[i]);
+    x += part[i];
   return x;
 }
 
+// see: a byte a column
+__device__ float4 masked(float4 s, uint32_t see, int k, int rows_k) {
+  return make_float4(see & 0xff && k < rows_k ? s.x : -INFINITY,
+                     see & 0xff00 && k + 1 < rows_k ? s.y : -INFINITY,
+                     see & 0xff0000 && k + 2 < rows_k ? s.z : -INFINITY,
+                     see & 0xff000000 && k + 3 < rows_k ? s.w : -INFINITY);
+}
 __device__ float4 masked(float4 s, const uint8_t *visible, int k, int rows_k) {
-  const uchar4 see = visible ? *(const uchar4 *)(visible + k) : make_uchar4(1, 1, 1, 1);
-  return make_float4(
-      see.x && k < rows_k ? s.x : -INFINITY, see.y && k + 1 < rows_k ? s.y : -INFINITY,
-      see.z && k + 2 < rows_k ? s.z : -INFINITY, see.w && k + 3 < rows_k ? s.w : -INFINITY);
+  return masked(s, visible ? *(const uint32_t *)(visible + k) : ~0u, k, rows_k);
 }
 
 __device__ void store4(bf16 *to, float4 x) {
   __nv_bfloat162 two[2] = {__floats2bfloat162_rn(x.x, x.y), __floats2bfloat162_rn(x.z, x.w)};
-  *(uint2 *)to = *(uint2 *)two;
+  __stcs((uint2 *)to, *(uint2 *)two); // read again only when all of it no longer fits L2
 }
 
-// One block a row of one head. Scores (scaled here) become probabilities, in place. A row's first
-// KEEP * 2048 columns stay in registers between the sum and the division by it: memory and L2
-// deliver each of those scores once, and its exponential is taken once. Columns beyond: twice.
+__device__ float largest(float4 s) { return fmaxf(fmaxf(s.x, s.y), fmaxf(s.z, s.w)); }
+// 2^(c s - shift)
+__device__ float4 powers(float4 s, float c, float shift) {
+  return make_float4(ptx::ex2(fmaf(s.x, c, -shift)), ptx::ex2(fmaf(s.y, c, -shift)),
+                     ptx::ex2(fmaf(s.z, c, -shift)), ptx::ex2(fmaf(s.w, c, -shift)));
+}
+
+// ROWS rows a block, of all heads' one after the other: scores become probabilities, in place. A row's
+// first KEEP * 2048 columns stay in registers from the one read to the one write, and the next row is
+// asked for before, so that reads are under way all the time; each score has one exponential. Columns
+// beyond (of KEEP 8 alone) are read twice. Each warp's powers are taken against its own maximum: one barrier a row.
 template<int KEEP>
-__global__ void __launch_bounds__(THREADS)
-    softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale, int rows_k,
-                 int64_t ld, int heads_a_mask) {
-  constexpr int STEP = THREADS * 4;
-  const int q = blockIdx.x, head = blockIdx.y, rows_q = gridDim.x;
-  float *row = scores + ((int64_t)head * rows_q + q) * ld;
-  const uint8_t *see =
-      visible ? visible + ((int64_t)(head / heads_a_mask) * rows_q + q) * ld : nullptr;
-  float max = -INFINITY, sum = 0;
-  for (int k = KEEP * STEP + threadIdx.x * 4; k < rows_k; k += STEP) {
-    const float4 s = masked(*(float4 *)(row + k), see, k, rows_k);
-    const float top = fmaxf(fmaxf(s.x, s.y), fmaxf(s.z, s.w)) * scale;
-    if (top > max) {
-      sum *= __expf(max - top);
-      max = top;
+__global__ void __launch_bounds__(THREADS, 8 / KEEP)
+    softmax_rows(float *scores, const uint8_t *visible, float *lse, float scale_log2, int rows_k,
+                 int64_t ld, int rows_q, int rows, int heads_a_mask) {
+  constexpr int STEP = THREADS * 4, WARPS = THREADS / 32;
+  const int longest = KEEP < 8 ? 0 : rows_k; // none beyond: no registers for them
+  __shared__ float2 part[2][WARPS]; // {shift, sum of the powers} of a warp, by turns of the rows
+  const int k0 = threadIdx.x * 4, end = min((blockIdx.x + 1) * ROWS, rows);
+  const auto seen_by = [&](int row) {
+    const int head = row / rows_q;
+    return visible ? visible + ((int64_t)(head / heads_a_mask) * rows_q + row - head * rows_q) * ld : nullptr;
+  };
+  float4 next[KEEP];
+  uint32_t next_see[KEEP];
+  const auto ask = [&](int row) {
+    const float *from = scores + row * ld;
+    const uint8_t *see = seen_by(row);
+#pragma unroll
+    for (int i = 0; i < KEEP; i++) {
+      const int k = i * STEP + k0;
+      if (k < rows_k) {
+        next[i] = __ldcs((const float4 *)(from + k));
+        next_see[i] = see ? *(const uint32_t *)(see + k) : ~0u;
+      }
     }
-    if (max > -INFINITY)
-      sum += __expf(s.x * scale - max) + __expf(s.y * scale - max) + __expf(s.z * scale - max) +
-             __expf(s.w * scale - max);
-  }
-  float4 kept[KEEP];
-  float top = max;
-#pragma unroll
-  for (int i = 0; i < KEEP; i++) {
-    const int k = i * STEP + threadIdx.x * 4;
-    kept[i] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-    if (k < rows_k)
-      kept[i] = masked(*(float4 *)(row + k), see, k, rows_k);
-    top = fmaxf(top, fmaxf(fmaxf(kept[i].x, kept[i].y), fmaxf(kept[i].z, kept[i].w)) * scale);
-  }
-  const float all = block_reduce<reduce_max>(top), shift = all > -INFINITY ? all : 0;
-  sum = max > -INFINITY ? sum * __expf(max - shift) : 0;
-#pragma unroll
-  for (int i = 0; i < KEEP; i++) {
-    kept[i] = make_float4(__expf(kept[i].x * scale - shift), __expf(kept[i].y * scale - shift),
-                          __expf(kept[i].z * scale - shift), __expf(kept[i].w * scale - shift));
-    sum += kept[i].x + kept[i].y + kept[i].z + kept[i].w;
-  }
-  sum = block_reduce<reduce_sum>(sum);
-  const float norm = sum > 0 ? 1 / sum : 0;
-  if (threadIdx.x == 0)
-    lse[(int64_t)head * rows_q + q] = sum > 0 ? all + logf(sum) : -INFINITY;
-  // All have read what these overwrite: the reductions are barriers.
-#pragma unroll
-  for (int i = 0; i < KEEP; i++) {
-    const int k = i * STEP + threadIdx.x * 4;
-    if (k < ld)
-      store4((bf16 *)row + k, make_float4(kept[i].x * norm, kept[i].y * norm, kept[i].z * norm,
-                                          kept[i].w * norm));
-  }
-  // Writes trail reads: a step's bytes lie in what is read already.
-  for (int k0 = KEEP * STEP; k0 < ld; k0 += STEP) {
-    const int k = k0 + threadIdx.x * 4;
-    float4 p = make_float4(0, 0, 0, 0);
-    if (k < ld) {
+  };
+  ask(blockIdx.x * ROWS);
+  for (int r = blockIdx.x * ROWS; r < end; r++) {
+    float *row = scores + r * ld;
+    const uint8_t *see = seen_by(r);
+    float top = -INFINITY, sum = 0; // of this thread's columns
+    for (int k = KEEP * STEP + k0; k < longest; k += STEP) {
       const float4 s = masked(*(float4 *)(row + k), see, k, rows_k);
-      p = make_float4(__expf(s.x * scale - shift) * norm, __expf(s.y * scale - shift) * norm,
-                      __expf(s.z * scale - shift) * norm, __expf(s.w * scale - shift) * norm);
+      const float before = top;
+      top = fmaxf(top, largest(s));
+      if (top > before)
+        sum *= ptx::ex2((before - top) * scale_log2);
+      const float4 p = powers(s, scale_log2, top > -INFINITY ? top * scale_log2 : 0);
+      sum += p.x + p.y + p.z + p.w;
     }
-    __syncthreads();
-    if (k < ld)
-      store4((bf16 *)row + k, p);
+    const float beyond = top;
+    float4 kept[KEEP];
+#pragma unroll
+    for (int i = 0; i < KEEP; i++) {
+      kept[i] = masked(next[i], next_see[i], i * STEP + k0, rows_k);
+      top = fmaxf(top, largest(kept[i]));
+    }
+    if (r + 1 < end)
+      ask(r + 1);
+    for (int lane = 16; lane; lane /= 2)
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, lane));
+    const float shift = top > -INFINITY ? top * scale_log2 : 0;
+    if (beyond > -INFINITY)
+      sum *= ptx::ex2(beyond * scale_log2 - shift);
+#pragma unroll
+    for (int i = 0; i < KEEP; i++) {
+      kept[i] = powers(kept[i], scale_log2, shift);
+      sum += kept[i].x + kept[i].y + kept[i].z + kept[i].w;
+    }
+    for (int lane = 16; lane; lane /= 2)
+      sum += __shfl_xor_sync(~0u, sum, lane);
+    if (threadIdx.x % 32 == 0)
+      part[r % 2][threadIdx.x / 32] = make_float2(top * scale_log2, sum);
+    __syncthreads(); // and all have read what is overwritten below
+    const float2 one = part[r % 2][threadIdx.x % WARPS];
+    float all = one.x;
+    for (int lane = WARPS / 2; lane; lane /= 2)
+      all = fmaxf(all, __shfl_xor_sync(~0u, all, lane));
+    const float all_shift = all > -INFINITY ? all : 0;
+    sum = one.y * ptx::ex2(one.x - all_shift);
+    for (int lane = WARPS / 2; lane; lane /= 2)
+      sum += __shfl_xor_sync(~0u, sum, lane);
+    const float norm = sum > 0 ? 1 / sum : 0, own = ptx::ex2(top * scale_log2 - all_shift) * norm;
+    if (threadIdx.x == 0)
+      lse[r] = sum > 0 ? (all + log2f(sum)) * 0.6931471805599453f : -INFINITY;
+#pragma unroll
+    for (int i = 0; i < KEEP; i++) {
+      const int k = i * STEP + k0;
+      if (k < ld)
+        store4((bf16 *)row + k,
+               make_float4(kept[i].x * own, kept[i].y * own, kept[i].z * own, kept[i].w * own));
+    }
+    // Writes trail reads: a step's bytes lie in what is read already.
+    for (int at = KEEP * STEP; at < longest; at += STEP) {
+      const int k = at + k0;
+      float4 p = make_float4(0, 0, 0, 0);
+      if (k < ld) {
+        p = powers(masked(*(float4 *)(row + k), see, k, rows_k), scale_log2, all_shift);
+        p = make_float4(p.x * norm, p.y * norm, p.z * norm, p.w * norm);
+      }
+      __syncthreads();
+      if (k < ld)
+        store4((bf16 *)row + k, p);
+    }
   }
 }
 
@@ -161,7 +197,7 @@ __global__ void __launch_bounds__(THREADS)
   float delta = 0;
   for (int i = threadIdx.x; i < dim; i += THREADS)
     delta += __bfloat162float(o[vec + i]) * __bfloat162float(d_o[vec + i]);
-  delta = block_reduce<reduce_sum>(delta);
+  delta = block_sum(delta);
   float shift = lse[(int64_t)head * rows_q + q];
   if (shift == -INFINITY)
     shift = 0; // nothing is visible: exp(-inf - 0) = 0

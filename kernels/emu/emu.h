@@ -121,6 +121,8 @@ static inline int emu_lane() { return (int)(threadIdx.x % emu::WARP); }
 // ---- intrinsics, as the kernels use them
 
 template<class T> static inline T __ldg(const T *p) { return *p; }
+template<class T> static inline T __ldcs(const T *p) { return *p; }
+template<class T> static inline void __stcs(T *p, T x) { *p = x; }
 template<class T> static inline T __shfl_sync(unsigned mask, T v, int lane) {
   return emu::exchange_as(mask, v, lane & 31);
 }
