@@ -130,19 +130,6 @@ void store_tile(const CUtensorMap *map, const void *src, const int (&at)[4]) {
   });
 }
 
-// The sanitizer takes it for the copy engine's: it completes on the mbarrier, and nothing else orders it.
-void store_async(void *dst, const void *words, uint32_t bytes, uint64_t *bar) {
-  aligned(shared_address(dst), bytes, "st.async");
-  check::mbarrier_used(bar, true, EMU_CALLER);
-  check::touch_by_engine(bar, dst, bytes, check::WRITE, EMU_CALLER);
-  memset(dst, 0xff, bytes);
-  std::vector<char> v((const char *)words, (const char *)words + bytes);
-  transfer([=] {
-    memcpy(dst, v.data(), bytes);
-    mbarrier_deliver(bar, bytes);
-  });
-}
-
 void add_f32(float *dst, const float *src, uint32_t bytes) {
   aligned(shared_address(src) | (uintptr_t)dst | bytes, 16, "a bulk reduction");
   running->done.reduced_bytes += bytes;

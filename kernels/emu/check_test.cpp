@@ -26,7 +26,6 @@ enum fault {
   RELEASES_FOR_OTHERS, // one lane, while those beside it may still read
   NO_EMPTY_WAIT,
   OTHER_BARRIER,
-  STORES_FOR_OTHER_BARRIER,
   NO_PROXY_FENCE, // bulk reductions
   FENCE_BEFORE_WRITING,
   NO_BULK_WAIT,
@@ -52,7 +51,6 @@ struct block_memory {
   alignas(1024) uint16_t a[64 * 64], b[64 * 64];
   alignas(128) float line[256];
   float scale; // beside what the copy engine brings, an ordinary store
-  int32_t spare, sent; // and one that arrives as a copy does
   uint64_t full[2], empty[2];
 };
 struct arguments {
@@ -134,10 +132,7 @@ static __global__ void engine_kernel(arguments p) {
       if (i == 3)
         IF(OTHER_BARRIER) ptx::mbarrier_arrive_expect(&s.full[1], 0);
       s.scale = i;
-      ptx::mbarrier_arrive_expect(&s.full[0], 1024 + sizeof s.sent);
-      ptx::store_async(&s.sent, i, &s.full[p.fault == STORES_FOR_OTHER_BARRIER && i == 3]);
-      if (p.fault == STORES_FOR_OTHER_BARRIER && i == 3)
-        ptx::store_async(&s.spare, i, &s.full[0]);
+      ptx::mbarrier_arrive_expect(&s.full[0], 1024);
       ptx::tma_load_1d(s.line, &p.map, 0, &s.full[0]);
       ptx::tma_load_1d(s.line + 128, &p.map, 128, &s.full[0]);
       if (i == 3)
@@ -149,7 +144,7 @@ static __global__ void engine_kernel(arguments p) {
         ptx::mbarrier_wait(&s.full[0], i % 2);
       __syncwarp(); // or a fault could leave lanes behind that wait for a phase which is past
       IF(RELEASES_BEFORE_READING) if (t == 32 && i < 3) ptx::mbarrier_arrive(&s.empty[0]);
-      p.out[t] = s.scale * (s.line[t] + s.line[t + 128]) + s.sent;
+      p.out[t] = s.scale * (s.line[t] + s.line[t + 128]);
       UNLESS(RELEASES_FOR_OTHERS) __syncwarp();
       UNLESS(RELEASES_BEFORE_READING) if (t == 32 && i < 3) ptx::mbarrier_arrive(&s.empty[0]);
     }
@@ -262,7 +257,6 @@ TEST(test_named, named_kernel, 256, {ARRIVES_BEFORE_WRITING, "a race"},
 TEST(test_engine, engine_kernel, 64, {NO_INIT_FENCE, "no fence between an mbarrier"},
      {NO_SYNC_AFTER_INIT, "whose initialisation nothing orders"}, {NO_FULL_WAIT, "a race"},
      {RELEASES_BEFORE_READING, "a race"}, {RELEASES_FOR_OTHERS, "a race"}, {NO_EMPTY_WAIT, "a race"}, {OTHER_BARRIER, "a race"},
-     {STORES_FOR_OTHER_BARRIER, "a race"},
      {MAP_BEHIND_GLOBAL, "global memory outside"})
 TEST(test_bulk, bulk_kernel, 128, {NO_PROXY_FENCE, "no fence.proxy.async"},
      {FENCE_BEFORE_WRITING, "no fence.proxy.async"}, {NO_BULK_WAIT, "a race"},

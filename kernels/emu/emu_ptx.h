@@ -31,7 +31,6 @@ void wait_for_word(const int32_t *word, int32_t value);  // which another block 
 void registers(int count);
 
 // async.cpp
-void store_async(void *dst, const void *words, uint32_t bytes, uint64_t *bar);
 void copy_tile(void *dst, const CUtensorMap *map, const int (&at)[4], uint32_t rank, uint64_t *bar);
 void store_tile(const CUtensorMap *map, const void *src, const int (&at)[4]); // of four dimensions
 void add_f32(float *dst, const float *src, uint32_t bytes);
@@ -91,9 +90,6 @@ static inline void store_relaxed(int32_t *p, int v) { __atomic_store_n(p, v, __A
 template<class T> static inline T load_ahead(const T *p) { return *p; }
 static inline int load_shared_int(const int *p) { return *p; }
 static inline void store_shared_int(int *p, int v) { *p = v; }
-static inline void store_async(void *to, int4 v, uint64_t *bar) { emu::store_async(to, &v, sizeof v, bar); }
-static inline void store_async(void *to, int2 v, uint64_t *bar) { emu::store_async(to, &v, sizeof v, bar); }
-static inline void store_async(int32_t *to, int32_t v, uint64_t *bar) { emu::store_async(to, &v, sizeof v, bar); }
 static inline void count_after_bulk(int32_t *count) {
   __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
 }

@@ -121,26 +121,6 @@ static __device__ __forceinline__ uint32_t load_ahead(const uint32_t *p) {
   return v;
 }
 
-// Words of shared memory that arrive at an mbarrier as a copy does: 16, 8 or 4 bytes of those it expects (PTX ISA
-// 8.1, section 9.7.8.13, st.async). A block without a cluster is a cluster of its own.
-static __device__ __forceinline__ void store_async(void *to, int4 v, uint64_t *bar) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                   smem_addr(to)),
-               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(smem_addr(bar))
-               : "memory");
-}
-static __device__ __forceinline__ void store_async(void *to, int2 v, uint64_t *bar) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(
-                   smem_addr(to)),
-               "r"(v.x), "r"(v.y), "r"(smem_addr(bar))
-               : "memory");
-}
-static __device__ __forceinline__ void store_async(int32_t *to, int32_t v, uint64_t *bar) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(smem_addr(to)),
-               "r"(v), "r"(smem_addr(bar))
-               : "memory");
-}
-
 // threadIdx.x, read anew at each call: the compiler cannot keep it in a register.
 static __device__ __forceinline__ int thread_now() {
   int thread;

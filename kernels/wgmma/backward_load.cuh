@@ -67,24 +67,13 @@ static __device__ __forceinline__ int bwd_turn(const bwd_params &p, int64_t tile
   return before;
 }
 
-// What is said of a step, and its turn: arrives at a barrier that expects as many bytes.
-static __device__ __forceinline__ int bwd_step_bytes(const bwd_params &p) { return p.turns ? 20 : 16; }
-template <int D>
-static __device__ __forceinline__ void bwd_say_step(const bwd_params &p, bwd_smem<D> &sm, int i, int4 step,
-                                                    int turn, uint64_t *full) {
-  static_assert(sizeof(bwd_step) == sizeof step, "one store");
-  ptx::store_async(&sm.step[i % BWD_STEPS], step, full);
-  if (p.turns)
-    ptx::store_async(&sm.turn[i % BWD_STEPS], turn, full);
-}
-
-// Step i: queries from local row `row` of a head on, tile `at` of all heads'. Its Q comes with `beside` bytes.
+// Step i: queries from local row `row` of a head on, tile `at` of all heads'.
 template <int D>
 static __device__ __forceinline__ void bwd_load_step(const bwd_params &p, bwd_smem<D> &sm, int i, int row,
-                                                     int head, int at, int beside) {
+                                                     int head, int at) {
   const int s = i % BWD_STAGES, parity = i / BWD_STAGES % 2 ^ 1;
   ptx::mbarrier_wait(&sm.q_empty[s], parity);
-  ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s] + beside);
+  ptx::mbarrier_arrive_expect(&sm.q_full[s], sizeof sm.q[s] + sizeof sm.lse2[s]);
   ptx::tma_load_4d(sm.q[s], &p.q, 0, row, 0, head, &sm.q_full[s]);
   ptx::tma_load_1d(sm.lse2[s], &p.lse2, at * BWD_QUERIES, &sm.q_full[s]);
   ptx::mbarrier_wait(&sm.do_empty[s], parity);
@@ -97,7 +86,7 @@ template <int D>
 static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const worklist_item &item, int first,
                                 int place) {
   const int head_kv = first / p.group;
-  ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k + bwd_step_bytes(p));
+  ptx::mbarrier_arrive_expect(&sm.kv_full, 2 * sizeof sm.k);
   ptx::tma_load_4d(sm.k, &p.k, 0, item.row, 0, head_kv, &sm.kv_full);
   ptx::tma_load_4d(sm.v, &p.v, 0, item.row, 0, head_kv, &sm.kv_full);
   const int inner = p.turns ? p.loop : 1; // heads that take a tile one after the other
@@ -119,15 +108,13 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
       const int part0 = bwd_part(run.w, valid, item.rows, 0), part1 = bwd_part(run.w, valid, item.rows, 1);
       for (int head = outer; head < outer + inner; head++, i++) {
         const int at = head * p.tiles + tile;
-        int turn = 0;
+        sm.step[i % BWD_STEPS] = {run.y + t, at, {part0, part1}};
         if (p.turns) {
           const int cls = p.list.classes == 1 ? 0 : head_kv;
-          turn = bwd_turn(p, static_cast<int64_t>(cls) * p.tiles + tile, place);
+          sm.turn[i % BWD_STEPS] = bwd_turn(p, static_cast<int64_t>(cls) * p.tiles + tile, place);
         }
         if (i > 0) // the step before: who sees its barrier knows this step too
-          bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at, bwd_step_bytes(p));
-        bwd_say_step<D>(p, sm, i, make_int4(run.y + t, at, part0, part1), turn,
-                        i > 0 ? &sm.q_full[(i - 1) % BWD_STAGES] : &sm.kv_full);
+          bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at);
         last_row = row;
         last_head = head;
         last_at = at;
@@ -142,7 +129,7 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
     }
   }
   if (i > 0)
-    bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at, 0);
+    bwd_load_step<D>(p, sm, i - 1, last_row, last_head, last_at);
 }
 
 } // namespace wgmma

@@ -64,7 +64,7 @@ template <int D> struct bwd_smem {
   alignas(128) float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
   int32_t head_kv;
-  alignas(16) bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
+  bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
   int32_t turn[BWD_STEPS];  // deterministic: CTAs that add to the step's tile before this one
   int32_t ticket;
   uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];

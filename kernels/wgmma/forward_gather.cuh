@@ -27,8 +27,8 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
   }
 
   __device__ static void load(const CUtensorMap *map, uint16_t *stage, const int (&row)[4], int head,
-                              uint64_t *full, int beside = 0) {
-    ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2 + beside);
+                              uint64_t *full) {
+    ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2);
 #pragma unroll
     for (int i = 0; i < Pieces; i++)
       load_part(map, stage, i, Pieces, row[i], head, full);
@@ -41,8 +41,8 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
     for (int h = 0; h < 2; h++) {
       const int row = __ldg(&tile->row[h]);
       ptx::mbarrier_wait(&s.q_empty[h], before);
-      ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2 + sizeof s.tile[h]);
-      ptx::store_async(&s.tile[h], make_int4(row, 0, __ldg(&tile->rows[h]) | part, head), &s.q_full[h]);
+      s.tile[h] = {row, 0, __ldg(&tile->rows[h]) | part, head};
+      ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2);
       load_part(&p.q, s.q[0][0], h, 2, row, head, &s.q_full[h]);
     }
   }
@@ -93,11 +93,8 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
         if (i == end - 1 || (i == end - 2 && step.flags & STEP_ONLY))
           step.flags |= STEP_LAST;
         ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
-        gathered_step *to = &s.step[at.stage()];
-        uint64_t *full = &s.k_full[at.stage()];
-        load(&p.k, s.k[at.stage()][0], step.row, head_kv, full, sizeof step);
-        ptx::store_async(to, make_int4(step.valid[0], step.valid[1], step.flags, step.head), full);
-        ptx::store_async(&to->row, make_int4(step.row[0], step.row[1], step.row[2], step.row[3]), full);
+        s.step[at.stage()] = step;
+        load(&p.k, s.k[at.stage()][0], step.row, head_kv, &s.k_full[at.stage()]);
         at.next();
         // Q must wait for the last products of the tile before, which the first stages need not.
         if (i == min(begin + 1, end - 1)) {
@@ -108,8 +105,8 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
       work = ahead;
     }
     ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
-    ptx::mbarrier_arrive_expect(&s.k_full[at.stage()], sizeof(int4));
-    ptx::store_async(&s.step[at.stage()], make_int4(0, 0, STEP_STOP, 0), &s.k_full[at.stage()]);
+    s.step[at.stage()] = {{0, 0}, STEP_STOP};
+    ptx::mbarrier_arrive(&s.k_full[at.stage()]);
     work_done(list.counter);
   }
 

@@ -1,6 +1,5 @@
 // forward_producer.cuh -- the forward kernel's producer, one thread: takes query tiles from the work list
-// and streams Q, K and V to shared memory. V trails K by one step, in the order that consumers need them. What
-// it says of tiles and steps arrives as they do, so that all order is that of copies, which racecheck follows.
+// and streams Q, K and V to shared memory. V trails K by one step, in the order that consumers need them.
 // A thread of another warp takes O from where Q was to memory, so that neither it nor the consumers wait for that.
 #ifndef LONGCA_WGMMA_FORWARD_PRODUCER_CUH
 #define LONGCA_WGMMA_FORWARD_PRODUCER_CUH
@@ -18,8 +17,8 @@ template <int Dim, class Mask> struct fwd_producer {
 
   __device__ int fetch() { return atomicAdd(p.list.counter, 1); } // next work index
 
-  __device__ void load(const CUtensorMap *map, uint16_t *dst, int row, int head, uint64_t *full, int beside = 0) {
-    ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2 + beside);
+  __device__ void load(const CUtensorMap *map, uint16_t *dst, int row, int head, uint64_t *full) {
+    ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2);
     ptx::tma_load_4d(dst, map, 0, row, 0, head, full);
   }
 
@@ -95,9 +94,8 @@ template <int Dim, class Mask> struct fwd_producer {
           const uint32_t stage = empty_k();
           if (--left == 0)
             flags |= STEP_LAST;
-          load(&p.k, s.k[stage][0], row, head_kv, &s.k_full[stage], sizeof s.step[0]);
-          const int2 step = {bits + t, flags | (run.w ? STEP_PARTIAL : 0)}; // fwd_step; t is 0 where nothing is seen
-          ptx::store_async(&s.step[stage], step, &s.k_full[stage]);
+          s.step[stage] = {bits + t, flags | (run.w ? STEP_PARTIAL : 0)}; // t is 0 where nothing is seen
+          load(&p.k, s.k[stage][0], row, head_kv, &s.k_full[stage]);
           k.next();
           if (v_row >= 0)
             load_v(v_row, v_head);
@@ -107,8 +105,8 @@ template <int Dim, class Mask> struct fwd_producer {
             // Behind this K, and V of the step before: the tile before may have that step alone. It waits for
             // both, and only then is O of the tile before that placed where this Q goes.
             const uint32_t q_stage = empty_stage(s.q_empty, qn++);
-            ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2 + sizeof s.tile[0]);
-            ptx::store_async(&s.tile[q_stage], tile, &s.q_full[q_stage]);
+            s.tile[q_stage] = {tile.x, tile.y, tile.z, head};
+            ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2);
             ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, tile.x, 0, head, &s.q_full[q_stage]);
           }
           flags = 0;
@@ -119,11 +117,11 @@ template <int Dim, class Mask> struct fwd_producer {
     if (v_row >= 0)
       load_v(v_row, v_head);
     const uint32_t stage = empty_k();
-    ptx::mbarrier_arrive_expect(&s.k_full[stage], sizeof s.step[0]);
-    ptx::store_async(&s.step[stage], make_int2(-1, STEP_STOP), &s.k_full[stage]);
+    s.step[stage] = {-1, STEP_STOP};
+    ptx::mbarrier_arrive(&s.k_full[stage]);
     const uint32_t q_stage = empty_stage(s.q_empty, qn);
-    ptx::mbarrier_arrive_expect(&s.q_full[q_stage], sizeof s.tile[0]);
-    ptx::store_async(&s.tile[q_stage], make_int4(0, 0, 0, 0), &s.q_full[q_stage]); // no rows: store() ends
+    s.tile[q_stage] = {0, 0, 0, 0}; // no rows: store() ends
+    ptx::mbarrier_arrive(&s.q_full[q_stage]);
     work_done(p.list.counter);
   }
 };
