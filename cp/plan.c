@@ -73,7 +73,9 @@ static bool merges(const struct cp_schedule *schedule, const struct cp_grid *gri
   return grid->context > 1 && (backward || !schedule->gathers);
 }
 
-enum { PIECES_MAX = 4 }; // more hide little more, and each has its latency and a kernel's last wave
+// More hide little more, and each has its latency and a kernel's last wave; around a ring, one of every step. On four
+// H200s USP does best with 2 in both passes, Ulysses with 4 forward, where that many fit.
+enum { PIECES_MAX = 4, PIECES_MAX_AROUND_RING = 2 };
 
 // Whether a rank's heads can be exchanged and computed in that many pieces: whole KV heads with their query heads; or,
 // where keys are sent but once and no gradients are summed, parts of a KV head's query heads.
@@ -94,7 +96,8 @@ static const char *set_pieces(struct cp_grid *g, const struct attn_problem *p,
              p->heads_q, p->heads_kv, wish->pieces);
     return sentence;
   }
-  for (int n = 1; n <= PIECES_MAX && g->heads > 1; n++)
+  const int most = g->context > 1 ? PIECES_MAX_AROUND_RING : PIECES_MAX;
+  for (int n = 1; n <= most && g->heads > 1; n++)
     if (pieces_fit(g, p, n))
       g->pieces = n;
   if (wish->pieces)
