@@ -30,7 +30,7 @@ table='
       k = line[i]
       if (!(of[k] in full)) continue
       split(k, f, ",")
-      must = f[1] ~ /document|share|blockwise|global|prefix/ && f[2] ~ /^(fa3|flex|flashmask_v3|spans)$/ ? "0.85" : ""
+      must = f[3] != "bwd_det" && f[1] ~ /document|share|blockwise|global|prefix/ && f[2] ~ /^(fa3|flex|flashmask_v3|spans)$/ ? "0.85" : ""
       printf "%s,%d,%.3f,%.0f,%.0f,%.3f,%s\n", k, n[k], seen[k] / n[k], rate[k] / n[k], over[k] / n[k],
         over[k] / n[k] / (full[of[k]] / fulls[of[k]]), must
       any = 1

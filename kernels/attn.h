@@ -86,7 +86,7 @@ struct attn_plan {
   int64_t workspace_bytes; // other memory that the plan holds (set by the kernel)
   // By pass: pairs a query head in the tiles that are computed, visible or not; 0: not known.
   double tile_area[2];
-  bool keeps_dq;           // between the parts of a backward (set by the kernel)
+  bool keeps_dq; // between the parts of a backward (set by the kernel)
 };
 
 struct attn_kernel {

@@ -167,7 +167,8 @@ static inline void tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1
   const int at[4] = {c0, c1, c2, c3};
   emu::copy_tile(dst, map, at, 4, bar);
 }
-static inline void tma_store_4d(const CUtensorMap *map, const void *src, int c0, int c1, int c2, int c3) {
+static inline void tma_store_4d(const CUtensorMap *map, const void *src, int c0, int c1, int c2,
+                                int c3) {
   emu::store_tile(map, src, {c0, c1, c2, c3});
 }
 

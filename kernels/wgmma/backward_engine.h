@@ -16,12 +16,13 @@ struct wgmma_backward_state {
   int tiles, loop, section;
   int before;          // of balance.h: loops whose items are all whole; then the tail:
   worklist_item *tail; // of bwd_params, with items that have no tiles, and without
-  int32_t *tail_first; // bits.view.first of the list's runs and, behind them, the tail's; NULL: no such runs, or no bits
+  // bits.view.first of the list's runs and, behind them, of the tail's. NULL: no such runs, or no bits.
+  int32_t *tail_first;
   int tail_count, tail_seen;
   bool by_slot;    // sums are of items in parts alone
   int slots;       // such items, of which
   int4 *slot_rows; // {first local row, rows, KV head}
-  bool gaps; // some query rows are in no segment
+  bool gaps;       // some query rows are in no segment
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
   int32_t *turns; // deterministic, as the next two; else NULL
   uint32_t *visits;
@@ -33,7 +34,8 @@ struct wgmma_backward_state {
   }
 };
 
-int wgmma_backward_ctas(wgmma_backward_state *s, struct attn_plan *plan); // of prepare: loops, sections, tail
+// Of prepare: loops, sections, the tail.
+int wgmma_backward_ctas(wgmma_backward_state *s, struct attn_plan *plan);
 // bits_kernel as for tile_bits_build(). 0, or -1 with attn_error() set. Memory goes to plan->prep_bytes and
 // plan->workspace_bytes.
 int wgmma_backward_prepare(wgmma_backward_state *s, const rep_device *rep, struct attn_plan *plan,
