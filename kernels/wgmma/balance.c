@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuts.h"
+
 // Costs in steps, 64 queries by 128 keys of a head, which take 2.3 us at dim 128. An item beyond its steps: K and V,
 // the first S, the last dQ. Adding dK and dV in fp32, 128 KB. Passes that set sums to 0 and round them: two or
 // three launches, and 20 bytes an element of dK at 4 TB/s. CAUSAL at 16K in loops of 1 and 2 says 4 to 6 for
@@ -15,15 +17,7 @@ static const double ITEM = 2, SUM = 3, LAUNCHES = 2.5, STEP_BYTES_A_DIM = 9.4e6 
 // in loops of 8, CAUSAL DOCUMENT 10 %.
 static const double DRIFT = 0.025;
 static const double WORTH = 0.0025; // of an even share: a gain below is none
-enum { LONG_ITEM = 64, SHORTEST_PART = 8, SMS_MAX = 512, ROUNDS = 64 };
-
-// How works are cut, as in split.cu: a part takes at most `share` of its share of the steps left, but in any case
-// `roots` times the root of its work's.
-struct rule {
-  double share, roots;
-};
-static const struct rule rules[] = {{1, 2}, {1.5, 2}, {2.25, 2}, {1, 4}, {1.5, 4}, {2.25, 4}};
-enum { RULES = sizeof rules / sizeof *rules };
+enum { LONG_ITEM = 64, ROUNDS = 64 };
 
 struct choice {
   const struct balance_list *list;
@@ -47,34 +41,9 @@ static struct work work_at(const struct choice *c, int64_t work) {
 }
 
 static int32_t parts_of(const struct choice *c, int32_t tiles, int64_t left,
-                        const struct rule *by) {
-  const double steps = (double)tiles * c->loop, share = by->share * (double)left / c->list->sms;
-  const double most = fmax(fmax(SHORTEST_PART, by->roots * sqrt(steps)), share);
-  const int32_t parts = (int32_t)ceil(steps / most - 1e-9);
-  return parts < 1 ? 1 : parts > tiles ? tiles : parts;
-}
-
-static int32_t part_begin(int32_t tiles, int32_t part, int32_t parts) {
-  return (int32_t)((int64_t)tiles * part / parts);
-}
-
-// When each multiprocessor is free: a heap, so at[0] is the first.
-struct clocks {
-  int32_t n;
-  double last, at[SMS_MAX];
-};
-
-static void take(struct clocks *s, double time) {
-  const double end = s->at[0] + time;
-  int32_t i = 0;
-  for (int32_t next; (next = 2 * i + 1) < s->n; i = next) {
-    next += next + 1 < s->n && s->at[next + 1] < s->at[next];
-    if (end <= s->at[next])
-      break;
-    s->at[i] = s->at[next];
-  }
-  s->at[i] = end;
-  s->last = fmax(s->last, end);
+                        const struct cut_rule *by) {
+  const int32_t parts = cut_parts(by, (double)tiles * c->loop, left, c->list->sms);
+  return parts > tiles && tiles > 0 ? tiles : parts;
 }
 
 // Works [begin, end) with `left` steps, on from `s`. NULL: all are whole.
@@ -85,14 +54,14 @@ struct trial {
 };
 
 static struct trial try_rule(const struct choice *c, int64_t begin, int64_t end, int64_t left,
-                             const struct rule *by, struct clocks s) {
+                             const struct cut_rule *by, struct cut_clocks s) {
   struct trial t = {.first_cut = end};
   for (int64_t i = begin; i < end; i++) {
     const int32_t tiles = work_at(c, i).tiles, parts = by ? parts_of(c, tiles, left, by) : 1;
     const double extra = ITEM + (c->sums || parts > 1 ? SUM : 0);
     for (int32_t k = 0; k < parts; k++) {
-      const int32_t own = part_begin(tiles, k + 1, parts) - part_begin(tiles, k, parts);
-      take(&s, (double)own * c->loop * c->pace + extra);
+      const int32_t own = cut_begin(tiles, k + 1, parts) - cut_begin(tiles, k, parts);
+      cut_take(&s, (double)own * c->loop * c->pace + extra);
     }
     if (parts > 1) {
       if (!t.slots++)
@@ -111,7 +80,7 @@ static double passes(const struct balance_list *l, int64_t rows) {
 
 struct best {
   struct choice choice;
-  const struct rule *rule; // NULL: no parts
+  const struct cut_rule *rule; // NULL: no parts
   struct trial trial;
   double steps;
 };
@@ -129,12 +98,12 @@ static void simulate(const struct choice *c, int64_t total, int32_t longest, dou
   for (int64_t i = works; i > 0 && left < (int64_t)longest * c->loop * l->sms;) {
     const int32_t tiles = work_at(c, --i).tiles;
     left += (int64_t)tiles * c->loop;
-    if (parts_of(c, tiles, left, &rules[0]) > 1)
+    if (parts_of(c, tiles, left, &cut_rules[0]) > 1)
       begin = i, rest = left;
   }
   // A few rounds before, where all are taken as free at once.
   const int64_t from = begin / l->sms > ROUNDS ? (begin / l->sms - ROUNDS) * l->sms : 0;
-  struct clocks before = {.n = l->sms < SMS_MAX ? l->sms : SMS_MAX};
+  struct cut_clocks before = {.n = l->sms < CUT_MACHINES_MAX ? l->sms : CUT_MACHINES_MAX};
   int64_t steps = total - rest;
   for (int64_t i = from; i < begin; i++)
     steps -= (int64_t)work_at(c, i).tiles * c->loop;
@@ -142,16 +111,16 @@ static void simulate(const struct choice *c, int64_t total, int32_t longest, dou
     before.at[i] = ((double)steps * c->pace + (double)from * item) / l->sms;
   before.last = before.at[0];
   for (int64_t i = from; i < begin; i++)
-    take(&before, (double)work_at(c, i).tiles * c->loop * c->pace + item);
+    cut_take(&before, (double)work_at(c, i).tiles * c->loop * c->pace + item);
   const double whole = try_rule(c, begin, works, rest, NULL, before).end + all_rows;
   if (whole < best->steps - WORTH * even)
     *best = (struct best){.choice = *c, .steps = whole};
   struct best cut = {.steps = INFINITY};
-  for (int32_t r = 0; r < RULES && begin < works && !l->deterministic; r++) {
-    const struct trial t = try_rule(c, begin, works, rest, &rules[r], before);
+  for (int32_t r = 0; r < CUT_RULES && begin < works && !l->deterministic; r++) {
+    const struct trial t = try_rule(c, begin, works, rest, &cut_rules[r], before);
     const double with = t.end + (c->sums ? all_rows : passes(l, t.slots * BALANCE_KEYS));
     if (t.slots && t.slots <= 2 * l->sms && t.parts <= 4 * l->sms && with < cut.steps)
-      cut = (struct best){*c, &rules[r], t, with};
+      cut = (struct best){*c, &cut_rules[r], t, with};
   }
   if (cut.steps < best->steps - WORTH * even)
     *best = cut;
@@ -176,9 +145,9 @@ static int list_parts(struct balance *b, const struct best *best) {
       const int32_t parts = i < t->first_cut ? 1 : parts_of(c, w.tiles, left, best->rule);
       left -= i < t->first_cut ? 0 : (int64_t)w.tiles * c->loop;
       for (int32_t k = 0; k < parts && (w.tiles == 0) == none; k++) {
-        const int32_t from = part_begin(w.tiles, k, parts);
+        const int32_t from = cut_begin(w.tiles, k, parts);
         b->parts[b->count++] = (struct balance_part){
-            w.place, w.head, from, part_begin(w.tiles, k + 1, parts) - from, parts > 1 ? slot : -1};
+            w.place, w.head, from, cut_begin(w.tiles, k + 1, parts) - from, parts > 1 ? slot : -1};
       }
       slot += parts > 1;
     }

@@ -5,13 +5,11 @@
 #include <string.h>
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 #include <numeric>
-#include <queue>
 #include <vector>
 
 #include "../gpu.cuh"
+#include "cuts.h"
 #include "engine.h"
 #include "forward_shared.cuh"
 
@@ -22,18 +20,6 @@ namespace {
 constexpr double ITEM = 0.2, GATHERED_ITEM = 1, LEAVE = 0.6, READ = 0.6;
 // A gain below 1/400 of the whole is none.
 constexpr double WORTH = 0.0025;
-
-// How items are cut. `share` is how much of a CTA's share of the steps that are left a part may take: with 1
-// nothing can end late, more makes fewer parts. So does what a part may have in any case: 8 steps, and
-// `roots` times the square root of its item's; with 2, reading parts costs about what they save.
-struct rule {
-  double share, roots;
-  static constexpr double SHORTEST = 8;
-  double longest_part(int32_t steps, int64_t left, int ctas) const {
-    return std::max({SHORTEST, roots * std::sqrt((double)steps), share * (double)left / ctas});
-  }
-};
-constexpr rule rules[] = {{1, 2}, {1.5, 2}, {2.25, 2}, {1, 4}, {1.5, 4}, {2.25, 4}};
 
 // Works of a list in the order in which they are handed out.
 struct works {
@@ -48,22 +34,16 @@ struct works {
   int32_t operator[](int64_t work) const { return steps[item_of(place(work))]; }
 };
 
-// When the last CTA is done with items of so many steps in so many parts, from the time when all begin.
+// CTAs, from the time when all begin.
 struct simulation {
-  std::priority_queue<double, std::vector<double>, std::greater<double>> free; // when each CTA is
-  double item, last = 0;
-  simulation(int ctas, double item) : item(item) {
-    for (int i = 0; i < ctas; i++)
-      free.push(0);
-  }
+  cut_clocks clocks = {};
+  double item;
+  simulation(int ctas, double item) : item(item) { clocks.n = std::min<int>(ctas, CUT_MACHINES_MAX); }
   void add(int32_t steps, int parts) {
     for (int i = 0; i < parts; i++) {
-      const double own = (int64_t)steps * (i + 1) / parts - (int64_t)steps * i / parts;
+      const double own = cut_begin(steps, i + 1, parts) - cut_begin(steps, i, parts);
       const double extra = parts == 1 ? 0 : LEAVE + (i == parts - 1 ? READ * parts : 0);
-      const double end = free.top() + own + item + extra;
-      free.pop();
-      free.push(end);
-      last = std::max(last, end);
+      cut_take(&clocks, own + item + extra);
     }
   }
 };
@@ -71,15 +51,15 @@ struct simulation {
 struct cut {
   int64_t begin, end;          // works
   std::vector<uint16_t> parts; // of each of these; of the first and of the last more than one
-  double last;                 // simulation.last
+  double last;                 // when the last CTA ends
 };
 
 // Works from `begin` on, of `left` steps, cut; `s` is where all before are done.
-cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const rule &by, simulation s) {
+cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const cut_rule &by, simulation s) {
   cut c = {w.size(), 0, {}, 0};
   for (int64_t i = begin; i < w.size(); i++) {
     const int32_t steps = w[i];
-    const int parts = std::max((int)std::ceil(steps / by.longest_part(steps, left, ctas) - 1e-9), 1);
+    const int parts = cut_parts(&by, steps, left, ctas);
     s.add(steps, parts);
     left -= steps;
     if (parts > 1) {
@@ -90,13 +70,13 @@ cut cut_works(const works &w, int64_t begin, int64_t left, int ctas, const rule 
       c.parts.push_back((uint16_t)parts);
   }
   c.parts.resize(std::max<int64_t>(c.end - c.begin, 0));
-  c.last = s.last;
+  c.last = s.clocks.last;
   return c;
 }
 
 // Not even a whole round of the longest would.
 bool may_pay(int64_t total, int32_t longest, int ctas) {
-  return longest > rule::SHORTEST && (double)longest * ctas >= WORTH * (double)total;
+  return longest > CUT_SHORTEST && (double)longest * ctas >= WORTH * (double)total;
 }
 
 // The best of some, or one without parts. Sets when the last CTA ends without it and with it.
@@ -105,7 +85,7 @@ cut choose(const works &w, int64_t total, int32_t longest, int ctas, double *who
   for (int64_t i = w.size(), left = 0; i > 0 && (double)left < (double)longest * ctas;) {
     const int32_t steps = w[--i];
     left += steps;
-    if (steps > rules[0].longest_part(steps, left, ctas)) {
+    if (steps > cut_longest(&cut_rules[0], steps, left, ctas)) {
       begin = i;
       rest = left;
     }
@@ -120,9 +100,9 @@ cut choose(const works &w, int64_t total, int32_t longest, int ctas, double *who
   simulation whole = before;
   for (int64_t i = begin; i < w.size(); i++)
     whole.add(w[i], 1);
-  *whole_steps = *split_steps = whole.last;
-  const double pays = whole.last - WORTH * (double)total / ctas;
-  for (const rule &by : rules) {
+  *whole_steps = *split_steps = whole.clocks.last;
+  const double pays = whole.clocks.last - WORTH * (double)total / ctas;
+  for (const cut_rule &by : cut_rules) {
     cut c = cut_works(w, begin, rest, ctas, by, before);
     const int parts = std::accumulate(c.parts.begin(), c.parts.end(), 0);
     if (parts <= 2 * ctas && c.last < std::min(pays, *split_steps)) {
@@ -160,12 +140,13 @@ static int place_parts(struct split *s, const works &w, const cut &c, int32_t di
   std::vector<split_part> parts;
   for (size_t i = 0; i < c.parts.size(); i++) {
     const wgmma::fwd_work at = w.place(c.begin + i);
-    const int64_t item = w.item_of(at), n = c.parts[i], steps = w.steps[item];
+    const int64_t item = w.item_of(at);
+    const int32_t n = c.parts[i], steps = w.steps[item];
     const uint16_t first = (uint16_t)parts.size();
-    for (int64_t k = 0; k < n; k++) {
+    for (int32_t k = 0; k < n; k++) {
       split_part part = {0, 0, 0, at.head, 0, 0, 0, first, (uint16_t)n};
       part.rows = (n > 1 ? (int32_t)parts.size() + 1 : 0) << wgmma::TILE_ROWS_BITS;
-      fill(part, item, (int32_t)(steps * k / n), (int32_t)(steps * (k + 1) / n));
+      fill(part, item, cut_begin(steps, k, n), cut_begin(steps, k + 1, n));
       parts.push_back(part);
     }
     for (int e = i > 0; e < 2; e++) { // the first; and the last so far
