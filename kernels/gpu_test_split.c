@@ -148,12 +148,14 @@ static void run_continued(const struct attn_kernel *kernel, struct bench *b, con
   pair_free(&o);
 }
 
-static void test_split(void **state) {
-  const struct attn_kernel *kernel = kernel_of(state);
-  const char *why = strcmp(kernel->engine, "wgmma") ? "cuts no query tiles" : NULL;
+typedef void run_case(const struct attn_kernel *kernel, struct bench *b,
+                      const struct split_case *c);
+
+// Runs the cases that the kernel takes; how many.
+static int run_cases(const struct attn_kernel *kernel, const struct split_case *list, size_t n,
+                     run_case *run) {
   int ran = 0;
-  for (size_t i = 0; !why && i < sizeof cases / sizeof *cases; i++) {
-    const struct split_case *c = &cases[i];
+  for (const struct split_case *c = list; c < list + n; c++) {
     if (c->variant == 4 && !strcmp(kernel->rep, "blockmap"))
       continue; // in whole tiles, which may come out even
     const struct attn_segment q = {0, c->q, c->rows}, k = {0, c->k, c->keys};
@@ -163,18 +165,29 @@ static void test_split(void **state) {
     if (!attn_why_not(kernel, &p)) {
       struct bench b;
       bench_make(&b, &p);
-      b.p.backward = false;
-      if (c->steep)
-        make_steep(&b);
-      run_whole(kernel, &b, c->what);
-      run_continued(kernel, &b, c->what);
+      run(kernel, &b, c);
       bench_free(&b);
       ran++;
     }
     mask_free(&m);
   }
-  if (why)
-    skip_because(kernel, why);
+  return ran;
+}
+
+static void run_forward(const struct attn_kernel *kernel, struct bench *b,
+                        const struct split_case *c) {
+  b->p.backward = false;
+  if (c->steep)
+    make_steep(b);
+  run_whole(kernel, b, c->what);
+  run_continued(kernel, b, c->what);
+}
+
+static void test_split(void **state) {
+  const struct attn_kernel *kernel = kernel_of(state);
+  if (strcmp(kernel->engine, "wgmma") != 0)
+    skip_because(kernel, "cuts no query tiles");
+  const int ran = run_cases(kernel, cases, sizeof cases / sizeof *cases, run_forward);
   assert_true(ran > 0);
   print_message("  %s: %d cases\n", kernel->name, ran);
 }
@@ -190,7 +203,9 @@ static const struct split_case backward_cases[] = {
 };
 
 // Twice, from outputs of NaN, so that sums left by the call before would show; then added to sums of 0.
-static void run_backward(const struct attn_kernel *kernel, struct bench *b, const char *what) {
+static void run_backward(const struct attn_kernel *kernel, struct bench *b,
+                         const struct split_case *c) {
+  const char *what = c->what;
   static const char *const how[] = {"", ", again", ", in fp32"};
   const int64_t rows = (b->p.rows_q + 63) / 64 * 64, each = 2 * 4 + 4 * b->p.dim; // LSE, D, dQ
   struct attn_plan plan;
@@ -229,27 +244,12 @@ static void run_backward(const struct attn_kernel *kernel, struct bench *b, cons
 
 static void test_backward(void **state) {
   const struct attn_kernel *kernel = kernel_of(state);
-  const char *why = strcmp(kernel->engine, "wgmma") ? "cuts no key tiles" : NULL;
-  int ran = 0;
-  for (size_t i = 0; !why && i < sizeof backward_cases / sizeof *backward_cases; i++) {
-    const struct split_case *c = &backward_cases[i];
-    const struct attn_segment q = {0, c->q, c->rows}, k = {0, c->k, c->keys};
-    struct mask m;
-    make_mask(c, &m);
-    const struct attn_problem p = case_problem(c, &m, &q, &k);
-    if (!attn_why_not(kernel, &p)) {
-      struct bench b;
-      bench_make(&b, &p);
-      run_backward(kernel, &b, c->what);
-      bench_free(&b);
-      ran++;
-    }
-    mask_free(&m);
-  }
-  if (!why && !ran)
-    why = "takes none of these masks";
-  if (why)
-    skip_because(kernel, why);
+  if (strcmp(kernel->engine, "wgmma") != 0)
+    skip_because(kernel, "cuts no key tiles");
+  const int ran = run_cases(kernel, backward_cases, sizeof backward_cases / sizeof *backward_cases,
+                            run_backward);
+  if (!ran)
+    skip_because(kernel, "takes none of these masks");
   print_message("  %s: %d cases\n", kernel->name, ran);
 }
 

@@ -107,27 +107,14 @@ table_section() {
   printf '<p class="how"><code>make %s</code></p></section>\n' "$table"
 }
 
-# What a rank does against one GPU alone, where rows of both are there.
-scaling_section() {
+# rows_section TITLE NOTE SCRIPT ARGUMENT: a table that figures/SCRIPT makes of rows, for those that have it.
+rows_section() {
   local csv table
   for csv in "${rows[@]}"; do
-    table=$(figures/scaling.sh "$csv" 4 html 2>/dev/null) || continue
+    table=$("figures/$3" "$csv" "$4" html 2>/dev/null) || continue
     describe "$csv"
-    printf '<section><h3>Four ranks against one</h3>\n<div class="scroll %s">%s</div>' "$class" "$table"
-    printf '<p class="note">%s. TFLOP/s of one GPU alone and of a rank, for the same sequence; where the difference goes, in microseconds.' "$tag"
-    printf ' <code>figures/scaling.sh %s</code></p></section>\n' "$csv"
-  done
-}
-
-# Rates over the tiles that masks touch, where rows know their tiles.
-tiles_section() {
-  local csv table
-  for csv in "${rows[@]}"; do
-    table=$(figures/tiles.sh "$csv" 16384 html 2>/dev/null) || continue
-    describe "$csv"
-    printf '<section><h3>Rates over the tiles that masks touch</h3>\n<div class="scroll %s">%s</div>' "$class" "$table"
-    printf '<p class="note">%s. 16K tokens, dimension 128; of_full: against fa3 on FULL. <code>figures/tiles.sh %s</code></p></section>\n' \
-      "$tag" "$csv"
+    printf '<section><h3>%s</h3>\n<div class="scroll %s">%s</div>' "$1" "$class" "$table"
+    printf '<p class="note">%s. %s <code>figures/%s %s</code></p></section>\n' "$tag" "$2" "$3" "$csv"
   done
 }
 
@@ -165,8 +152,11 @@ rows=("$@")
   for fig in $figures; do printf '<a href="#%s">%s</a> ' "$fig" "${fig#fig}"; done
   printf '</div></nav>\n<main>\n<h2 id="figures">Figures</h2>\n'
   for fig in $figures; do figure_section "$fig"; done
-  scaling_section
-  tiles_section
+  rows_section 'Four ranks against one' \
+    'TFLOP/s of one GPU alone and of a rank, for the same sequence; where the difference goes, in microseconds.' \
+    scaling.sh 4
+  rows_section 'Rates over the tiles that masks touch' '16K tokens, dimension 128; of_full: against fa3 on FULL.' \
+    tiles.sh 16384
   printf '<h2 id="tables">Tables</h2>\n'
   for table in table1 table2 table3 table4 table5 table6 table7 table8; do table_section "$table"; done
   printf '<h2 id="open">Open questions</h2>\n<p>What the paper leaves open, and what this tree has to say to it.</p>\n'
