@@ -81,7 +81,7 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
         part0 = sm.step[(i + 1) % BWD_STEPS].part[0];
         part1 = sm.step[(i + 1) % BWD_STEPS].part[1];
       }
-      if (h == halves - 1 && t % 32 == 0)
+      if (h == halves - 1)
         ptx::mbarrier_arrive(&sm.ds_empty[b]);
       if (t == 0)
         ptx::bulk_wait_read<halves - 1>();
@@ -142,12 +142,9 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
     if (__all_sync(~0u, part < 0)) { // only hands over
       next = sm.step[(i + 1) % BWD_STEPS].part[g];
       ptx::mbarrier_wait(&sm.ds_empty[i % 2], i / 2 % 2 ^ 1);
-      __syncwarp(); // all have read
-      if (lane == 0) {
-        ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
-        ptx::mbarrier_arrive(&sm.do_empty[s]);
-        ptx::mbarrier_arrive(&sm.q_empty[s]);
-      }
+      ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
+      ptx::mbarrier_arrive(&sm.do_empty[s]);
+      ptx::mbarrier_arrive(&sm.q_empty[s]);
       continue;
     }
     uint32_t seen = ~0u; // asked before S, looked at behind the exponentials
@@ -221,18 +218,14 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
       ptx::wgmma_op<D, 1>::rs(dk, dsb + 4 * c, q.at(s * stage + c * 2048), 1);
     ptx::wgmma_commit();
     ptx::fence_async_shared();
-    __syncwarp();
-    if (lane == 0)
-      ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
+    ptx::mbarrier_arrive(&sm.ds_full[i % 2]);
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(pb);
-    if (lane == 0)
-      ptx::mbarrier_arrive(&sm.do_empty[s]);
+    ptx::mbarrier_arrive(&sm.do_empty[s]);
     q_here = ptx::mbarrier_test(&sm.q_full[(i + 1) % BWD_STAGES], (i + 1) / BWD_STAGES % 2);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(dsb);
-    if (lane == 0)
-      ptx::mbarrier_arrive(&sm.q_empty[s]);
+    ptx::mbarrier_arrive(&sm.q_empty[s]);
   }
   ptx::wgmma_pin(dk);
   ptx::wgmma_pin(dv);
@@ -298,12 +291,12 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_c
     for (int s = 0; s < BWD_STAGES; s++) {
       ptx::mbarrier_init(&sm.q_full[s], 1);
       ptx::mbarrier_init(&sm.do_full[s], 1);
-      ptx::mbarrier_init(&sm.q_empty[s], 8); // a lane a warp of both key warpgroups
-      ptx::mbarrier_init(&sm.do_empty[s], 8);
+      ptx::mbarrier_init(&sm.q_empty[s], 256); // both key warpgroups: who has read arrives (forward_tile.cuh)
+      ptx::mbarrier_init(&sm.do_empty[s], 256);
     }
     for (int b = 0; b < 2; b++) {
-      ptx::mbarrier_init(&sm.ds_full[b], 8);
-      ptx::mbarrier_init(&sm.ds_empty[b], 4);
+      ptx::mbarrier_init(&sm.ds_full[b], 256);
+      ptx::mbarrier_init(&sm.ds_empty[b], 128);
     }
     ptx::mbarrier_init_fence();
   }

@@ -16,7 +16,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
   typedef fwd_softmax<Dim> softmax;
   using work::work;
   using work::p, work::s, work::wg, work::qn, work::sc, work::o;
-  using work::turn_wait, work::turn_give, work::issue_qk, work::issue_pv, work::seen_in, work::release;
+  using work::turn_wait, work::turn_give, work::issue_qk, work::issue_pv, work::seen_in, work::release_v;
   using work::any_unset, work::pack, work::step_at;
   using work::add0, work::add1, work::finish, work::told_again, work::settle;
 
@@ -54,7 +54,7 @@ template <int Dim, class Mask> struct fwd_consumer : fwd_tile_work<Dim, Mask> {
     if (Before) {
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);
-      release(&s.v_empty[now.v_before()]);
+      release_v(&s.v_empty[now.v_before()]);
     }
     this->template exponentials<Half, softmax::NS>(add0, add1);
     pack();

@@ -13,7 +13,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
   typedef fwd_softmax<Dim> softmax;
   using work::work;
   using work::p, work::s, work::wg, work::qn, work::sc, work::o;
-  using work::turn_wait, work::turn_give, work::issue_qk, work::seen_in, work::release;
+  using work::turn_wait, work::turn_give, work::issue_qk, work::seen_in, work::release, work::release_v;
   using work::any_unset, work::pack, work::step_at;
   using work::add0, work::add1, work::finish, work::told_again, work::settle;
 
@@ -50,7 +50,6 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
       flags = step_at(stage(now.at)).flags;
     }
     while (!__all_sync(~0u, !(flags & theirs))) {
-      __syncwarp(); // all have read them
       release(&s.k_empty[stage(now.at)]);
       now.at = after(now.at);
       ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
@@ -77,7 +76,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
     if (Before) {
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);
-      release(&s.v_empty[stage(now.before)], now.shares);
+      release_v(&s.v_empty[stage(now.before)], now.shares);
     }
     this->template exponentials<Half, softmax::NS>(add0, add1);
     pack();

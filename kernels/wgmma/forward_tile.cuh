@@ -25,7 +25,10 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
 
   __device__ __forceinline__ fwd_tile_work(const fwd_params &p, smem &s, int wg) : softmax{p}, s(s), wg(wg) {}
 
-  __device__ __forceinline__ void release(uint64_t *bar, uint32_t shares = 1) { // so many arrivals a warp
+  // Every thread that has read arrives itself: as quick as one a warp behind a __syncwarp(), and compute-sanitizer's
+  // racecheck can follow it. What only the tensor core reads, one lane a warp releases, or as many as it has shares.
+  __device__ __forceinline__ void release(uint64_t *bar) { ptx::mbarrier_arrive(bar); }
+  __device__ __forceinline__ void release_v(uint64_t *bar, uint32_t shares = 1) {
     if (threadIdx.x % 32 < shares)
       ptx::mbarrier_arrive(bar);
   }
@@ -206,11 +209,10 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       held = __any_sync(~0u, exploded);
       if (held)
         ptx::store_shared_int(&s.again[wg][stage], 1);
-      const bool free = threadIdx.x % 32 == 0 && !held;
-      if (free)
-        ptx::mbarrier_arrive(&s.k_empty[stage]);
-      if (free && flags & STEP_LAST)
-        ptx::mbarrier_arrive(&s.q_empty[wg]);
+      if (!held)
+        release(&s.k_empty[stage]);
+      if (!held && flags & STEP_LAST)
+        release(&s.q_empty[wg]);
     }
   }
 
