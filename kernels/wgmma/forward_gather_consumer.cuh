@@ -72,7 +72,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_
     ptx::wgmma_pin(sc);
     if (Before)
       ptx::mbarrier_wait_by_warp(&s.v_full[stage(now.before)], parity(now.before), done);
-    known.flags = step_at(stage(next)).flags;
+    known.flags = known.k_here ? step_at(stage(next)).flags : 0; // not what may be being written
     if (Before) {
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);
