@@ -13,9 +13,9 @@
 // three launches, and 20 bytes an element of dK at 4 TB/s. CAUSAL at 16K in loops of 1 and 2 says 4 to 6 for
 // ITEM + SUM, FULL 1 to 4; documents at 8K, whose items are short, that sums cost more than 2 (README.md).
 static const double ITEM = 2, SUM = 3, LAUNCHES = 2.5, STEP_BYTES_A_DIM = 9.4e6 / 128;
-// Where there are long ones, items of unlike length drift apart in L2: CAUSAL 16K lost 5 % in loops of 4 heads, 15 %
-// in loops of 8, CAUSAL DOCUMENT 10 %.
-static const double DRIFT = 0.025;
+// Neighbours of unlike length drift apart in L2, head by head: CAUSAL 16K lost 5 % in loops of 4 heads, 15 % in loops
+// of 8, CAUSAL DOCUMENT 5 to 7 % and 25 to 32 %, FULL DOCUMENT nothing.
+static const double DRIFT = 0.03;
 static const double WORTH = 0.0025; // of an even share: a gain below is none
 enum { LONG_ITEM = 64, ROUNDS = 64 };
 
@@ -155,6 +155,31 @@ static int list_parts(struct balance *b, const struct best *best) {
   return 0;
 }
 
+static int by_row(const void *a, const void *b) {
+  const struct worklist_item *x = a, *y = b;
+  return (x->row > y->row) - (x->row < y->row);
+}
+
+// Share of the tiles that are of items both of whose neighbours have another number of them, so not the borders of
+// documents; -1: out of memory. A class stands for all.
+static double unlike_share(const struct balance_list *l) {
+  struct worklist_item *items = malloc(sizeof *items * (size_t)(l->count + 1));
+  int64_t all = 0, unlike = 0;
+  if (!items)
+    return -1;
+  memcpy(items, l->items, sizeof *items * (size_t)l->count);
+  qsort(items, (size_t)l->count, sizeof *items, by_row);
+  for (int32_t i = 0; i < l->count; i++) {
+    const int32_t own = items[i].tiles;
+    const bool like =
+        (i > 0 && items[i - 1].tiles == own) || (i + 1 < l->count && items[i + 1].tiles == own);
+    all += own;
+    unlike += like ? 0 : own;
+  }
+  free(items);
+  return all ? (double)unlike / (double)all : 0;
+}
+
 int balance_make(struct balance *b, const struct balance_list *l) {
   memset(b, 0, sizeof *b);
   const int32_t group = l->heads_q / l->heads_kv;
@@ -175,16 +200,18 @@ int balance_make(struct balance *b, const struct balance_list *l) {
   const int64_t total = tiles * (l->classes == 1 ? l->heads_q : group);
   b->even = (double)total / l->sms;
   struct best best = {.steps = INFINITY};
+  const double unlike = alike ? 0 : unlike_share(l);
+  if (unlike < 0)
+    return -1;
   for (int32_t loop = group; loop > 0; loop--) {
     if (group % loop || (l->deterministic && loop < group) || (b->together && loop > 1))
       continue;
     struct choice c = {l, loop, l->heads_q / loop, 1, group, loop < group, 1};
-    if (!alike && loop > 2 && longest > LONG_ITEM)
-      c.pace += DRIFT * (loop - 2);
-    // Loops side by side: all of them where items are short and order alone counts, else as many as fill
-    // the GPU, so that the others' Q, dO and dQ do not compete for L2.
+    if (loop > 2)
+      c.pace += DRIFT * unlike * (loop - 2);
+    // As many loops side by side as fill the GPU, so that the others' Q, dO and dQ do not compete for L2.
     const int32_t fill = (l->sms + l->count - 1) / (l->count > 0 ? l->count : 1);
-    c.section = longest <= LONG_ITEM || fill > c.loops ? c.loops : fill;
+    c.section = fill > c.loops ? c.loops : fill;
     if (!tiles || b->together)
       best = (struct best){.choice = c, .steps = b->even};
     else
