@@ -64,9 +64,10 @@ struct cp_op {
 };
 
 enum {
-  CP_GROUP_MAX = 256, // operations of one group
-  CP_HEADS_MAX = 1024
-}; // ranks that split the heads
+  CP_GROUP_MAX = 256,  // operations of one group
+  CP_HEADS_MAX = 1024, // ranks that split the heads
+  CP_BLOCKS_MAX = 16   // blocks of keys in one call of a ring's forward
+};
 
 // A rank's end of a transport.
 struct cp_comm {
@@ -150,8 +151,13 @@ struct cp_grid {
   enum cp_cut cut;
   int heads, context, windows; // heads * context ranks; windows divides context
   int pieces; // in which a rank's heads are exchanged and computed, one under the other (heads.c)
+  int blocks; // of keys that a call of a ring's forward takes, at most; each window's first takes one (ring.c)
   bool context_first; // neighbouring ranks share a ring (true) or the heads of one (false)
 };
+// Calls of a window's forward after its first.
+static inline int cp_grid_groups(const struct cp_grid *g) {
+  return (g->context / g->windows - 1 + g->blocks - 1) / g->blocks;
+}
 int cp_grid_rank(const struct cp_grid *g, int head, int context);
 int cp_grid_head(const struct cp_grid *g, int rank);
 int cp_grid_context(const struct cp_grid *g, int rank);
@@ -187,7 +193,7 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 
 // What may be asked of a schedule beside its name; 0: its default.
 struct cp_wish {
-  int heads, context, windows, pieces;
+  int heads, context, windows, pieces, blocks;
   enum cp_cut cut;
   // Kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB.
   int64_t keep_bytes;
@@ -210,9 +216,9 @@ struct cp_plan {
   // What kernels see here: heads after the exchange; KV heads are copied when there are fewer than ranks.
   int32_t heads_q, heads_kv, copies;
   int32_t piece_q, piece_kv; // and of one call, which computes a piece of them
-  struct attn_problem
-      *step_problems;      // [n_steps] own queries against a set of keys; heads_q 0: none seen
-  struct attn_plan *steps; // [n_steps] prepared; no kernel: none seen, or made when called
+  // Own queries against a set of keys. A ring's: a block each, by windows, and then forward's groups of several.
+  struct attn_problem *step_problems; // [n_steps]; heads_q 0: not called, or none seen
+  struct attn_plan *steps; // [n_steps] prepared; no kernel: none of that, or made when called
   int n_steps;
   struct attn_plan *like; // the first of them: the others share what it has (attn.h)
   // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
@@ -221,10 +227,11 @@ struct cp_plan {
   struct cp_kv kv_in, dkv_in; // [heads_kv / piece_kv][context_rows, piece_kv, dim]
   void *dq_in;
   float *acc; // [context_rows, piece_q, dim] O, then dQ, in fp32; NULL when one step does it all
-  struct cp_kv near[2], far[2]; // keys and values on their way round the ring and between windows
-  float *grad[5];               // [2, context_rows, piece_kv, dim] dK and dV in fp32, on their way
-  bool fetched;                 // the keys that backward's next piece begins with are here
-  struct cp_kv all;             // all-gather: [contexts * context_rows, heads_kv, dim]
+  // Keys and values on their way round the ring, grid.blocks blocks each or one; and between windows.
+  struct cp_kv near[2], far[2];
+  float *grad[5];   // [2, context_rows, piece_kv, dim] dK and dV in fp32, on their way
+  bool fetched;     // the keys that backward's next piece begins with are here
+  struct cp_kv all; // all-gather: [contexts * context_rows, heads_kv, dim]
   float *grad_all;
   struct attn_segment *k_seg;
   void *buffers[32];
@@ -252,7 +259,8 @@ struct cp_schedule {
 
 extern const struct cp_schedule *const cp_schedules[]; // NULL-terminated
 // "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows); or with a cut:
-// "usp:slices", "usp:4x2:whole"; or with a number of pieces: "ulysses:2pieces". NULL: unknown.
+// "usp:slices", "usp:4x2:whole"; or with a number of pieces: "ulysses:2pieces", or of blocks that a ring's forward
+// computes at once: "ring_p2p:1blocks". NULL: unknown.
 const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish);
 const char *cp_schedule_names(void);
 
@@ -285,7 +293,8 @@ const char *cp_arrange_hybrid(const struct attn_problem *p, int ranks, const str
 // NULL, or why the heads cannot be split so.
 const char *cp_heads_why_not(const struct attn_problem *p, int heads);
 void *cp_buffer(struct cp_plan *plan, int64_t bytes); // zeroed, owned by the plan
-// Kernel plan `step`: own queries against these key segments. A step that is not prepared does nothing.
+// Kernel plan `step`, for the passes that call it: own queries against these key segments. A step that is not
+// prepared does nothing.
 int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
                     int32_t k_segs, int32_t rows_k);
 int cp_call(struct cp_plan *plan, int step, enum attn_pass pass, const struct attn_args *args);

@@ -230,6 +230,38 @@ static void test_pieces(void **state) {
   assert_true(ran[0] >= 60 && ran[1] >= 100);
 }
 
+// Any number of blocks in a call, groups that are not full, windows of several groups; with and without backward, whose
+// steps are others then.
+static void test_blocks(void **state) {
+  static const char *const schedules[] = {"ring_p2p", "usp:2x6", "usp:2x3:2pieces",
+                                          "loongtrain:1x12x2", "loongtrain:2x8x2"};
+  int ran = 0;
+  for (int m = 0; m < KINDS; m++) {
+    struct whole w;
+    assert_int_equal(0, whole_make(&w, kinds[m], lengths_main, 6, 8, 4, ATTN_FP32));
+    for (int s = 0; s < 5; s++)
+      for (int r = 0; r < RANKS; r++)
+        for (int blocks = 1; blocks <= 8; blocks += blocks < 4 ? 1 : 2) {
+          char name[64];
+          const char *tensor = "";
+          snprintf(name, sizeof name, "%s:%dblocks", schedules[s], blocks);
+          struct run run = {.whole = &w, .kernel = &plain, .forward_only = blocks % 2};
+          run.schedule = cp_schedule_find(name, &run.wish);
+          const double error = run_case(&run, all_ranks[r], &tensor);
+          if (error == -1)
+            continue;
+          if (!(error <= LIMIT)) {
+            print_message("%s: %s is off by %g\n", name, tensor, error);
+            fail_case(&run, all_ranks[r], "blocks");
+          }
+          ran++;
+        }
+    whole_free(&w);
+  }
+  print_message("%d cases in blocks\n", ran);
+  assert_true(ran > 200);
+}
+
 // More operations than a group takes.
 static int exchange_much(struct cp_comm *comm, void *context) {
   enum { SETS = 3, RANKS_HERE = 48 };
@@ -311,6 +343,7 @@ int main(void) {
       cmocka_unit_test(test_other_masks),
       cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_pieces),
+      cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_all_to_all_in_groups),
       cmocka_unit_test(test_cpu_engine),
       cmocka_unit_test(test_bf16_error_does_not_grow),

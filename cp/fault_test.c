@@ -79,8 +79,14 @@ static int scratch_post(struct cp_comm *comm, enum cp_channel channel, const str
   for (int i = 0; i < n; i++) {
     const bool stale = mutation == STALE_KV && channel == CP_KV;
     const bool lost = mutation == WRONG_RETURN && channel == CP_KV && hops == 2 * comm->size;
-    if (!ops[i].send && (stale || lost)) // arrives, but not where it is read
+    const bool old = mutation == STALE_GROUP && channel == CP_KV && hops == 2; // the second
+    if (!ops[i].send && (stale || lost || old)) // arrives, but not where it is read
       changed[i].data = scratch;
+  }
+  // The first keys of a group of blocks in the place of the second.
+  if (mutation == BLOCKS_SWAPPED && channel == CP_KV && n > 4) {
+    changed[1].data = ops[5].data;
+    changed[5].data = ops[1].data;
   }
   // Of two pieces: in 0, in 1, out 0, out 1.
   heads += channel == CP_HEADS;
@@ -136,8 +142,13 @@ static void test_mutations_are_caught(void **state) {
     const char *schedule;
     int ranks, heads_kv;
   } list[] = {{STALE_KV, "ring_p2p", 4, 2},
-              {WRONG_RETURN, "ring_p2p", 4, 2},
-              {HOP_SKIPPED, "ring_p2p", 3, 2},
+              {STALE_KV, "ring_p2p:1blocks", 4, 2},
+              {WRONG_RETURN, "ring_p2p:1blocks", 4, 2},
+              {HOP_SKIPPED, "ring_p2p:1blocks", 3, 2},
+              {HOP_SKIPPED, "ring_p2p:2blocks", 8, 2},
+              {BLOCKS_SWAPPED, "ring_p2p", 4, 2},
+              {BLOCKS_SWAPPED, "loongtrain:1x8x2", 8, 2},
+              {STALE_GROUP, "ring_p2p", 8, 2},
               {PAD_IS_REAL, "ring_p2p", 4, 2},
               {PAD_IS_REAL, "loongtrain:1x4x2", 4, 2},
               {PAD_IS_REAL, "ring_allgather", 4, 2},

@@ -2,6 +2,8 @@
 #include "model.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 // ---- kernels --------------------------------------------------------------------------------
 
@@ -67,7 +69,8 @@ struct run { // one estimate under way
   const struct attn_problem *p;
   struct cp_grid grid;
   struct cp_shard shard;
-  int32_t heads_q, heads_kv; // of a piece
+  struct attn_segment *k_seg; // of a call: room for those of all ranks
+  int32_t heads_q, heads_kv;  // of a piece
   int64_t elem;
   bool bwd;
   double time_us, kernel_us;
@@ -121,17 +124,25 @@ static double hop_us(const struct run *r, int shift, double bytes) {
              : r->m->near_us + bytes / r->m->near_bytes_us;
 }
 
-// A hop within a window: from the last place back to the first of the same window, too.
-static double near_hop_us(const struct run *r, double bytes) {
+// Within a window, so many bytes to each of the places first, ..., last further on, from its last place to its first
+// ones too: what stays in the node and what leaves it go at once, each in turn.
+static double near_hop_us(const struct run *r, int first, int last, double bytes) {
   const struct cp_grid *g = &r->grid;
   const int size = g->context / g->windows;
-  bool far = false;
-  for (int c = 0; c < g->context && !far; c++)
-    for (int a = 0; a < g->heads && !far; a++)
-      far = !same_node(r, cp_grid_rank(g, a, c),
-                       cp_grid_rank(g, a, c / size * size + (c + 1) % size));
-  return far ? r->m->far_us + bytes / r->m->far_bytes_us
-             : r->m->near_us + bytes / r->m->near_bytes_us;
+  double most = 0;
+  for (int c = 0; c < g->context; c++)
+    for (int a = 0; a < g->heads; a++) {
+      int here = 0, there = 0;
+      for (int d = first; d <= last; d++)
+        *(same_node(r, cp_grid_rank(g, a, c), cp_grid_rank(g, a, c / size * size + (c + d) % size))
+              ? &here
+              : &there) += 1;
+      if (here)
+        most = fmax(most, r->m->near_us + here * bytes / r->m->near_bytes_us);
+      if (there)
+        most = fmax(most, r->m->far_us + there * bytes / r->m->far_bytes_us);
+    }
+  return most;
 }
 
 // All-to-all of so many bytes of a rank between the ranks that split the heads of its tokens.
@@ -160,25 +171,33 @@ static int sample(const struct run *r, int x,
   return samples > 1 ? (int)((int64_t)x * (r->grid.context - 1) / (samples - 1)) : 0;
 }
 
-// Longest kernel of step (w, i) over the sampled ranks.
-static double slowest_step_us(const struct run *r, int w, int i) {
+static int by_position(const void *a, const void *b) {
+  return ((const struct attn_segment *)a)->pos - ((const struct attn_segment *)b)->pos;
+}
+
+// Longest kernel over the sampled ranks of a call that takes blocks (w, i), (w, i + 1), ...
+static double slowest_call_us(const struct run *r, int w, int i, int blocks, double acc_bytes) {
   const struct cp_shard *s = &r->shard;
   const int n = r->grid.windows, size = r->grid.context / n, samples = samples_of(r);
-  // Forward writes O in fp32, but for the last step, and reads it, but for the first; backward's dQ stays in
-  // the kernel's workspace.
-  const bool one_of_these = (w == 0 && i == 0) || w * size + i == r->grid.context - 1;
-  const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : one_of_these ? 4 : 8;
   double most = 0;
   for (int x = 0; x < samples; x++) {
     const int c = sample(r, x, samples), j = c / size, t = c % size;
-    const int from = (j - w + n) % n * size + (t - i + size) % size;
-    most = fmax(most, step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from], acc_bytes));
+    int32_t segs = 0;
+    for (int b = 0; b < blocks; b++) {
+      const int from = (j - w + n) % n * size + (t - i - b + 2 * size) % size;
+      memcpy(r->k_seg + segs, s->seg[from], (size_t)s->segs[from] * sizeof *r->k_seg);
+      segs += s->segs[from];
+    }
+    if (blocks > 1)
+      qsort(r->k_seg, (size_t)segs, sizeof *r->k_seg, by_position);
+    most = fmax(most, step_us(r, s->seg[c], s->segs[c], r->k_seg, segs, acc_bytes));
   }
   return most;
 }
 
 static void run_ring(struct run *r) {
-  const int n = r->grid.windows, size = r->grid.context / n;
+  const int n = r->grid.windows, size = r->grid.context / n, most = r->bwd ? 1 : r->grid.blocks;
+  const int last = r->bwd ? size - 1 : cp_grid_groups(&r->grid); // call of a window
   const bool pieces = r->grid.pieces > 1;
   const double kv = 2.0 * r->shard.context_rows * r->heads_kv * r->p->dim,
                kv_bytes = kv * (double)r->elem;
@@ -189,13 +208,23 @@ static void run_ring(struct run *r) {
     const int w = r->bwd ? (a + 1) % n : a; // backward ends at home
     const bool more = a + 1 < n || pieces;
     double window_us = 0;
-    for (int b = 0; b < size; b++) {
-      const int i = r->bwd ? (b + 1) % size : b;
-      const double kernel_us = slowest_step_us(r, w, i);
+    for (int b = 0; b <= last; b++) {
+      const int i = r->bwd ? (b + 1) % size : b ? 1 + (b - 1) * most : 0;
+      const int blocks = b && most < size - i ? most : b ? size - i : 1;
+      const int left = r->bwd && i == 0 ? size > 1 && more : size - i - blocks;
+      const int next = left < most ? left : most; // blocks
+      // Forward writes O in fp32, but for the last call, and reads it, but for the first; backward's dQ stays in
+      // the kernel's workspace.
+      const bool one_of_these = (w == 0 && b == 0) || (w == n - 1 && b == last);
+      const double acc_bytes = r->bwd || r->grid.context == 1 ? 0 : one_of_these ? 4 : 8;
+      const double kernel_us = slowest_call_us(r, w, i, blocks, acc_bytes);
       // Under it: the next keys, and the sums of the step before.
-      const bool keys = r->bwd && i == 0 ? size > 1 && more : i + 1 < size;
-      const double bytes = (keys ? kv_bytes : 0) + (b > 0 ? grad_bytes : 0);
-      window_us += fmax(kernel_us, bytes > 0 ? near_hop_us(r, bytes) : 0) + add_us;
+      const double bytes = next * kv_bytes + (b > 0 ? grad_bytes : 0);
+      double hop = 0;
+      if (bytes > 0)
+        hop =
+            r->bwd || b > 0 ? near_hop_us(r, most, most, bytes) : near_hop_us(r, 1, next, kv_bytes);
+      window_us += fmax(kernel_us, hop) + add_us;
       r->kernel_us += kernel_us;
     }
     const bool keys = r->bwd && w == 0 ? n > 1 && pieces : w + 1 < n;
@@ -204,7 +233,7 @@ static void run_ring(struct run *r) {
   }
   if (sums) // the first keys, under nothing
     r->first_us =
-        (n > 1 ? hop_us(r, size, kv_bytes) : 0) + (size > 1 ? near_hop_us(r, kv_bytes) : 0);
+        (n > 1 ? hop_us(r, size, kv_bytes) : 0) + (size > 1 ? near_hop_us(r, 1, 1, kv_bytes) : 0);
 }
 
 // Ring all-gather or reduce-scatter of blocks of that many bytes: each node's links carry what is outside it
@@ -221,17 +250,12 @@ static double gather_us(const struct run *r, double bytes) {
 static void run_gathered(struct run *r) {
   const struct cp_shard *s = &r->shard;
   const int ring = r->grid.context, samples = samples_of(r);
-  double most = 0;
-  for (int x = 0; x < samples; x++) {
+  // One call: over the blocks as they came, or over all keys put into order first.
+  const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
+  double most = r->m->gathers ? 0 : slowest_call_us(r, 0, 0, ring, 0);
+  for (int x = 0; x < samples && r->m->gathers; x++) {
     const int c = sample(r, x, samples);
-    // One call: over the blocks as they came, or over all keys put into order first.
-    const struct attn_segment whole = {0, 0, r->p->mask->seqlen};
-    double us = r->m->gathers ? step_us(r, s->seg[c], s->segs[c], &whole, 1, 0) : 0;
-    for (int from = 0; from < ring && !r->m->gathers; from++) {
-      const double step = step_us(r, s->seg[c], s->segs[c], s->seg[from], s->segs[from], 0);
-      us += step > 0 ? step - (us > 0 ? r->m->step_us : 0) : 0;
-    }
-    most = fmax(most, us);
+    most = fmax(most, step_us(r, s->seg[c], s->segs[c], &whole, 1, 0));
   }
   const double kv = (double)s->context_rows * r->heads_kv * r->p->dim;
   r->kernel_us = most;
@@ -284,6 +308,8 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   struct cp_wish asked = *wish;
   if (m->gathers && !asked.pieces) // nor are exchanges cut
     asked.pieces = 1;
+  if (m->gathers && !asked.blocks) // nor steps put together
+    asked.blocks = 1;
   const char *why = cp_why_not(schedule, &any, &p, ranks, &asked, &r.grid);
   if (why)
     return why;
@@ -292,10 +318,18 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   r.heads_kv = heads_kv < r.grid.pieces ? 1 : heads_kv / r.grid.pieces;
   if (cp_shard_init(&r.shard, p.mask, &r.grid))
     return attn_error();
+  size_t segs = 0;
+  for (int c = 0; c < r.grid.context; c++)
+    segs += (size_t)r.shard.segs[c];
+  if (!(r.k_seg = malloc((segs + 1) * sizeof *r.k_seg))) {
+    cp_shard_free(&r.shard);
+    return "out of host memory for the segments of all ranks";
+  }
   if (schedule->gathers)
     run_gathered(&r);
   else
     run_pieces(&r);
+  free(r.k_seg);
   *out = (struct cp_estimate){
       .time_us = r.time_us,
       .kernel_us = r.kernel_us,

@@ -19,7 +19,8 @@ int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid
     bytes += 3 * q * b + 8 * k + 2 * k * b + (p->backward ? 2 * q * b + 2 * k * b : 0);
   if (parts || (p->backward && sums))
     bytes += 4 * q_piece;
-  bytes += (size > 1 ? 4 * k_piece * b : 0) + (g->windows > 1 ? 4 * k_piece * b : 0);
+  const int near = size - 1 < 2 * g->blocks ? size - 1 : 2 * g->blocks;
+  bytes += 2 * k_piece * b * near + (g->windows > 1 ? 4 * k_piece * b : 0);
   return bytes + (p->backward ? 8 * k_piece * (parts ? (g->windows > 1 ? 5 : 3) : sums) : 0);
 }
 

@@ -116,10 +116,11 @@ static void test_buffers_are_the_plans(void **state) {
   static const struct {
     const char *cp;
     int ranks;
-  } list[] = {{"ulysses", 4},         {"ulysses", 1},          {"ring_p2p", 3},
-              {"ring_p2p", 1},        {"ring_allgather", 3},   {"usp:2x2", 4},
-              {"usp:4x2", 8},         {"loongtrain:2x4x2", 8}, {"loongtrain:4x2x2", 8},
-              {"loongtrain:1x4x4", 4}};
+  } list[] = {{"ulysses", 4},          {"ulysses", 1},          {"ring_p2p", 3},
+              {"ring_p2p", 1},         {"ring_allgather", 3},   {"usp:2x2", 4},
+              {"usp:4x2", 8},          {"loongtrain:2x4x2", 8}, {"loongtrain:4x2x2", 8},
+              {"loongtrain:1x4x4", 4}, {"ring_p2p", 8},         {"ring_p2p:1blocks", 5},
+              {"ring_p2p:2blocks", 4}, {"ring_p2p:9blocks", 6}, {"loongtrain:1x10x2", 10}};
   struct mask m = make_mask(MASK_CAUSAL_DOCUMENT_LONG);
   for (int backward = 0; backward < 2; backward++)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -180,12 +181,26 @@ static void test_limits(void **state) {
   fast.near_bytes_us = fast.far_bytes_us = 1e12;
   const struct cp_estimate s = ask(&slow, "ring_p2p", &p, 4, ATTN_FWD),
                            f = ask(&fast, "ring_p2p", &p, 4, ATTN_FWD);
-  const double hops = 3 * slow.near_us + (double)s.sent_bytes / slow.near_bytes_us;
-  assert_true(s.time_us > hops && s.time_us < hops + s.kernel_us);
+  for (int blocks = 1; blocks <= 3; blocks++) {
+    char name[32];
+    snprintf(name, sizeof name, "ring_p2p:%dblocks", blocks);
+    const struct cp_estimate b = ask(&slow, name, &p, 4, ATTN_FWD);
+    const double latencies = blocks == 1 ? 3 : blocks == 2 ? 2 : 1;
+    const double hops = latencies * slow.near_us + (double)s.sent_bytes / slow.near_bytes_us;
+    assert_true(b.time_us > hops && b.time_us < hops + b.kernel_us);
+  }
+  // Nodes of two: of three blocks that go at once two leave the node, but each hop from neighbour to neighbour does.
+  struct cp_machine between = fast;
+  between.node = 2;
+  between.far_bytes_us = 0.1;
+  const double block_us = (double)s.sent_bytes / 3 / between.far_bytes_us;
+  const double at_once = ask(&between, "ring_p2p", &p, 4, ATTN_FWD).time_us / block_us;
+  const double hops_us = ask(&between, "ring_p2p:1blocks", &p, 4, ATTN_FWD).time_us / block_us;
+  assert_true(at_once > 2 && at_once < 2.1 && hops_us > 3 && hops_us < 3.1);
   assert_true(f.exposed_us >= 0 && f.exposed_us < 1e-3 * f.kernel_us);
   // Nodes of 4: a context-first exchange of heads crosses nodes, a heads-first one does not.
-  const double near = ask(&m, "usp:4x4:1pieces", &p, 16, ATTN_FWD).exposed_us;
-  const double far = ask(&m, "usp_context_first:4x4:1pieces", &p, 16, ATTN_FWD).exposed_us;
+  const double near = ask(&m, "usp:4x4:1pieces:1blocks", &p, 16, ATTN_FWD).exposed_us;
+  const double far = ask(&m, "usp_context_first:4x4:1pieces:1blocks", &p, 16, ATTN_FWD).exposed_us;
   assert_true(near < far);
   // Of n pieces under kernels that last longer an n-th is exposed.
   struct cp_machine steady = fast;
@@ -197,18 +212,26 @@ static void test_limits(void **state) {
     assert_true(whole > 0 && fabs(half * 2 / whole - 1) < 1e-3);
     assert_true(fabs(fourth * 4 / whole - 1) < 1e-3);
   }
-  // A ring's forward writes O in fp32 at every step but the last and reads it at every one but the first; nothing else does.
+  // A ring's forward writes O in fp32 at every call but the last and reads it at every one but the first; nothing else does.
   m.tile_q = 1; // so that tiles are rows
   struct cp_machine free_copies = m;
   free_copies.copy_bytes_us = 1e12;
-  static const char *const rings[] = {"ring_p2p", "loongtrain:1x4x2", "ulysses", "ring_allgather"};
-  for (int i = 0; i < 4; i++)
+  static const struct {
+    const char *name;
+    int bytes; // an element of O in all calls
+  } rings[] = {{"ring_p2p:1blocks", 4 + 8 + 8 + 4},
+               {"loongtrain:1x4x2", 4 + 8 + 8 + 4},
+               {"ring_p2p:2blocks", 4 + 8 + 4},
+               {"ring_p2p", 4 + 4},
+               {"ulysses", 0},
+               {"ring_allgather", 0}};
+  for (int i = 0; i < 6; i++)
     for (int pass = 0; pass < 2; pass++) {
-      const double us = ask(&m, rings[i], &p, 4, (enum attn_pass)pass).kernel_us -
-                        ask(&free_copies, rings[i], &p, 4, (enum attn_pass)pass).kernel_us;
-      const double rows = us * m.copy_bytes_us / (8 * 64 * (4 + 8 + 8 + 4));
-      if (i < 2 && pass == ATTN_FWD)
-        assert_true(rows >= 483 / 4.0 && rows < 483 / 4.0 + 2);
+      const double us = ask(&m, rings[i].name, &p, 4, (enum attn_pass)pass).kernel_us -
+                        ask(&free_copies, rings[i].name, &p, 4, (enum attn_pass)pass).kernel_us;
+      const double rows = us * m.copy_bytes_us / (8 * 64);
+      if (rings[i].bytes && pass == ATTN_FWD)
+        assert_true(rows / rings[i].bytes >= 483 / 4.0 && rows / rings[i].bytes < 483 / 4.0 + 2);
       else
         assert_true(fabs(rows) < 1e-3);
     }

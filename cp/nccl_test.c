@@ -225,17 +225,22 @@ static int schedules_body(struct cp_comm *comm, void *context) {
   static const enum mask_kind kinds[] = {MASK_FULL, MASK_CAUSAL, MASK_FULL_DOCUMENT_LONG,
                                          MASK_CAUSAL_DOCUMENT_LONG};
   static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}};
-  int ran = 0, wrong = 0;
+  static const char *const more[] = {"ring_p2p:1blocks", "ring_p2p:2blocks"}; // buffers take turns
+  int ran = 0, wrong = 0, n = 0;
+  while (cp_schedules[n])
+    n++;
   for (int h = 0; h < 3; h++)
     for (int m = 0; m < 4; m++) {
       struct whole w;
       if (whole_make(&w, kinds[m], lengths, 6, heads[h][0], heads[h][1], ATTN_FP32))
         return -1;
       const struct attn_problem p = whole_problem(&w);
-      for (int i = 0; cp_schedules[i]; i++) {
-        struct run run = {.whole = &w, .schedule = cp_schedules[i], .kernel = &enqueued};
+      for (int i = 0; i < n + 2; i++) {
+        const char *const name = i < n ? cp_schedules[i]->name : more[i - n];
+        struct run run = {.whole = &w, .kernel = &enqueued};
+        run.schedule = cp_schedule_find(name, &run.wish);
         struct cp_grid grid;
-        if (cp_why_not(run.schedule, &enqueued, &p, comm->size, NULL, &grid))
+        if (cp_why_not(run.schedule, &enqueued, &p, comm->size, &run.wish, &grid))
           continue;
         outputs_make(&run.out, &w);
         if (run_body(comm, &run) || comm->transport->barrier(comm))
@@ -243,8 +248,8 @@ static int schedules_body(struct cp_comm *comm, void *context) {
         const char *tensor = "";
         const double error = merged_error(&run, comm->rank, &tensor);
         if (!(error <= 1e-5)) {
-          printf("%s, %s, heads %d:%d, %d ranks: %s is off by %g\n", run.schedule->name,
-                 mask_name(kinds[m]), w.heads_q, w.heads_kv, comm->size, tensor, error);
+          printf("%s, %s, heads %d:%d, %d ranks: %s is off by %g\n", name, mask_name(kinds[m]),
+                 w.heads_q, w.heads_kv, comm->size, tensor, error);
           wrong++;
         }
         ran++;

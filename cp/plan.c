@@ -105,6 +105,23 @@ static const char *set_pieces(struct cp_grid *g, const struct attn_problem *p,
   return NULL;
 }
 
+// More have fewer calls, between which O is read and written in fp32, but longer transfers under the first one: of
+// three blocks no more than that call lasts, where it is not of short documents.
+enum { BLOCKS = 3 };
+
+// As wished or by default, but no more than there are.
+static const char *set_blocks(struct cp_grid *g, const struct cp_schedule *schedule, int ranks,
+                              const struct cp_wish *wish) {
+  const int wanted = wish->blocks ? wish->blocks : BLOCKS, others = g->context / g->windows - 1;
+  if (wish->blocks > 1 && ranks > 1 && (schedule->gathers || g->context == 1)) {
+    snprintf(sentence, sizeof sentence, "%s has no ring whose blocks come %d at a time",
+             schedule->name, wish->blocks);
+    return sentence;
+  }
+  g->blocks = others < 1 ? 1 : wanted < others ? wanted : others;
+  return NULL;
+}
+
 // What the kernel says to the segments of the ranks.
 static const char *layout_why_not(const struct attn_kernel *kernel, struct attn_problem p,
                                   const struct cp_shard *s) {
@@ -131,6 +148,7 @@ static const char *lay_out(const struct cp_schedule *schedule, const struct attn
                            .context = 1,
                            .windows = 1,
                            .pieces = 1,
+                           .blocks = 1,
                            .context_first = schedule->context_first};
   if (ranks < 1)
     return "at least one rank is needed";
@@ -141,6 +159,8 @@ static const char *lay_out(const struct cp_schedule *schedule, const struct attn
     why = schedule->arrange(problem, ranks, wish, grid);
   if (!why)
     why = set_pieces(grid, problem, wish);
+  if (!why)
+    why = set_blocks(grid, schedule, ranks, wish);
   if (!why && (double)problem->mask->seqlen + 2.0 * ranks * problem->mask->docs > INT32_MAX)
     why = "positions are counted in 31 bits";
   if (why)
@@ -176,6 +196,18 @@ void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
   return data;
 }
 
+// When a pass calls that step; -1: never. Forward's groups come after their window's first block, or blocks come one by
+// one; backward begins with the second block of a window, and with the second window.
+static int turn_of(const struct cp_plan *plan, int step, enum attn_pass pass) {
+  const int ring = plan->grid.context, n = plan->grid.windows, size = ring / n;
+  const int groups = cp_grid_groups(&plan->grid), group = step - ring;
+  if (pass == ATTN_BWD)
+    return group >= 0 ? -1 : (step / size - 1 + n) % n * size + (step % size - 1 + size) % size;
+  if (group >= 0)
+    return group / groups * size + 1 + group % groups;
+  return plan->grid.blocks == 1 || step % size == 0 ? step : -1;
+}
+
 int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k_seg,
                     int32_t k_segs, int32_t rows_k) {
   const struct cp_shard *s = &plan->shard;
@@ -191,6 +223,7 @@ int cp_prepare_step(struct cp_plan *plan, int step, const struct attn_segment *k
   p->q_segs = q_segs;
   p->k_seg = k_seg;
   p->k_segs = k_segs;
+  p->backward = plan->problem.backward && turn_of(plan, step, ATTN_BWD) >= 0;
   p->like = plan->like;
   if (plan->kernel_bytes >= plan->keep_bytes)
     return 0;
@@ -218,18 +251,12 @@ int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq) {
               : 0;
 }
 
-// When a pass calls that step: backward begins with the second of a window, and with the second window.
-static int turn_of(const struct cp_plan *plan, int step, enum attn_pass pass) {
-  const int n = plan->grid.windows, size = plan->n_steps / n;
-  return pass == ATTN_FWD ? step
-                          : (step / size - 1 + n) % n * size + (step % size - 1 + size) % size;
-}
-
 enum attn_part cp_part(const struct cp_plan *plan, int step, enum attn_pass pass) {
   bool first = true, last = true;
   for (int i = 0; i < plan->n_steps; i++) {
-    const bool before = turn_of(plan, i, pass) < turn_of(plan, step, pass);
-    if (i == step || !plan->step_problems[i].heads_q)
+    const int turn = turn_of(plan, i, pass);
+    const bool before = turn < turn_of(plan, step, pass);
+    if (i == step || turn < 0 || !plan->step_problems[i].heads_q)
       continue;
     first &= !before;
     last &= before;

@@ -39,6 +39,13 @@ static void test_refusals(void **state) {
   assert_non_null(cp_schedule_find("usp:2x3:slices", &wish));
   assert_int_equal(wish.heads * 10 + wish.context, 23);
   assert_int_equal(wish.cut, CP_CUT_SLICES);
+  assert_null(cp_schedule_find("ring_p2p:0blocks", &wish));
+  assert_null(cp_schedule_find("ring_p2p:17blocks", &wish));
+  assert_null(cp_schedule_find("ring_p2p:2blocksx", &wish));
+  const struct cp_schedule *gathers = cp_schedule_find("ring_allgather:2blocks", &wish);
+  assert_string_equal("ring_allgather has no ring whose blocks come 2 at a time",
+                      cp_why_not(gathers, &plain, &p, 4, &wish, &grid));
+  assert_non_null(cp_why_not(ulysses, &plain, &p, 4, &wish, &grid));
   whole_free(&w);
 }
 
@@ -78,15 +85,42 @@ static void test_kernels_that_merge_nothing(void **state) {
   whole_free(&w);
 }
 
-// With as many tokens a rank, buffers do not grow with the ranks.
+// Of a call's blocks as many as wished, by default three, but no more than come round.
+static void test_blocks_of_a_call(void **state) {
+  static const struct {
+    const char *schedule;
+    int ranks, blocks, groups;
+  } cases[] = {
+      {"ring_p2p", 1, 1, 0},         {"ring_p2p", 2, 1, 1},         {"ring_p2p", 3, 2, 1},
+      {"ring_p2p", 4, 3, 1},         {"ring_p2p", 8, 3, 3},         {"ring_p2p:1blocks", 8, 1, 7},
+      {"ring_p2p:2blocks", 8, 2, 4}, {"ring_p2p:9blocks", 8, 7, 1}, {"usp:2x2", 4, 1, 1},
+      {"usp:2x6:4blocks", 12, 4, 2}, {"loongtrain:1x8x2", 8, 3, 1}, {"loongtrain:1x4x4", 4, 1, 0},
+      {"ulysses", 4, 1, 0},          {"ulysses:1blocks", 4, 1, 0}};
+  struct whole w;
+  assert_int_equal(0, whole_make(&w, MASK_CAUSAL, lengths_main, 6, 8, 4, ATTN_FP32));
+  const struct attn_problem p = whole_problem(&w);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct cp_wish wish;
+    struct cp_grid grid;
+    const struct cp_schedule *schedule = cp_schedule_find(cases[i].schedule, &wish);
+    assert_null(cp_why_not(schedule, &plain, &p, cases[i].ranks, &wish, &grid));
+    assert_int_equal(cases[i].blocks, grid.blocks);
+    assert_int_equal(cases[i].groups, cp_grid_groups(&grid));
+  }
+  whole_free(&w);
+}
+
+// With as many tokens a rank, buffers do not grow with the ranks, once there are two groups of blocks.
 static void test_memory_does_not_grow(void **state) {
-  static const char *const names[] = {"ring_p2p", "usp:2x2", "usp:2x8", "loongtrain:1x4x2",
-                                      "loongtrain:1x16x4"};
-  int64_t bytes[5];
-  for (int i = 0; i < 5; i++) {
+  static const char *const names[] = {
+      "usp:1x4",  "usp:2x4:1blocks",          "usp:2x8:1blocks",          "usp:2x7",
+      "usp:2x12", "loongtrain:1x6x2:1blocks", "loongtrain:1x16x4:1blocks"};
+  enum { NAMES = sizeof names / sizeof *names };
+  int64_t bytes[NAMES];
+  for (int i = 0; i < NAMES; i++) {
     struct run run = {.kernel = &plain};
     run.schedule = cp_schedule_find(names[i], &run.wish);
-    const int ranks = i == 0 ? 4 : run.wish.heads * run.wish.context;
+    const int ranks = run.wish.heads * run.wish.context;
     const int32_t length = 16 * ranks;
     struct whole w;
     assert_int_equal(0, whole_make(&w, MASK_CAUSAL, &length, 1, 4, 2, ATTN_FP32));
@@ -99,6 +133,7 @@ static void test_memory_does_not_grow(void **state) {
   assert_true(bytes[0] > 0);
   assert_int_equal(bytes[1], bytes[2]);
   assert_int_equal(bytes[3], bytes[4]);
+  assert_int_equal(bytes[5], bytes[6]);
 }
 
 // All that a plan holds: rank 0's by its account, and by the heap the mean.
@@ -146,13 +181,16 @@ static int held_body(struct cp_comm *comm, void *context) {
 // A ring's steps share their workspaces and the representation: of 512 tokens a rank the lists of another
 // step are all that is added, under 2 KiB on the CPU engine, to 4 MiB and more.
 static void test_plans_do_not_grow(void **state) {
-  static const char *const names[] = {"ring_p2p", "usp:2x%d", "loongtrain:1x%dx2"};
+  static const struct {
+    const char *name;
+    int fewest; // ranks with two groups of blocks
+  } list[] = {{"ring_p2p", 8}, {"usp:2x%d:1blocks", 8}, {"loongtrain:1x%dx2:1blocks", 8}};
   for (int i = 0; i < 3; i++) {
     struct held held, first = {0};
-    for (int ranks = i ? 4 : 2; ranks <= 16; ranks *= 2) {
+    for (int ranks = list[i].fewest; ranks <= 32; ranks *= 2) {
       char name[32], err[256];
       struct mask mask;
-      snprintf(name, sizeof name, names[i], i == 1 ? ranks / 2 : ranks);
+      snprintf(name, sizeof name, list[i].name, i == 1 ? ranks / 2 : ranks);
       assert_int_equal(0, mask_init(&mask, MASK_CAUSAL, 512 * ranks, NULL, 0, 0, 0, 0, err, 256));
       held = (struct held){.mask = &mask, .schedule = name};
       assert_int_equal(0, cp_loopback.run(ranks, 20, held_body, &held));
@@ -171,9 +209,8 @@ static void test_plans_do_not_grow(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_refusals),
-      cmocka_unit_test(test_kernels_that_merge_nothing),
-      cmocka_unit_test(test_memory_does_not_grow),
+      cmocka_unit_test(test_refusals),          cmocka_unit_test(test_kernels_that_merge_nothing),
+      cmocka_unit_test(test_blocks_of_a_call),  cmocka_unit_test(test_memory_does_not_grow),
       cmocka_unit_test(test_plans_do_not_grow),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,19 +37,23 @@ const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
 const char *const cp_cut_names[CP_CUTS] = {"auto",      "contiguous", "whole",
                                            "documents", "slices",     "chunks"};
 
-// "4x2", "2x4x2", "2pieces" or the name of a cut; `n` characters of text.
+// "4x2", "2x4x2", "2pieces", "3blocks" or the name of a cut; `n` characters of text.
 static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
   char word[64];
-  int end = 0, pieces;
+  int end = 0, count;
   snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : 0), text);
   for (int i = 0; i < CP_CUTS; i++)
     if (!strcmp(word, cp_cut_names[i])) {
       wish->cut = (enum cp_cut)i;
       return true;
     }
-  if (sscanf(word, "%dpieces%n", &pieces, &end) == 1 && end) {
-    wish->pieces = pieces;
-    return !word[end] && pieces >= 1;
+  if (sscanf(word, "%dpieces%n", &count, &end) == 1 && end) {
+    wish->pieces = count;
+    return !word[end] && count >= 1;
+  }
+  if (sscanf(word, "%dblocks%n", &count, &end) == 1 && end) {
+    wish->blocks = count;
+    return !word[end] && count >= 1 && count <= CP_BLOCKS_MAX;
   }
   const bool three =
       sscanf(word, "%dx%dx%d%n", &wish->heads, &wish->context, &wish->windows, &end) == 3;
