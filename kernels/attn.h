@@ -22,6 +22,8 @@ enum attn_dtype { ATTN_BF16, ATTN_FP32 };
 enum attn_place { ATTN_HOST, ATTN_DEVICE };
 enum attn_part { ATTN_ALONE, ATTN_FIRST, ATTN_NEXT, ATTN_LAST }; // of a pass in several calls
 
+enum { ATTN_OWNERS_MAX = 8 };
+
 struct attn_segment {
   int32_t row, pos, len; // local rows [row, row + len) stand at mask positions [pos, pos + len)
 };
@@ -38,9 +40,21 @@ struct attn_problem {
   bool backward;      // prepare for backward too
   bool deterministic; // backward: same bits every time
   bool merges;        // calls may continue from partial results: attn_args.o_acc, accumulate
+  // Forward: 0, or calls may have attn_args.owners, each of which has so many of the rows; rows_q / owner_rows
+  // of them, ATTN_OWNERS_MAX at most.
+  int32_t owner_rows;
   // A plan of the same kernel and mask, or NULL. As the two never run at once, this one may share its
   // representation and workspace, and then accounts for what it adds. It must outlive this one.
   struct attn_plan *like;
+};
+
+// Where rows of q and o lie instead, with several owners, such as GPUs whose memory this one can read and write:
+// local row r at row r % owner_rows of the tensors of owner r / owner_rows. Tensors [owner_rows, heads, dim], of
+// which a call has the heads from `head` on. Everything else, lse and o_acc too, lies here.
+struct attn_owners {
+  const void *q[ATTN_OWNERS_MAX];
+  void *o[ATTN_OWNERS_MAX];
+  int32_t heads, head;
 };
 
 // All tensors are dense with dim fastest; bf16 as uint16_t or fp32, by dtype.
@@ -66,6 +80,7 @@ struct attn_args {
   // its workspace, and dq_acc is complete after the last. One that does (attn_plan.keeps_dq) takes a dq_acc of
   // NULL: the last call writes dq then, all rows of segments.
   enum attn_part part;
+  const struct attn_owners *owners; // forward: NULL, or where q and o lie, which are not looked at then
   void *stream; // cudaStream_t; unused on the host
 };
 

@@ -41,6 +41,8 @@ static struct cached *cache;
 static const char *supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
+  if (p->owner_rows)
+    return "cuDNN has queries and outputs on this GPU alone";
   if (rep_find("band")->supports(p->mask))
     return "cuDNN's graphs express a causal flag, a window and documents, not this mask";
   if (p->rows_q != p->mask->seqlen || p->rows_k != p->mask->seqlen || p->q_segs > 1 ||

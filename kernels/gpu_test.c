@@ -66,6 +66,7 @@ int main(void) {
       n = add_tests(tests, n, gpu_call_tests, &places[k]);
       n = add_tests(tests, n, gpu_split_tests, &places[k]);
       n = add_tests(tests, n, gpu_explode_tests, &places[k]);
+      n = add_tests(tests, n, gpu_owner_tests, &places[k]);
     }
   return _cmocka_run_group_tests("gpu", tests, n, NULL, NULL);
 }

@@ -28,7 +28,7 @@ struct gpu_test {
   CMUnitTestFunction run; // its state points to the kernel's place in the registry
 };
 extern const struct gpu_test gpu_mask_tests[], gpu_call_tests[], gpu_split_tests[],
-    gpu_explode_tests[]; // each ends with a name that is NULL
+    gpu_explode_tests[], gpu_owner_tests[]; // each ends with a name that is NULL
 
 // Where the tests run, said by gpu_test.c.
 extern struct gpu_test_where {

@@ -36,6 +36,8 @@ std::unique_lock<std::mutex> blas_on(cudaStream_t stream) {
 const char *naive_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
+  if (p->owner_rows)
+    return "naive has queries and outputs on this GPU alone";
   return p->merges ? "naive neither continues from a partial result nor adds to given gradients" : NULL;
 }
 

@@ -8,21 +8,27 @@
 #include "attn.h"
 
 // Segments, and between them as ranges at position -1 the rows in none, in the order of rows. No
-// segments: the whole.
+// segments: the whole. None crosses a multiple of `owner_rows`, unless that is 0.
 static inline std::vector<attn_segment> row_ranges(const attn_segment *segments, int32_t count,
-                                                   int32_t rows) {
+                                                   int32_t rows, int32_t owner_rows = 0) {
   const attn_segment whole = {0, 0, rows};
   std::vector<attn_segment> ranges;
   int32_t done = 0;
+  const auto add = [&](attn_segment s) {
+    while (s.len) {
+      const int32_t left = owner_rows ? owner_rows - s.row % owner_rows : s.len, len = left < s.len ? left : s.len;
+      ranges.push_back({s.row, s.pos, len});
+      s = {s.row + len, s.pos < 0 ? -1 : s.pos + len, s.len - len};
+    }
+  };
   const auto pad_to = [&](int32_t row) {
     if (done < row)
-      ranges.push_back({done, -1, row - done});
+      add({done, -1, row - done});
   };
   for (int32_t i = 0; i < (segments ? count : 1); i++) {
     const attn_segment s = segments ? segments[i] : whole;
     pad_to(s.row);
-    if (s.len)
-      ranges.push_back(s);
+    add(s);
     done = s.row + s.len;
   }
   pad_to(rows);

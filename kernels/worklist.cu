@@ -177,7 +177,7 @@ int worklist_build(struct worklist *list, const struct rep_device *rep,
                    int32_t inner, bool halves) {
   memset(list, 0, sizeof *list);
   const bool keys = side == WORKLIST_KEYS;
-  const std::vector<attn_segment> ranges = keys ? row_ranges(p->q_seg, p->q_segs, p->rows_q)
+  const std::vector<attn_segment> ranges = keys ? row_ranges(p->q_seg, p->q_segs, p->rows_q, p->owner_rows)
                                                 : row_ranges(p->k_seg, p->k_segs, p->rows_k);
   const attn_segment whole = {0, 0, keys ? p->rows_k : p->rows_q};
   const attn_segment *given = keys ? p->k_seg : p->q_seg, *inside = given ? given : &whole;

@@ -32,6 +32,19 @@ static float scale_of(const struct attn_plan *plan, const struct attn_args *a) {
 static int64_t row_at(const struct attn_problem *p, const struct cpu_task *t, int heads, int r) {
   return ((int64_t)(t->row + r / heads) * p->heads_q + t->head + r % heads) * p->dim;
 }
+// Where o (and q likewise) has that row: of the owner who has it (attn.h).
+struct owned {
+  int owner;
+  int64_t at;
+};
+static struct owned owned_row(const struct attn_problem *p, const struct attn_args *a,
+                              const struct cpu_task *t, int heads, int r) {
+  const int64_t at = row_at(p, t, heads, r), row = at / p->dim / p->heads_q;
+  if (!a->owners)
+    return (struct owned){0, at};
+  const int64_t first = row % p->owner_rows * a->owners->heads + a->owners->head;
+  return (struct owned){(int)(row / p->owner_rows), at + (first - row * p->heads_q) * p->dim};
+}
 static int64_t lse_at(const struct attn_problem *p, const struct cpu_task *t, int heads, int r) {
   return (int64_t)(t->head + r % heads) * p->rows_q + t->row + r / heads;
 }
@@ -99,7 +112,9 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
   memset(r->sum, 0, CPU_TM * CPU_LANES * sizeof *r->sum);
   for (int i = 0; i < r->rows; i++) {
     const int64_t at = row_at(p, task, r->heads, i);
-    isa->load_row(r->q + i * ld, a->q, p->dtype, at, p->dim, scale);
+    const struct owned q = owned_row(p, a, task, r->heads, i);
+    isa->load_row(r->q + i * ld, a->owners ? a->owners->q[q.owner] : a->q, p->dtype, q.at, p->dim,
+                  scale);
     r->max[i] = -INFINITY;
     const float lse = a->resume ? a->lse[lse_at(p, task, r->heads, i)] : -INFINITY;
     if (lse != -INFINITY) { // a normalised result is one that has seen weight 1 at maximum lse
@@ -118,8 +133,10 @@ static void forward_task(const struct attn_plan *plan, const struct attn_args *a
     const float inverse = sum == 0 ? 0 : 1 / sum; // == : a NaN must come through
     a->lse[lse_at(p, task, r->heads, i)] = sum == 0 ? -INFINITY : (r->max[i] + log2f(sum)) * LN_2;
     const int64_t at = row_at(p, task, r->heads, i);
+    const struct owned o = owned_row(p, a, task, r->heads, i);
     if (attn_writes_o(a))
-      isa->store_row(a->o, p->dtype, at, r->acc + i * ld, p->dim, inverse);
+      isa->store_row(a->owners ? a->owners->o[o.owner] : a->o, p->dtype, o.at, r->acc + i * ld,
+                     p->dim, inverse);
     else
       isa->store_row(a->o_acc, ATTN_FP32, at, r->acc + i * ld, p->dim, inverse);
   }

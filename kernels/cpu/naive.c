@@ -206,6 +206,10 @@ static int naive_backward(struct attn_plan *plan, const struct attn_args *a) {
   return 0;
 }
 
+static const char *naive_supports(const struct attn_kernel *kernel, const struct attn_problem *p) {
+  return p->owner_rows ? "naive has queries and outputs in one place alone" : NULL;
+}
+
 extern const struct attn_kernel attn_naive_cpu;
 const struct attn_kernel attn_naive_cpu = {
     .name = "naive",
@@ -213,6 +217,7 @@ const struct attn_kernel attn_naive_cpu = {
     .engine = "cpu",
     .summary = "scores in memory, no fusion, on the CPU",
     .place = ATTN_HOST,
+    .supports = naive_supports,
     .prepare = naive_prepare,
     .forward = naive_forward,
     .backward = naive_backward,

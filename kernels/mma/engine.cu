@@ -29,6 +29,8 @@ struct state {
 const char *mma_supports(const char *rep, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
+  if (p->owner_rows)
+    return "the mma engine has queries and outputs on this GPU alone";
   if (p->backward && p->deterministic)
     return "the mma engine adds dQ from many key tiles in no fixed order";
   return rep_find(rep)->supports(p->mask);

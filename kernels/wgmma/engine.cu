@@ -19,9 +19,14 @@ struct state {
 };
 } // namespace
 
+// Whose blocks may be gathered.
+static bool lists_blocks(const char *rep) { return !strcmp(rep, "blocklist") || !strcmp(rep, "varblock"); }
+
 const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
   if (p->dtype != ATTN_BF16)
     return "device kernels take bf16";
+  if (p->owner_rows && lists_blocks(rep))
+    return "queries are gathered from one GPU's memory alone";
   return rep_find(rep)->supports(p->mask);
 }
 
@@ -30,10 +35,8 @@ const char *wgmma_supports(const char *rep, const struct attn_problem *p) {
 // tiles need not ask. Builds the list that is taken.
 static int prepare_forward(state *s, const attn_problem *p, const void *bits_kernel, int64_t *workspace) {
   constexpr int64_t BITS_MAX = (1 << 30) / (TILE_BITS_THREADS * 8); // tiles, where there is a choice
-  const char *rep = s->rep.ops->name;
-  const bool lists = !strcmp(rep, "blocklist") || !strcmp(rep, "varblock");
   const bool uniform = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE;
-  if (lists && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
+  if (lists_blocks(s->rep.ops->name) && !(uniform && p->mask->block % WGMMA_FWD_KEYS == 0)) {
     if (gather_build(&s->pieces, &s->rep, p))
       return -1;
   }

@@ -11,10 +11,18 @@ template <int Dim>
 static int run(const attn_problem *p, const attn_args *a, const worklist_view *list, const split_view *split,
                const tile_bits_view *bits) {
   fwd_params f = forward_params(p, a);
-  if (tensor_map(&f.q, a->q, p->rows_q, p->heads_q, Dim, FWD_ROWS) ||
-      tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
-      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
-      (f.o && !f.resume && tensor_map(&f.o_tiles, f.o, p->rows_q, p->heads_q, Dim, FWD_ROWS)))
+  const int owners = a->owners ? p->rows_q / p->owner_rows : 1;
+  const int64_t head_bytes = a->owners ? a->owners->head * (int64_t)Dim * 2 : 0;
+  for (int i = 0; i < owners; i++) {
+    const char *const q = static_cast<const char *>(a->owners ? a->owners->q[i] : a->q) + head_bytes;
+    f.o[i] = !attn_writes_o(a) ? NULL : a->owners ? static_cast<char *>(a->owners->o[i]) + head_bytes : a->o;
+    if (tensor_map(&f.q[i], q, f.owner_rows, p->heads_q, Dim, FWD_ROWS, f.owner_heads) ||
+        (f.o[i] && !f.resume &&
+         tensor_map(&f.o_tiles[i], f.o[i], f.owner_rows, p->heads_q, Dim, FWD_ROWS, f.owner_heads)))
+      return -1;
+  }
+  if (tensor_map(&f.k, a->k, p->rows_k, p->heads_kv, Dim, FWD_KEYS) ||
+      tensor_map(&f.v, a->v, p->rows_k, p->heads_kv, Dim, FWD_KEYS))
     return -1;
   f.list = *list;
   f.split = *split;

@@ -73,7 +73,7 @@ template <int Dim>
 static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to, float (&o)[Dim / 2],
                                                  int half, row_end end) {
   const bool valid = to.valid;
-  const int64_t at = ((int64_t)to.row * p.heads + to.head) * Dim, mine = at + 2 * (threadIdx.x % 4);
+  const int64_t mine = ((int64_t)to.row * p.heads + to.head) * Dim + 2 * (threadIdx.x % 4);
   float *lse_at = p.lse + (int64_t)to.head * p.rows + to.row;
   float lse = end.lse, scale = end.scale;
   if (p.resume && valid) {
@@ -98,8 +98,10 @@ static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_
     scale = 1.0f;
   }
   __syncwarp(); // the quad has read LSE before one of it writes
-  if (p.o) {
-    store_row<Dim>(static_cast<uint16_t *>(p.o) + at, o, half, scale, valid);
+  if (p.o[0]) {
+    const fwd_owner at = owner_of(p, valid ? to.row : 0);
+    const int64_t first = ((int64_t)at.row * p.owner_heads + to.head) * Dim;
+    store_row<Dim>(static_cast<uint16_t *>(p.o[at.owner]) + first, o, half, scale, valid);
   } else if (valid) {
 #pragma unroll
     for (int j = 0; j < Dim / 8; j++)

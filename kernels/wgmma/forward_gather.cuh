@@ -43,7 +43,7 @@ template <int Dim, int Pieces> struct fwd_producer<Dim, gathered<Pieces>> {
       ptx::mbarrier_wait(&s.q_empty[h], before);
       s.tile[h] = {row, 0, __ldg(&tile->rows[h]) | part, head};
       ptx::mbarrier_arrive_expect(&s.q_full[h], GATHER_ROWS * Dim * 2);
-      load_part(&p.q, s.q[0][0], h, 2, row, head, &s.q_full[h]);
+      load_part(&p.q[0], s.q[0][0], h, 2, row, head, &s.q_full[h]);
     }
   }
 

@@ -54,7 +54,8 @@ template <int Dim, class Mask> struct fwd_producer {
         break;
       ptx::mbarrier_wait(&s.q_done[stage], parity);
       if (stored_whole(p, tile)) {
-        ptx::tma_store_4d(&p.o_tiles, s.q[stage][0], 0, tile.row, 0, tile.head);
+        const fwd_owner to = owner_of(p, tile.row);
+        ptx::tma_store_4d(&p.o_tiles[to.owner], s.q[stage][0], 0, to.row, 0, tile.head);
         ptx::bulk_commit();
         ptx::bulk_wait_read<0>();
       }
@@ -107,7 +108,8 @@ template <int Dim, class Mask> struct fwd_producer {
             const uint32_t q_stage = empty_stage(s.q_empty, qn++);
             s.tile[q_stage] = {tile.x, tile.y, tile.z, head};
             ptx::mbarrier_arrive_expect(&s.q_full[q_stage], FWD_ROWS * Dim * 2);
-            ptx::tma_load_4d(s.q[q_stage][0], &p.q, 0, tile.x, 0, head, &s.q_full[q_stage]);
+            const fwd_owner from = owner_of(p, tile.x);
+            ptx::tma_load_4d(s.q[q_stage][0], &p.q[from.owner], 0, from.row, 0, head, &s.q_full[q_stage]);
           }
           flags = 0;
         }

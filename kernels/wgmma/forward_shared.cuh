@@ -54,16 +54,18 @@ template <int N> struct fwd_shape<gathered<N>> {
 };
 
 struct fwd_params {
-  CUtensorMap q, k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
-  CUtensorMap o_tiles; // as q; where stored_whole() may hold
+  CUtensorMap k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
+  // Of each owner of q and o (attn.h), usually one. o_tiles: where stored_whole() may hold.
+  CUtensorMap q[ATTN_OWNERS_MAX], o_tiles[ATTN_OWNERS_MAX];
   worklist_view list;
   split_view split;
   tile_bits_view bits;
-  void *o;      // [rows, heads, dim] bf16; NULL: o_acc is written
-  float *o_acc; // the same shape in fp32, or NULL
+  void *o[ATTN_OWNERS_MAX]; // [owner_rows, owner_heads, dim] bf16, this call's heads first; NULL: o_acc is written
+  float *o_acc;             // [rows, heads, dim] in fp32, or NULL
   float *lse;   // [heads, rows]
   int resume;   // merge with what o_acc and lse hold
   int rows, heads, group;
+  int owner_rows, owner_heads;
   int heads_section; // heads that run side by side, so that their K and V stay in L2
   float scale, scale_log2;
   gather_view gather; // instead of list
@@ -90,7 +92,19 @@ struct fwd_tile {
 
 // Whether O of a tile goes to memory whole, by the copy engine from where its Q was; or row by row from registers.
 static __device__ __forceinline__ bool stored_whole(const fwd_params &p, const fwd_tile &tile) {
-  return p.o && !p.resume && tile.rows_and_part == FWD_ROWS;
+  return p.o[0] && !p.resume && tile.rows_and_part == FWD_ROWS;
+}
+
+// Which owner has a row, and where. A loop: they are few, and a division would take more registers.
+struct fwd_owner {
+  int owner, row;
+};
+static __device__ __forceinline__ fwd_owner owner_of(const fwd_params &p, int row) {
+  fwd_owner at = {0, row};
+#pragma unroll 1
+  for (; at.row >= p.owner_rows; at.row -= p.owner_rows)
+    at.owner++;
+  return at;
 }
 
 template <int Dim, class Mask> struct fwd_smem {
@@ -140,6 +154,8 @@ static __device__ __forceinline__ void work_done(int32_t *counter) {
     counter[1] = 0;
   }
 }
+
+static_assert(sizeof(fwd_params) <= 4096, "parameters of a launch");
 
 } // namespace wgmma
 #endif

@@ -7,9 +7,10 @@ namespace wgmma {
 template <int Dim, int Pieces>
 static int run(const gather *list, const split_view *split, const attn_problem *p, const attn_args *a) {
   fwd_params f = forward_params(p, a);
+  f.o[0] = attn_writes_o(a) ? a->o : NULL;
   const int packed = list->view.heads;
   constexpr int keys = GATHER_KEYS / Pieces;
-  if (tensor_map_packed(&f.q, a->q, p->rows_q, p->heads_q, Dim, GATHER_ROWS / packed, packed) ||
+  if (tensor_map_packed(&f.q[0], a->q, p->rows_q, p->heads_q, Dim, GATHER_ROWS / packed, packed) ||
       tensor_map_packed(&f.k, a->k, p->rows_k, p->heads_kv, Dim, keys, 1) ||
       tensor_map_packed(&f.v, a->v, p->rows_k, p->heads_kv, Dim, keys, 1))
     return -1;

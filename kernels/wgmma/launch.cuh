@@ -14,15 +14,16 @@
 
 namespace wgmma {
 
-// The tensor maps and the list remain.
+// The tensor maps, o and the list remain.
 static inline fwd_params forward_params(const attn_problem *p, const attn_args *a) {
   fwd_params f = {};
-  f.o = attn_writes_o(a) ? a->o : NULL;
   f.o_acc = a->o_acc;
   f.lse = a->lse;
   f.resume = a->o_acc && a->resume;
   f.rows = p->rows_q;
   f.heads = p->heads_q;
+  f.owner_rows = a->owners ? p->owner_rows : p->rows_q;
+  f.owner_heads = a->owners ? a->owners->heads : p->heads_q;
   f.group = p->heads_q / p->heads_kv;
   f.heads_section = split_section(p);
   f.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)p->dim);

@@ -43,9 +43,9 @@ static int encode_tiles(CUtensorMap *map, const void *data, const cuuint64_t (&d
   return encode_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
-int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows) {
-  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim;
-  return encode_tiles(map, data, {64, r, chunks, h}, {h * head_bytes, 64 * 2, head_bytes},
+int tensor_map(CUtensorMap *map, const void *data, int rows, int heads, int dim, int box_rows, int all_heads) {
+  const cuuint64_t r = rows, h = heads, chunks = dim / 64, head_bytes = 2 * dim, all = all_heads ? all_heads : heads;
+  return encode_tiles(map, data, {64, r, chunks, h}, {all * head_bytes, 64 * 2, head_bytes},
                       {64, (cuuint32_t)box_rows, (cuuint32_t)chunks, 1});
 }
 
