@@ -107,6 +107,11 @@ struct cp_transport {
                         float *recv, int64_t n);
   // The host waits for all ranks, and for what was enqueued on its own stream before.
   int (*barrier)(struct cp_comm *comm);
+  // NULL, or on all ranks at once: where a kernel here reaches what is at `mine` on each of n ranks, the first
+  // byte of that tensor there, this rank's too. 1, on all ranks alike, where some rank cannot. unmap, of a rank by
+  // itself: NULL, or gives that back, which comes before its owner frees it.
+  int (*map)(struct cp_comm *comm, const void *mine, const int *peers, int n, void **theirs);
+  void (*unmap)(struct cp_comm *comm, void *const *theirs, int n);
   // Small host data: `bytes` of every rank to every rank, all [size][bytes]. A barrier too.
   int (*share)(struct cp_comm *comm, const void *mine, void *all, int64_t bytes);
 };
@@ -153,6 +158,7 @@ struct cp_grid {
   int pieces; // in which a rank's heads are exchanged and computed, one under the other (heads.c)
   int blocks; // of keys that a call of a ring's forward takes, at most; each window's first takes one (ring.c)
   bool context_first; // neighbouring ranks share a ring (true) or the heads of one (false)
+  bool direct; // forward reads Q and writes O of the ranks that split the heads in place (owners.c)
 };
 // Calls of a window's forward after its first.
 static inline int cp_grid_groups(const struct cp_grid *g) {
@@ -195,6 +201,8 @@ double cp_pairs(const struct mask *mask, const struct attn_segment *q, int32_t q
 struct cp_wish {
   int heads, context, windows, pieces, blocks;
   enum cp_cut cut;
+  bool
+      exchange; // of Q and O too, even where their owners' memory is in reach; so do pieces that are asked for
   // Kernel plans beyond this are made when they are called; 0: 256 MiB, on a device 32 GiB.
   int64_t keep_bytes;
 };
@@ -222,7 +230,7 @@ struct cp_plan {
   int n_steps;
   struct attn_plan *like; // the first of them: the others share what it has (attn.h)
   // Buffers. in: after the exchange of heads (NULL without one); dtype of the problem.
-  void *stage;                // packed heads on their way
+  void *stage, *stage_q;      // packed heads on their way: k and v; q, o, dO, dQ
   void *q_in, *o_in, *d_o_in; // [pieces][context_rows, piece_q, dim]
   struct cp_kv kv_in, dkv_in; // [heads_kv / piece_kv][context_rows, piece_kv, dim]
   void *dq_in;
@@ -234,6 +242,11 @@ struct cp_plan {
   struct cp_kv all; // all-gather: [contexts * context_rows, heads_kv, dim]
   float *grad_all;
   struct attn_segment *k_seg;
+  // Direct (owners.c): where the others have q and o, by head rank, of a caller whose own are these.
+  struct attn_owners owners;
+  const void *mapped_q; // NULL: none
+  void *mapped_o;
+  void *meet;
   void *buffers[32];
   int n_buffers;
   int64_t bytes;        // of the buffers
@@ -260,7 +273,7 @@ struct cp_schedule {
 extern const struct cp_schedule *const cp_schedules[]; // NULL-terminated
 // "usp", or with a shape: "usp:4x2" (heads x context), "loongtrain:2x4x2" (and windows); or with a cut:
 // "usp:slices", "usp:4x2:whole"; or with a number of pieces: "ulysses:2pieces", or of blocks that a ring's forward
-// computes at once: "ring_p2p:1blocks". NULL: unknown.
+// computes at once: "ring_p2p:1blocks"; or "ulysses:exchange". NULL: unknown.
 const struct cp_schedule *cp_schedule_find(const char *text, struct cp_wish *wish);
 const char *cp_schedule_names(void);
 
@@ -274,6 +287,11 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
                  const struct cp_wish *wish, const struct attn_kernel *kernel,
                  const struct attn_problem *problem, struct cp_comm *comm);
 void cp_plan_release(struct cp_plan *plan);
+// The q and o of the forward passes to come, on all ranks at once: where the plan is direct (cp_grid), cp_forward with
+// them exchanges neither. With others, it does, and so it does without this. They stay where they are until
+// cp_unmap, on all ranks at once too, or the release of every rank's plan; the next cp_map has others.
+int cp_map(struct cp_plan *plan, const void *q, void *o);
+int cp_unmap(struct cp_plan *plan);
 // args: the rank's shards in comm->memory. q, o, d_o, dq [shard.rows, heads_q, dim]; k, v, dk, dv
 // [shard.rows, heads_kv, dim]; lse [plan.heads_q, shard.context_rows]: it stays with the heads that
 // the rank computed. o_acc and accumulate are not for here. Backward follows a forward on the same
@@ -316,6 +334,13 @@ int cp_ring_backward_piece(struct cp_plan *plan, const struct attn_args *args,
 int cp_heads_plan(struct cp_plan *plan);
 int cp_heads_forward(struct cp_plan *plan, const struct attn_args *args);
 int cp_heads_backward(struct cp_plan *plan, const struct attn_args *args);
+
+// Forward without an exchange of Q and O (owners.c). Whether the transport can, into plan->grid.direct; whether these
+// args are the mapped ones; and what is exchanged behind the kernel in place of O.
+int cp_owners_plan(struct cp_plan *plan);
+bool cp_owners_know(const struct cp_plan *plan, const struct attn_args *args);
+struct cp_blocks cp_owners_meet(struct cp_plan *plan);
+void cp_owners_release(struct cp_plan *plan);
 
 static inline int64_t cp_elem_bytes(enum attn_dtype dtype) { return dtype == ATTN_BF16 ? 2 : 4; }
 

@@ -262,6 +262,48 @@ static void test_blocks(void **state) {
   assert_true(ran > 200);
 }
 
+// Kernels that read Q of its owners and write O there; how many such cases there were.
+static int check_direct(const struct whole *w, const char *schedule, int ranks,
+                        const struct attn_kernel *kernel, bool unmapped) {
+  struct run run = {.whole = w, .kernel = kernel, .forward_only = true, .unmapped = unmapped};
+  const char *tensor = "";
+  run.schedule = cp_schedule_find(schedule, &run.wish);
+  const double error = run_case(&run, ranks, &tensor);
+  if (error == -1)
+    return 0;
+  if (!(error <= LIMIT))
+    fail_case(&run, ranks, tensor);
+  if (run.direct && (run.wish.exchange || run.pieces != 1))
+    fail_case(&run, ranks, "not what was asked for");
+  return run.direct;
+}
+
+// Wherever heads are split over 2 to 8 ranks, with one engine's kernel and the plain one; not where the exchange is
+// asked for. Tensors that the plan does not know are exchanged.
+static void test_direct(void **state) {
+  static const char *const schedules[] = {"ulysses", "usp", "loongtrain:2x4x2", "usp_context_first",
+                                          "usp:2x2:chunks"};
+  static const int32_t heads[][2] = {{8, 8}, {8, 2}, {8, 1}, {12, 3}};
+  int ran = 0, exchanged = 0;
+  for (int h = 0; h < 4; h++) {
+    struct whole w;
+    assert_int_equal(0, whole_make(&w, h % 2 ? MASK_CAUSAL : MASK_CAUSAL_DOCUMENT_LONG,
+                                   lengths_main, 6, heads[h][0], heads[h][1], ATTN_FP32));
+    for (int r = 0; r < RANKS; r++) {
+      for (int s = 0; s < 5; s++)
+        for (int k = 0; k < 2; k++)
+          ran += check_direct(&w, schedules[s], all_ranks[r],
+                              k ? attn_find("fa2", ATTN_HOST) : &plain, false);
+      ran += check_direct(&w, "ulysses", all_ranks[r], &plain, true);
+      exchanged += check_direct(&w, "ulysses:exchange", all_ranks[r], &plain, false);
+    }
+    whole_free(&w);
+  }
+  print_message("%d direct cases\n", ran);
+  assert_true(ran >= 100);
+  assert_int_equal(0, exchanged);
+}
+
 // More operations than a group takes.
 static int exchange_much(struct cp_comm *comm, void *context) {
   enum { SETS = 3, RANKS_HERE = 48 };
@@ -344,6 +386,7 @@ int main(void) {
       cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_pieces),
       cmocka_unit_test(test_blocks),
+      cmocka_unit_test(test_direct),
       cmocka_unit_test(test_all_to_all_in_groups),
       cmocka_unit_test(test_cpu_engine),
       cmocka_unit_test(test_bf16_error_does_not_grow),

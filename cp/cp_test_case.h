@@ -87,8 +87,10 @@ struct run {
   // Test hooks: called on a rank before its plan is made, and before its passes.
   void (*before)(struct cp_comm *comm, struct run *run);
   void (*planned)(struct cp_plan *plan, struct run *run, enum attn_pass pass);
-  bool forward_only; // a plan without backward; O and LSE are compared
-  int64_t bytes_max; // of the plan's buffers, over ranks
+  bool forward_only;  // a plan without backward; O and LSE are compared
+  bool unmapped;      // its tensors are not said to cp_map
+  int pieces, direct; // of the plan: said by run_body
+  int64_t bytes_max;  // of the plan's buffers, over ranks
   int mutation;
 };
 
@@ -185,6 +187,9 @@ static inline int run_body(struct cp_comm *comm, void *context) {
                               .dq = t[DQ],
                               .dk = t[DK],
                               .dv = t[DV]};
+  __atomic_store_n(&run->pieces, plan.grid.pieces, __ATOMIC_RELAXED);
+  __atomic_store_n(&run->direct, plan.grid.direct, __ATOMIC_RELAXED);
+  status = status || (!run->unmapped && cp_map(&plan, t[Q], t[O]));
   const int64_t sent = comm->bytes_sent, received = comm->bytes_received;
   if (run->planned)
     run->planned(&plan, run, ATTN_FWD);
@@ -212,6 +217,7 @@ static inline int run_body(struct cp_comm *comm, void *context) {
                 count_is_formula(&plan, comm->bytes_sent - sent - sent_fwd,
                                  comm->bytes_received - received - received_fwd, ATTN_BWD));
   }
+  status = status || cp_unmap(&plan);
   int64_t bytes = __atomic_load_n(&run->bytes_max, __ATOMIC_RELAXED);
   while (bytes < plan.bytes &&
          !__atomic_compare_exchange_n(&run->bytes_max, &bytes, plan.bytes, false, __ATOMIC_RELAXED,

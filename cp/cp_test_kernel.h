@@ -81,15 +81,22 @@ static double dot(const float *a, const float *b) {
 static int plain_forward(struct attn_plan *plan, const struct attn_args *a) {
   const struct attn_problem *p = &plan->problem;
   const struct plain *st = plan->state;
-  const float *q = a->q, *k = a->k, *v = a->v;
+  const float *k = a->k, *v = a->v;
   for (int h = 0; h < p->heads_q; h++)
     for (int32_t r = 0; r < p->rows_q; r++) {
       if (st->pos_q[r] < 0)
         continue;
       const int kv = h / (p->heads_q / p->heads_kv);
       const int64_t at = ((int64_t)r * p->heads_q + h) * DIM;
+      const float *q = (const float *)a->q + at;
       float *o = (attn_writes_o(a) ? (float *)a->o : a->o_acc) + at,
             *lse = a->lse + (int64_t)h * p->rows_q + r;
+      if (a->owners) {
+        const struct attn_owners *w = a->owners;
+        const int64_t there = ((int64_t)(r % p->owner_rows) * w->heads + w->head + h) * DIM;
+        q = (const float *)w->q[r / p->owner_rows] + there;
+        o = attn_writes_o(a) ? (float *)w->o[r / p->owner_rows] + there : o;
+      }
       double max = a->resume ? *lse : -INFINITY, sum = max > -INFINITY, acc[DIM];
       for (int i = 0; i < DIM; i++)
         acc[i] = sum ? a->o_acc[at + i] : 0;
@@ -99,7 +106,7 @@ static int plain_forward(struct attn_plan *plan, const struct attn_args *a) {
         if (!seen)
           continue;
         const int64_t key = ((int64_t)j * p->heads_kv + kv) * DIM;
-        const double s = dot(q + at, k + key) / sqrt(DIM), top = s > max ? s : max;
+        const double s = dot(q, k + key) / sqrt(DIM), top = s > max ? s : max;
         const double old = exp(max - top), now = exp(s - top);
         for (int i = 0; i < DIM; i++)
           acc[i] = acc[i] * old + now * v[key + i];
@@ -220,7 +227,7 @@ static double run_case(struct run *run, int ranks, const char **tensor) {
     fail_case(run, ranks, attn_error());
   const double error = worst_error(run, tensor);
   if (counts && !run->mutation)
-    check_painted(run, ranks, grid.pieces);
+    check_painted(run, ranks, run->pieces);
   outputs_free(&run->out);
   for (int i = 0; counts && i < 2; i++)
     free(painted[i]);

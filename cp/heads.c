@@ -11,6 +11,8 @@
 //   transfers:  in 0   |  in 1    | out 0, in 2 | out 1, in 3 |  out 2   |   out 3
 //   compute:    pack   | kernel 0 |  kernel 1   |  kernel 2   | kernel 3 |  unpack
 //
+// Where the kernel reaches the other ranks' Q and O (owners.c), these stay out of it, and there is one piece.
+//
 // With more ranks than KV heads each rank needs one whole KV head, so the same head goes to several ranks;
 // its gradients come back once from each and are summed, in fp32.
 #include "cp.h"
@@ -30,21 +32,26 @@ static int64_t bytes_of(const struct cp_plan *p, int32_t rows, int32_t heads) {
   return (int64_t)rows * heads * p->problem.dim * cp_elem_bytes(p->problem.dtype);
 }
 
-// Places in the stage: q, o, dO, dQ take the first part; k, then v follow.
-static char *stage_at(const struct cp_plan *p, int part) {
+// Bytes of k's part of the stage, which v's follows: fp32 when summed.
+static int64_t kv_stage_bytes(const struct cp_plan *p) {
+  return 4 * (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim;
+}
+
+// What the exchange of q and o takes: with a direct plan only once it is called with tensors that are not mapped.
+static int make_q_buffers(struct cp_plan *p) {
   const int64_t q = bytes_of(p, p->shard.context_rows, p->heads_q);
-  const int64_t k =
-      4 * (int64_t)p->shard.context_rows * p->heads_kv * p->problem.dim; // fp32 when summed
-  return (char *)p->stage + (part > 0 ? q : 0) + (part > 1 ? k : 0);
+  return p->o_in || ((p->stage_q = cp_buffer(p, q)) && (p->q_in = cp_buffer(p, q)) &&
+                     (p->o_in = cp_buffer(p, q)))
+             ? 0
+             : -1;
 }
 
 int cp_heads_plan(struct cp_plan *p) {
   if (p->grid.heads > 1) {
     const int32_t rows = p->shard.context_rows;
     const int64_t q = bytes_of(p, rows, p->heads_q), k = bytes_of(p, rows, p->heads_kv);
-    const int64_t k_fp32 = 4 * (int64_t)rows * p->heads_kv * p->problem.dim;
-    if (!(p->stage = cp_buffer(p, q + 2 * k_fp32)) || !(p->q_in = cp_buffer(p, q)) ||
-        !(p->o_in = cp_buffer(p, q)) || !(p->kv_in.k = cp_buffer(p, k)) ||
+    if ((!p->grid.direct && make_q_buffers(p)) ||
+        !(p->stage = cp_buffer(p, 2 * kv_stage_bytes(p))) || !(p->kv_in.k = cp_buffer(p, k)) ||
         !(p->kv_in.v = cp_buffer(p, k)))
       return -1;
     if (p->problem.backward &&
@@ -58,7 +65,7 @@ int cp_heads_plan(struct cp_plan *p) {
 static struct tensor of_q(const struct cp_plan *p, const void *whole, void *pieces) {
   return (struct tensor){.whole = (char *)whole,
                          .pieces = pieces,
-                         .stage = stage_at(p, 0),
+                         .stage = p->stage_q,
                          .heads = p->problem.heads_q,
                          .each = p->piece_q,
                          .shared = 1,
@@ -68,7 +75,7 @@ static struct tensor of_q(const struct cp_plan *p, const void *whole, void *piec
 static struct tensor of_kv(const struct cp_plan *p, int part, const void *whole, void *pieces) {
   return (struct tensor){.whole = (char *)whole,
                          .pieces = pieces,
-                         .stage = stage_at(p, part),
+                         .stage = (char *)p->stage + (part > 1 ? kv_stage_bytes(p) : 0),
                          .heads = p->problem.heads_kv,
                          .each = p->piece_kv,
                          .shared = p->grid.pieces * p->piece_kv / p->heads_kv,
@@ -82,17 +89,19 @@ static int tensors_in(const struct cp_plan *p, enum attn_pass pass, const struct
     list[0] = of_q(p, args->d_o, p->d_o_in);
     return 1;
   }
-  list[0] = of_q(p, args->q, p->q_in);
-  list[1] = of_kv(p, 1, args->k, p->kv_in.k);
-  list[2] = of_kv(p, 2, args->v, p->kv_in.v);
-  return 3;
+  int n = 0;
+  if (!cp_owners_know(p, args))
+    list[n++] = of_q(p, args->q, p->q_in);
+  list[n++] = of_kv(p, 1, args->k, p->kv_in.k);
+  list[n++] = of_kv(p, 2, args->v, p->kv_in.v);
+  return n;
 }
 
 static int tensors_out(const struct cp_plan *p, enum attn_pass pass, const struct attn_args *args,
                        struct tensor *list) {
   if (pass == ATTN_FWD) {
     list[0] = of_q(p, args->o, p->o_in);
-    return 1;
+    return cp_owners_know(p, args) ? 0 : 1;
   }
   list[0] = of_q(p, args->dq, p->dq_in);
   list[1] = of_kv(p, 1, args->dk, p->dkv_in.k);
@@ -182,7 +191,7 @@ static int sum_copies(struct cp_plan *p, const struct tensor *t) {
 
 // What came out, of pieces [begin, end).
 static int unpack(struct cp_plan *p, const struct tensor *out, int n, int begin, int end) {
-  const int packed = p->copies > 1 ? 1 : n; // dK and dV of copies are summed
+  const int packed = n && p->copies > 1 ? 1 : n; // dK and dV of copies are summed
   if (pack(p, out, packed, begin, end, true))
     return -1;
   for (int i = packed; i < n && begin < end; i++)
@@ -213,6 +222,8 @@ static int post_turn(struct turn *t) {
   if (t->i >= 1) {
     t->n_out = tensors_out(p, t->pass, t->args, t->out);
     n += add_blocks(p, t->out, t->n_out, t->i - 1, true, sets + n);
+    if (cp_owners_know(p, t->args))
+      sets[n++] = cp_owners_meet(p);
   }
   t->posted = n > 0;
   return n ? cp_all_to_all(p->comm, CP_HEADS, peers, p->grid.heads, sets, n) : 0;
@@ -225,9 +236,13 @@ static int attend(const struct turn *t) {
   const int64_t kv_bytes = bytes_of(p, p->shard.context_rows, p->piece_kv);
   const int64_t kv = t->i * p->heads_kv / p->grid.pieces / p->piece_kv * kv_bytes;
   struct attn_args a = *t->args;
-  a.q = (char *)p->q_in + q; // kept by forward for backward, as are k, v and o
-  a.k = (char *)p->kv_in.k + kv;
+  a.k = (char *)p->kv_in.k + kv; // kept by forward for backward, as are v, q and o
   a.v = (char *)p->kv_in.v + kv;
+  if (cp_owners_know(p, t->args)) {
+    a.owners = &p->owners;
+    return cp_ring_forward(p, &a);
+  }
+  a.q = (char *)p->q_in + q;
   a.o = (char *)p->o_in + q;
   a.lse = t->args->lse + (int64_t)t->i * p->piece_q * p->shard.context_rows;
   if (t->pass == ATTN_FWD)
@@ -247,6 +262,8 @@ static int wait_turn(const struct turn *t) {
 static int exchange_around(struct cp_plan *p, enum attn_pass pass, const struct attn_args *args) {
   const int last = p->grid.pieces - 1;
   struct turn t = {.p = p, .pass = pass, .args = args, .i = -1};
+  if (!cp_owners_know(p, args) && make_q_buffers(p))
+    return -1;
   t.n_in = tensors_in(p, pass, args, t.in);
   if (pack(p, t.in, t.n_in, 0, 1, false) || post_turn(&t) ||
       pack(p, t.in, t.n_in, 1, last + 1, false) || wait_turn(&t))

@@ -8,12 +8,13 @@
 int cp_loopback_post(struct cp_comm *comm, enum cp_channel channel, const struct cp_op *ops, int n);
 int cp_loopback_wait(struct cp_comm *comm, enum cp_channel channel);
 int cp_loopback_barrier(struct cp_comm *comm);
+int cp_loopback_map(struct cp_comm *comm, const void *mine, const int *peers, int n, void **theirs);
 int cp_loopback_share(struct cp_comm *comm, const void *mine, void *all, int64_t bytes);
 
 #define CP_LOOPBACK_TRANSFERS \
   .post = cp_loopback_post, .wait = cp_loopback_wait, .all_gather = cp_all_gather_by_sends, \
   .reduce_scatter = cp_reduce_scatter_by_sends, .barrier = cp_loopback_barrier, \
-  .share = cp_loopback_share
+  .map = cp_loopback_map, .share = cp_loopback_share
 
 // cp_transport.run with buffers in that memory.
 int cp_loopback_run(const struct cp_transport *transport, const struct cp_memory *memory, int ranks,

@@ -15,8 +15,9 @@ int64_t cp_buffer_bytes(const struct cp_schedule *schedule, const struct cp_grid
   const bool parts = g->context > 1, sums = p->heads_kv < g->heads;
   const int size = g->context / g->windows;
   int64_t bytes = 0;
-  if (g->heads > 1) // stage, q, o, k, v; dO, dQ, dK, dV
-    bytes += 3 * q * b + 8 * k + 2 * k * b + (p->backward ? 2 * q * b + 2 * k * b : 0);
+  if (g->heads > 1) // stage, q, o or what ranks meet in, k, v; dO, dQ, dK, dV
+    bytes += (g->direct ? 32 * g->heads : 3 * q * b) + 8 * k + 2 * k * b +
+             (p->backward ? 2 * q * b + 2 * k * b : 0);
   if (parts || (p->backward && sums))
     bytes += 4 * q_piece;
   const int near = size - 1 < 2 * g->blocks ? size - 1 : 2 * g->blocks;

@@ -183,6 +183,15 @@ const char *cp_why_not(const struct cp_schedule *schedule, const struct attn_ker
   return why;
 }
 
+// Whether forward may leave Q and O with their owners; backward wants what forward has exchanged.
+static bool may_be_direct(const struct cp_plan *plan, const struct cp_wish *wish) {
+  struct attn_problem p = plan->problem;
+  p.owner_rows = plan->shard.rows;
+  return plan->grid.heads > 1 && plan->grid.heads <= ATTN_OWNERS_MAX && !p.backward &&
+         plan->comm->transport->map && !(wish && (wish->exchange || wish->pieces)) &&
+         !layout_why_not(plan->kernel, p, &plan->shard);
+}
+
 void *cp_buffer(struct cp_plan *plan, int64_t bytes) {
   if (plan->n_buffers == (int)(sizeof plan->buffers / sizeof *plan->buffers)) {
     attn_error_set(false, "a context-parallel plan has more buffers than it can note down");
@@ -312,6 +321,12 @@ int cp_plan_init(struct cp_plan *plan, const struct cp_schedule *schedule,
   plan->keep_bytes = comm->memory->place == ATTN_DEVICE ? (int64_t)32 << 30 : (int64_t)256 << 20;
   if (wish && wish->keep_bytes)
     plan->keep_bytes = wish->keep_bytes;
+  if (may_be_direct(plan, wish) && cp_owners_plan(plan))
+    return -1;
+  if (plan->grid.direct) {
+    plan->problem.owner_rows = plan->shard.rows;
+    plan->grid.pieces = 1; // there is little left to hide
+  }
   plan->head = cp_grid_head(&plan->grid, comm->rank);
   plan->context = cp_grid_context(&plan->grid, comm->rank);
   const int heads = plan->grid.heads;
@@ -332,6 +347,7 @@ void cp_plan_release(struct cp_plan *plan) {
     attn_release(&plan->steps[i]);
   free(plan->steps);
   free(plan->step_problems);
+  cp_owners_release(plan);
   for (int i = 0; i < plan->n_buffers; i++)
     plan->comm->memory->release(plan->buffers[i]);
   free(plan->k_seg);

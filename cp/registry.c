@@ -37,7 +37,7 @@ const struct cp_transport *const cp_transports[] = {TRANSPORTS(ENTRY) NULL};
 const char *const cp_cut_names[CP_CUTS] = {"auto",      "contiguous", "whole",
                                            "documents", "slices",     "chunks"};
 
-// "4x2", "2x4x2", "2pieces", "3blocks" or the name of a cut; `n` characters of text.
+// "4x2", "2x4x2", "2pieces", "3blocks", "exchange" or the name of a cut; `n` characters of text.
 static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
   char word[64];
   int end = 0, count;
@@ -47,6 +47,8 @@ static bool parse_wish(const char *text, size_t n, struct cp_wish *wish) {
       wish->cut = (enum cp_cut)i;
       return true;
     }
+  if (!strcmp(word, "exchange"))
+    return wish->exchange = true;
   if (sscanf(word, "%dpieces%n", &count, &end) == 1 && end) {
     wish->pieces = count;
     return !word[end] && count >= 1;

@@ -80,7 +80,8 @@ struct attn_args {
   // its workspace, and dq_acc is complete after the last. One that does (attn_plan.keeps_dq) takes a dq_acc of
   // NULL: the last call writes dq then, all rows of segments.
   enum attn_part part;
-  const struct attn_owners *owners; // forward: NULL, or where q and o lie, which are not looked at then
+  const struct attn_owners
+      *owners;  // forward: NULL, or where q and o lie, which are not looked at then
   void *stream; // cudaStream_t; unused on the host
 };
 

@@ -189,7 +189,7 @@ static int rank_body(struct cp_comm *comm, void *context) {
       comm->memory->place == ATTN_DEVICE && strcmp(r.s->p->transport, "loopback_gpu") != 0;
   struct account account = {0};
   bool right = true;
-  const int status = measure_rank(&r, &account, &right);
+  const int status = measure_rank(&r, &account, &right) || cp_unmap(&r.plan) ? -1 : 0;
   const bool counts = device && !status;
   const double used_bytes = counts ? (double)device_mem_used() : 0;
   rank_release(&r);

@@ -204,7 +204,7 @@ int rank_make(struct rank *r) {
   return rank_draw(r->s->p, &r->mask) ||
                  cp_plan_init(&r->plan, r->s->schedule, &r->s->wish, r->s->kernel, &r->problem,
                               r->comm) ||
-                 make_tensors(r)
+                 make_tensors(r) || cp_map(&r->plan, r->t[Q], r->t[O])
              ? -1
              : 0;
 }
