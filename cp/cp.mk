@@ -5,7 +5,7 @@ ifeq ($(WITH_MPI)$(MPICC),1)
   $(error MPI=1, but there is no mpicc; ./setup.sh installs Open MPI)
 endif
 
-CP_NCCL     := cp/nccl.c cp/nccl_connect.c cp/nccl_watch.c
+CP_NCCL     := cp/nccl.c cp/nccl_connect.c cp/nccl_map.c cp/nccl_watch.c
 CP_OPTIONAL := cp/loopback_gpu.c cp/mpi.c cp/mpirun.c $(CP_NCCL) $(wildcard cp/fake_*.c)
 CP_USED     := $(if $(filter 1,$(WITH_CUDA)),cp/loopback_gpu.c)
 ifeq ($(WITH_MPI),1)

@@ -246,13 +246,17 @@ static cudaError_t enqueue_move(cudaStream_t stream, struct move what) {
 }
 
 cudaError_t cudaMalloc(void **data, size_t bytes) {
-  *data = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
-  if (*data)
+  *data = aligned_alloc(FAKE_PAGE,
+                        fake_ipc_size(bytes)); // pages of its own, which others may come to share
+  if (*data) {
     memset(*data, 0xff, bytes); // NaN
+    fake_ipc_allocated(*data, bytes);
+  }
   return *data ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void *data) {
   cudaDeviceSynchronize();
+  fake_ipc_freed(data);
   free(data);
   return cudaSuccess;
 }

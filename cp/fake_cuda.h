@@ -14,6 +14,12 @@
 // The host waits for the streams that have kernels (fake_emu.cpp).
 #ifndef __cplusplus
 void fake_cuda_drain(void);
+
+// fake_ipc.c: what an allocation takes, that it is made, and that it ends.
+enum { FAKE_PAGE = 4096 };
+size_t fake_ipc_size(size_t bytes);
+void fake_ipc_allocated(void *data, size_t bytes);
+void fake_ipc_freed(void *data);
 #else
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>

@@ -238,4 +238,6 @@ const struct cp_transport cp_nccl = {.name = "nccl",
                                      .all_gather = all_gather,
                                      .reduce_scatter = reduce_scatter,
                                      .barrier = barrier,
+                                     .map = cp_nccl_map,
+                                     .unmap = cp_nccl_unmap,
                                      .share = share};

@@ -1,5 +1,5 @@
 // nccl_job.h -- one rank of the NCCL transport, between its files: nccl.c transfers, nccl_watch.c ends a job in
-// which something hangs, nccl_connect.c begins and ends it.
+// which something hangs, nccl_connect.c begins and ends it; nccl_map.c has peers' memory.
 //
 // NCCL does not want two threads in one communicator, nor anyone in an aborted one: every call is made
 // under `lock`.
@@ -74,6 +74,10 @@ static inline int nccl_report(struct nccl_job *j) {
 // Streams, events and communicators of a rank, in the same order on every rank; and all of them given back.
 int cp_nccl_connect(struct nccl_job *j);
 int cp_nccl_disconnect(struct nccl_job *j);
+
+// cp_transport.map and unmap.
+int cp_nccl_map(struct cp_comm *comm, const void *mine, const int *peers, int n, void **theirs);
+void cp_nccl_unmap(struct cp_comm *comm, void *const *theirs, int n);
 
 // Of a group with these peers that NCCL refuses, as it may before the watchdog sees why: the job has failed. With the
 // lock held.

@@ -44,7 +44,7 @@ int cp_owners_plan(struct cp_plan *p) {
   if (!refused)
     unmap(p, theirs);
   p->grid.direct = !refused;
-  return 0;
+  return p->comm->transport->barrier(p->comm); // nobody frees what another has open
 }
 
 int cp_map(struct cp_plan *p, const void *q, void *o) {
@@ -61,7 +61,7 @@ int cp_map(struct cp_plan *p, const void *q, void *o) {
   const int o_refused = map(p, o, p->owners.o);
   if (o_refused) {
     unmap(p, theirs);
-    return o_refused < 0 ? -1 : 0;
+    return o_refused < 0 ? -1 : p->comm->transport->barrier(p->comm);
   }
   p->owners.heads = p->problem.heads_q;
   p->owners.head = p->head * p->heads_q;
