@@ -158,6 +158,16 @@ static double exchange_us(const struct run *r, double bytes) {
   return bytes > 0 ? fmax(near, far) : 0;
 }
 
+// Whether forward's Q and O stay with their owners (owners.c), which are of one node then.
+static bool is_direct(const struct run *r, const struct cp_wish *asked) {
+  const struct cp_grid *g = &r->grid;
+  bool near = true;
+  for (int a = 0; a < g->heads; a++)
+    near &= same_node(r, cp_grid_rank(g, 0, 0), cp_grid_rank(g, a, 0));
+  return near && !r->bwd && g->heads > 1 && g->heads <= ATTN_OWNERS_MAX && !asked->exchange &&
+         !asked->pieces;
+}
+
 // ---- schedules ------------------------------------------------------------------------------
 
 // Context ranks whose kernels are counted: zigzag in documents or slices makes all much alike.
@@ -276,10 +286,14 @@ static void run_pieces(struct run *r) {
     return;
   }
   const double piece_us = r->time_us, head = (double)r->shard.rows * r->p->dim * g->heads;
-  const double q = head * r->heads_q * (double)r->elem, kv = 2 * head * r->heads_kv;
+  const double q = g->direct ? 0 : head * r->heads_q * (double)r->elem, kv = 2 * head * r->heads_kv;
   const double grads = kv * (r->p->heads_kv < g->heads ? 4 : (double)r->elem);
   const int shared = r->p->heads_kv < g->heads ? n : n * r->heads_kv * g->heads / r->p->heads_kv;
-  const double out = r->bwd ? q + grads : q, copy = r->m->copy_bytes_us / 2; // read and written
+  const double meet = 16.0 * g->heads; // in place of O
+  const double out = r->bwd      ? q + grads
+                     : g->direct ? meet
+                                 : q,
+               copy = r->m->copy_bytes_us / 2; // read and written
   double in_bytes = 0, first = 0, under_us = 0;
   for (int i = -1; i < n; i++) {
     double bytes = 0; // of piece i + 1
@@ -313,6 +327,8 @@ const char *cp_model(const struct cp_machine *m, const struct cp_schedule *sched
   const char *why = cp_why_not(schedule, &any, &p, ranks, &asked, &r.grid);
   if (why)
     return why;
+  r.grid.direct = is_direct(&r, &asked);
+  r.grid.pieces = r.grid.direct ? 1 : r.grid.pieces;
   const int32_t heads_kv = p.heads_kv < r.grid.heads ? 1 : p.heads_kv / r.grid.heads;
   r.heads_q = p.heads_q / r.grid.heads / r.grid.pieces;
   r.heads_kv = heads_kv < r.grid.pieces ? 1 : heads_kv / r.grid.pieces;

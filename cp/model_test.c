@@ -208,9 +208,15 @@ static void test_limits(void **state) {
   for (int pass = 0; pass < 2; pass++) {
     const double whole = ask(&steady, "ulysses:1pieces", &p, 2, (enum attn_pass)pass).exposed_us;
     const double half = ask(&steady, "ulysses:2pieces", &p, 2, (enum attn_pass)pass).exposed_us;
-    const double fourth = ask(&steady, "ulysses", &p, 2, (enum attn_pass)pass).exposed_us;
+    const double fourth = ask(&steady, "ulysses:4pieces", &p, 2, (enum attn_pass)pass).exposed_us;
     assert_true(whole > 0 && fabs(half * 2 / whole - 1) < 1e-3);
     assert_true(fabs(fourth * 4 / whole - 1) < 1e-3);
+    // By itself forward exchanges K and V alone: two of four tensors, none of them hidden.
+    const double own = ask(&steady, "ulysses", &p, 2, (enum attn_pass)pass).exposed_us;
+    assert_true(pass == ATTN_BWD ? own == fourth : fabs(own * 2 / whole - 1) < 1e-3);
+    const double as_asked =
+        ask(&steady, "ulysses:exchange", &p, 2, (enum attn_pass)pass).exposed_us;
+    assert_true(as_asked == fourth);
   }
   // A ring's forward writes O in fp32 at every call but the last and reads it at every one but the first; nothing else does.
   m.tile_q = 1; // so that tiles are rows
