@@ -28,11 +28,11 @@ __global__ void __launch_bounds__(FWD_THREADS, 1)
     for (int i = 0; i < 2; i++) {
       ptx::mbarrier_init(&s.q_full[i], 1);
       ptx::mbarrier_init(&s.q_done[i], 128 * FWD_WARPGROUPS);
-      ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Gathers ? 128 : 1);
+      ptx::mbarrier_init(&s.q_empty[i], fwd_shape<Mask>::Halves ? 128 : 1);
     }
     for (int i = 0; i < FWD_STAGES_K; i++) {
       ptx::mbarrier_init(&s.k_full[i], 1);
-      ptx::mbarrier_init(&s.k_empty[i], 128 * FWD_WARPGROUPS + (fwd_shape<Mask>::Gathers ? 1 : 0));
+      ptx::mbarrier_init(&s.k_empty[i], 128 * FWD_WARPGROUPS + (fwd_shape<Mask>::Pieces ? 1 : 0));
       s.again[0][i] = s.again[1][i] = 0;
     }
     for (int i = 0; i < smem::StagesV; i++) {

@@ -1,4 +1,4 @@
-// forward_gather_consumer.cuh -- a consumer warpgroup of the forward kernel over a gather list: as
+// forward_gather_consumer.cuh -- a consumer warpgroup of the forward kernel over a gather list of unlike halves: as
 // forward_consumer.cuh, but a stage of K and V may be the other warpgroup's alone, "the step before" is the one of
 // this warpgroup, V has K's stages, and Q has one stage, each warpgroup's half with its own barriers.
 #ifndef LONGCA_WGMMA_FORWARD_GATHER_CONSUMER_CUH
@@ -8,8 +8,8 @@
 
 namespace wgmma {
 
-template <int Dim, int Pieces> struct fwd_consumer<Dim, gathered<Pieces>> : fwd_tile_work<Dim, gathered<Pieces>> {
-  typedef fwd_tile_work<Dim, gathered<Pieces>> work;
+template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_tile_work<Dim, halves<Pieces>> {
+  typedef fwd_tile_work<Dim, halves<Pieces>> work;
   typedef fwd_softmax<Dim> softmax;
   using work::work;
   using work::p, work::s, work::wg, work::qn, work::sc, work::o;

@@ -9,6 +9,26 @@
 
 namespace wgmma {
 
+// O of tile after tile to memory, by put(stage of its Q, tile), and Q's stage back when it has been read.
+template <class Smem, class Put>
+static __device__ __forceinline__ void store_tiles(const fwd_params &p, Smem &s, const Put &put) {
+  for (uint32_t n = 0;; n++) {
+    const uint32_t stage = n % 2, parity = n / 2 % 2;
+    ptx::mbarrier_wait(&s.q_full[stage], parity);
+    const int4 v = ptx::load_shared(&s.tile[stage]);
+    const fwd_tile tile = {v.x, v.y, v.z, v.w};
+    if (!tile.rows())
+      break;
+    ptx::mbarrier_wait(&s.q_done[stage], parity);
+    if (stored_whole(p, tile)) {
+      put(stage, tile);
+      ptx::bulk_commit();
+      ptx::bulk_wait_read<0>();
+    }
+    ptx::mbarrier_arrive(&s.q_empty[stage]);
+  }
+}
+
 template <int Dim, class Mask> struct fwd_producer {
   const fwd_params &p;
   fwd_smem<Dim, Mask> &s;
@@ -45,22 +65,10 @@ template <int Dim, class Mask> struct fwd_producer {
   }
 
   __device__ __forceinline__ void store() {
-    for (uint32_t n = 0;; n++) {
-      const uint32_t stage = n % 2, parity = n / 2 % 2;
-      ptx::mbarrier_wait(&s.q_full[stage], parity);
-      const int4 v = ptx::load_shared(&s.tile[stage]);
-      const fwd_tile tile = {v.x, v.y, v.z, v.w};
-      if (!tile.rows())
-        break;
-      ptx::mbarrier_wait(&s.q_done[stage], parity);
-      if (stored_whole(p, tile)) {
-        const fwd_owner to = owner_of(p, tile.row);
-        ptx::tma_store_4d(&p.o_tiles[to.owner], s.q[stage][0], 0, to.row, 0, tile.head);
-        ptx::bulk_commit();
-        ptx::bulk_wait_read<0>();
-      }
-      ptx::mbarrier_arrive(&s.q_empty[stage]);
-    }
+    store_tiles(p, s, [&](uint32_t stage, const fwd_tile &tile) {
+      const fwd_owner to = owner_of(p, tile.row);
+      ptx::tma_store_4d(&p.o_tiles[to.owner], s.q[stage][0], 0, to.row, 0, tile.head);
+    });
   }
 
   __device__ __forceinline__ void stream() {

@@ -23,32 +23,40 @@ static_assert(FWD_REGS_PRODUCER + FWD_WARPGROUPS * FWD_REGS_CONSUMER <=
               "registers that the launch does not have");
 
 // What stands for the mask, which the kernel does not know: whole tiles of a work list, and bits of the partial
-// ones; or steps of a gather list, beside which stands what is seen of them. A stage is put together from so many
-// pieces.
+// ones; or steps of a gather list, beside which stands what is seen of them, put together from so many pieces: of
+// a packed one, where both warpgroups see the same and rows are heads at positions, or of one of two unlike halves.
 struct whole_tiles {};
-template <int Pieces> struct gathered {};
+template <int Pieces> struct packed {};
+template <int Pieces> struct halves {};
 
 struct fwd_step { // of a K tile
   int32_t seen;   // partial: place of its bits, -1 if nothing is seen; of a gathered one, what a half sees of the pieces
   int32_t flags;
 };
 struct gathered_step { // 32 bytes
-  uint32_t valid[2]; // of each half, gather_stage.valid
+  int32_t seen, other; // gather_stage.valid; of unlike halves: of either
   int32_t flags, head; // KV head
   int32_t row[4];      // of the pieces
 };
 
-// Stages of Q, K and V. K has three, as it is held until the step after (forward_consumer.cuh). Gathering, a
+// gather_stage.valid of whole pieces.
+static __device__ __forceinline__ constexpr int pieces_whole(int pieces) { return pieces == 2 ? 0x4040 : 0x20202020; }
+
+// Stages of Q, K and V. K has three, as it is held until the step after (forward_consumer.cuh). Of unlike halves, a
 // warpgroup may have stages of its own, so that a third one of V, too, is what can be on its way while both
 // work; Q has one, each warpgroup's half with its own barriers.
 constexpr int FWD_STAGES_K = 3;
 template <class Mask> struct fwd_shape {
-  static constexpr bool Gathers = false;
-  static constexpr int StagesQ = 2, StagesV = 2;
+  static constexpr bool Halves = false;
+  static constexpr int StagesQ = 2, StagesV = 2, Pieces = 0;
   typedef fwd_step step;
 };
-template <int N> struct fwd_shape<gathered<N>> {
-  static constexpr bool Gathers = true;
+template <int N> struct fwd_shape<packed<N>> : fwd_shape<whole_tiles> {
+  static constexpr int Pieces = N;
+  typedef gathered_step step;
+};
+template <int N> struct fwd_shape<halves<N>> {
+  static constexpr bool Halves = true;
   static constexpr int StagesQ = 1, StagesV = 3, Pieces = N;
   typedef gathered_step step;
 };
@@ -69,6 +77,7 @@ struct fwd_params {
   int heads_section; // heads that run side by side, so that their K and V stay in L2
   float scale, scale_log2;
   gather_view gather; // instead of list
+  int tile_rows;      // positions of a whole tile: FWD_ROWS, or where it is packed FWD_ROWS / gather.heads
 };
 
 constexpr int TILE_ROWS_BITS = 8;
@@ -78,7 +87,7 @@ enum fwd_flags {
   STEP_LAST = 2,
   STEP_PARTIAL = 4,
   STEP_STOP = 8,
-  STEP_ONLY = 16, // gathering: for warpgroup 0 only; shifted by one, for warpgroup 1
+  STEP_ONLY = 16, // unlike halves: for warpgroup 0 only; shifted by one, for warpgroup 1
   STEP_UNSET = 64, // a consumer's own: a row of it has seen no key yet
 };
 
@@ -92,7 +101,7 @@ struct fwd_tile {
 
 // Whether O of a tile goes to memory whole, by the copy engine from where its Q was; or row by row from registers.
 static __device__ __forceinline__ bool stored_whole(const fwd_params &p, const fwd_tile &tile) {
-  return p.o[0] && !p.resume && tile.rows_and_part == FWD_ROWS;
+  return p.o[0] && !p.resume && tile.rows_and_part == p.tile_rows;
 }
 
 // Which owner has a row, and where. A loop: they are few, and a division would take more registers.
@@ -114,10 +123,10 @@ template <int Dim, class Mask> struct fwd_smem {
   alignas(1024) uint16_t k[FWD_STAGES_K][Dim / 64][FWD_KEYS * 64];
   alignas(1024) uint16_t v[StagesV][Dim / 64][FWD_KEYS * 64];
   alignas(16) typename fwd_shape<Mask>::step step[FWD_STAGES_K];
-  alignas(16) fwd_tile tile[2]; // by stage of Q; gathering: by warpgroup, and so are Q's barriers
+  alignas(16) fwd_tile tile[2]; // by stage of Q; unlike halves: by warpgroup, and so are Q's barriers
   int again[2][FWD_STAGES_K]; // by warpgroup and stage: a sum of that step exploded
   uint64_t q_full[2], q_empty[2];
-  uint64_t q_done[2]; // a tile's consumers have done with its Q, and left O there (not gathering)
+  uint64_t q_done[2]; // a tile's consumers have done with its Q, and left O there (not unlike halves)
   uint64_t k_full[FWD_STAGES_K], k_empty[FWD_STAGES_K], v_full[StagesV], v_empty[StagesV];
 };
 

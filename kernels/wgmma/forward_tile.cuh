@@ -14,14 +14,15 @@ namespace wgmma {
 template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   typedef fwd_softmax<Dim> softmax;
   typedef fwd_smem<Dim, Mask> smem;
-  static constexpr bool Gathers = fwd_shape<Mask>::Gathers;
+  static constexpr bool Halves = fwd_shape<Mask>::Halves;
+  static constexpr int Pieces = fwd_shape<Mask>::Pieces;
   using softmax::p, softmax::sc, softmax::o, softmax::pr;
   using softmax::max0, softmax::max1, softmax::sum0, softmax::sum1;
   smem &s;
   int wg;           // 0 or 1
   int qn = 0;       // query tile that is being worked on
   float add0, add1; // what the step before adds to the sums
-  bool held;        // gathering: whether this warp keeps that step's K
+  bool held;        // unlike halves: whether this warp keeps that step's K
 
   __device__ __forceinline__ fwd_tile_work(const fwd_params &p, smem &s, int wg) : softmax{p}, s(s), wg(wg) {}
 
@@ -33,12 +34,12 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       ptx::mbarrier_arrive(bar);
   }
 
-  // Where query tile qn lies. Gathering, always at 0, but not so that the compiler knows: it would hold the descriptors
+  // Where query tile qn lies. Unlike halves: always at 0, but not so that the compiler knows: it would hold the descriptors
   // of Q in registers, and each would cost a move to a uniform one in every step.
-  static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Gathers ? qn >> 31 : qn % 2; }
-  __device__ __forceinline__ uint32_t q_barrier(uint32_t qn) const { return Gathers ? wg : qn % 2; }
+  static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Halves ? qn >> 31 : qn % 2; }
+  __device__ __forceinline__ uint32_t q_barrier(uint32_t qn) const { return Halves ? wg : qn % 2; }
   static __device__ __forceinline__ uint32_t q_parity(uint32_t qn) {
-    return Gathers ? qn & 1 : qn / 2 & 1;
+    return Halves ? qn & 1 : qn / 2 & 1;
   }
 
   // Ping-pong: warpgroup i waits for its turn on barrier 1 + i and gives it to the next.
@@ -74,12 +75,13 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // across the main loop, it would spill there.
   __device__ __forceinline__ int row_now() const {
     const int thread = ptx::thread_now();
-    return (Gathers ? 0 : wg * 64) + thread % 128 / 32 * 16 + thread % 32 / 4;
+    return (Halves ? 0 : wg * 64) + thread % 128 / 32 * 16 + thread % 32 / 4;
   }
 
   // Where row r of the tile belongs: packed, heads of a position are neighbours.
   __device__ __forceinline__ fwd_row place_of(const fwd_tile &tile, int r) const {
-    const int heads = Gathers ? p.gather.heads : 1, at = Gathers ? r >> (31 - __clz(heads)) : r;
+    constexpr bool Packed = Pieces && !Halves;
+    const int heads = Packed ? p.gather.heads : 1, at = Packed ? r >> (31 - __clz(heads)) : r;
     return {tile.row + at, tile.head + (r & (heads - 1)), at < tile.rows()};
   }
 
@@ -107,14 +109,15 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     place_rows<Dim>(s.q[stage][0] + first * 64, o, end0.scale, end1.scale);
     ptx::fence_async_shared();
     __syncwarp(); // all 16 rows are there
-    float *const lse = p.lse + static_cast<int64_t>(rows.tile.head) * p.rows + rows.tile.row;
-    if (below < 2)
-      lse[first + thread % 32 / 4 + 8 * below] = below ? end1.lse : end0.lse;
+    if (below < 2) {
+      const fwd_row to = place_of(rows.tile, first + thread % 32 / 4 + 8 * below);
+      p.lse[static_cast<int64_t>(to.head) * p.rows + to.row] = below ? end1.lse : end0.lse;
+    }
   }
 
   // Query tile qn is done.
   __device__ __forceinline__ void write_tile(const rows_so_far &rows, uint32_t qn) {
-    if constexpr (Gathers) {
+    if constexpr (Halves) {
       write_rows(rows);
     } else {
       if (__all_sync(~0u, stored_whole(p, rows.tile)))
@@ -142,8 +145,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   __device__ __forceinline__ row_bits seen_in(const fwd_step &step) {
     if (!(step.flags & STEP_PARTIAL))
       return {~0u, ~0u};
-    if constexpr (Gathers) { // so many keys are seen of each piece
-      constexpr int Pieces = fwd_shape<Mask>::Pieces;
+    if constexpr (Pieces > 0) { // so many keys are seen of each piece
       uint32_t bits = 0;
 #pragma unroll
       for (int i = 0; i < Pieces; i++)
@@ -161,13 +163,12 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
 
   // Description of the step at a stage, which is there.
   __device__ __forceinline__ fwd_step step_at(uint32_t stage) {
-    if constexpr (!Gathers)
+    if constexpr (!Halves)
       return {ptx::load_shared_int(&s.step[stage].seen), ptx::load_shared_int(&s.step[stage].flags)};
     else {
       const int4 v = ptx::load_shared(&s.step[stage]);
-      constexpr int Whole = fwd_shape<Mask>::Pieces == 2 ? 0x4040 : 0x20202020;
-      const int valid = wg ? v.y : v.x;
-      return {valid, v.z | (valid != Whole ? STEP_PARTIAL : 0)};
+      const int seen = wg ? v.y : v.x;
+      return {seen, v.z | (seen != pieces_whole(Pieces) ? STEP_PARTIAL : 0)};
     }
   }
 
@@ -198,11 +199,11 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // The end of a step's softmax. The usual step has no maximum: the bases of the steps before will do unless a
   // sum explodes. Then the step is taken again, when the turn has come for the next one: that is where a
   // warpgroup's warps meet anyway. Until then the sums wait, and so does K, which settle() gives up. (Where
-  // stages are short, gathering, warps that are content give it up at once: a vote, which takes longer; and after
+  // stages are short, of unlike halves, warps that are content give it up at once: a vote, which takes longer; and after
   // a query tile's last step Q. A warp that is not holds both for all.)
   __device__ __forceinline__ void finish(uint32_t stage, int flags) {
     const bool exploded = !(add0 + add1 < 0x1p60f);
-    if constexpr (!Gathers) {
+    if constexpr (!Halves) {
       if (exploded)
         ptx::store_shared_int(&s.again[wg][stage], 1);
     } else {
@@ -251,7 +252,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
     ptx::barrier_sync(4 + wg, 128); // all know
     if (threadIdx.x % 128 == 0)
       ptx::store_shared_int(&s.again[wg][stage], 0);
-    if (Gathers && held) {
+    if (Halves && held) {
       release(&s.k_empty[stage]);
       if (step.flags & STEP_LAST)
         release(&s.q_empty[wg]);
@@ -262,7 +263,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   __device__ __forceinline__ void settle(uint32_t stage) {
     sum0 += add0;
     sum1 += add1;
-    if (!Gathers)
+    if (!Halves)
       release(&s.k_empty[stage]);
   }
 

@@ -21,6 +21,7 @@ static inline fwd_params forward_params(const attn_problem *p, const attn_args *
   f.lse = a->lse;
   f.resume = a->o_acc && a->resume;
   f.rows = p->rows_q;
+  f.tile_rows = FWD_ROWS;
   f.heads = p->heads_q;
   f.owner_rows = a->owners ? p->owner_rows : p->rows_q;
   f.owner_heads = a->owners ? a->owners->heads : p->heads_q;

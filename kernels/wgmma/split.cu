@@ -15,16 +15,16 @@
 
 namespace {
 
-// Costs in steps of a CTA, 128 x 128 pairs: an item beyond its steps, and gathering, where its Q comes when the
+// Costs in steps of a CTA, 128 x 128 pairs: an item beyond its steps, and of unlike halves, where its Q comes when the
 // products before it are done; leaving a part, 64 KB at dim 128, behind; reading one.
-constexpr double ITEM = 0.2, GATHERED_ITEM = 1, LEAVE = 0.6, READ = 0.6;
+constexpr double ITEM = 0.2, HALVES_ITEM = 1, LEAVE = 0.6, READ = 0.6;
 // A gain below 1/400 of the whole is none.
 constexpr double WORTH = 0.0025;
 
 // Works of a list in the order in which they are handed out.
 struct works {
   const std::vector<int32_t> &steps; // [classes, count]
-  double item;                       // ITEM, or GATHERED_ITEM
+  double item;                       // ITEM, or HALVES_ITEM
   int32_t count, classes, heads, group, section; // gathering: heads and those of a group that make a tile are one
   int64_t size() const { return (int64_t)count * heads; }
   wgmma::fwd_work place(int64_t work) const { return {(int)work, count, heads, section}; }
@@ -216,7 +216,8 @@ int split_gathered(struct split *s, const struct gather *list, const struct attn
   const int32_t longest = *std::max_element(steps.begin(), steps.end());
   if (!may_pay(total, longest, ctas))
     return 0;
-  const works w = {steps, GATHERED_ITEM, v.count, v.classes, units, group, split_section(p) / v.heads};
+  const double item = v.heads > 1 ? ITEM : HALVES_ITEM;
+  const works w = {steps, item, v.count, v.classes, units, group, split_section(p) / v.heads};
   const cut c = choose(w, total, longest, ctas, &s->whole_steps, &s->split_steps);
   return place_parts(s, w, c, p->dim, [&](split_part &part, int64_t i, int32_t begin, int32_t end) {
     const int32_t for_both = steps[i] - tiles[i].pairs;
