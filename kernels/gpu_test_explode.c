@@ -26,7 +26,7 @@ static const struct {
     {MASK_CAUSAL, 767, 2, 128, 0}, // the last step of a tile, too, and then the next tile's first
     {MASK_PREFIX_LM_CAUSAL, 700, 2, 128, 0},
     {MASK_UNIFORM_BLOCK_SPARSE, 700, 1, 128, 0},
-    {MASK_UNIFORM_BLOCK_SPARSE, 768, 1, 128, 4}, // all blocks of 64: neither ends nor stages of one half
+    {MASK_UNIFORM_BLOCK_SPARSE, 768, 1, 128, 4}, // all blocks of 64: stages are whole, and common
     {MASK_UNIFORM_BLOCK_SPARSE, 700, 2, 64, 0},
     {MASK_UNIFORM_BLOCK_SPARSE, 700, 2, 128, 1}, // blocks of 128
     {MASK_VARIABLE_BLOCK_SPARSE, 700, 2, 128, 0},
