@@ -67,9 +67,10 @@ static __device__ __forceinline__ row_end end_of_row(const fwd_params &p, float 
   return {sum == 0.0f ? 0.0f : ptx::rcp(sum), fmaf(ptx::lg2(sum), 0.69314718f, maximum * p.scale)};
 }
 
-// One row: O / sum and its LSE; with resume, merged with what memory holds. Called by whole warps. What memory holds is asked for all at once: a warpgroup has a turn at the tensor
-// cores to come back to, and one round trip to memory after the other would make it late.
-template <int Dim>
+// One row: O / sum and its LSE; with resume, merged with what memory holds. Called by whole warps. What memory holds
+// is asked for all at once: a warpgroup has a turn at the tensor cores to come back to, and one round trip to memory
+// after the other would make it late. Gathering, rows have one owner.
+template <int Dim, class Mask>
 static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_row &to, float (&o)[Dim / 2],
                                                  int half, row_end end) {
   const bool valid = to.valid;
@@ -99,7 +100,7 @@ static __device__ __forceinline__ void write_row(const fwd_params &p, const fwd_
   }
   __syncwarp(); // the quad has read LSE before one of it writes
   if (p.o[0]) {
-    const fwd_owner at = owner_of(p, valid ? to.row : 0);
+    const fwd_owner at = fwd_shape<Mask>::Pieces ? fwd_owner{0, to.row} : owner_of(p, valid ? to.row : 0);
     const int64_t first = ((int64_t)at.row * p.owner_heads + to.head) * Dim;
     store_row<Dim>(static_cast<uint16_t *>(p.o[at.owner]) + first, o, half, scale, valid);
   } else if (valid) {

@@ -66,10 +66,10 @@ template <int N> struct fwd_shape<halves<N>> {
 };
 
 struct fwd_params {
-  CUtensorMap k, v; // dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}
+  // Dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}. q, o_tiles: of each owner of q and o
+  // (attn.h), usually one; o_tiles where stored_whole() may hold.
+  CUtensorMap q[ATTN_OWNERS_MAX], k, v, o_tiles[ATTN_OWNERS_MAX];
   CUtensorMap k_pair, v_pair; // gathering: of two neighbouring pieces
-  // Of each owner of q and o (attn.h), usually one. o_tiles: where stored_whole() may hold.
-  CUtensorMap q[ATTN_OWNERS_MAX], o_tiles[ATTN_OWNERS_MAX];
   worklist_view list;
   split_view split;
   tile_bits_view bits;

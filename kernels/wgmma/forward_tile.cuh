@@ -137,8 +137,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       rows = {tile, all.x, all.y, all.z, all.w};
     }
     const int r = row_now();
-    write_row<Dim>(p, place_of(tile, r), o, 0, end_of_row(p, rows.max0, rows.sum0));
-    write_row<Dim>(p, place_of(tile, r + 8), o, 2, end_of_row(p, rows.max1, rows.sum1));
+    write_row<Dim, Mask>(p, place_of(tile, r), o, 0, end_of_row(p, rows.max0, rows.sum0));
+    write_row<Dim, Mask>(p, place_of(tile, r + 8), o, 2, end_of_row(p, rows.max1, rows.sum1));
   }
 
   // What the mask shows of a step; asked long before it is looked at.
