@@ -34,8 +34,8 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       ptx::mbarrier_arrive(bar);
   }
 
-  // Where query tile qn lies. Unlike halves: always at 0, but not so that the compiler knows: it would hold the descriptors
-  // of Q in registers, and each would cost a move to a uniform one in every step.
+  // Where query tile qn lies. Unlike halves: always at 0, but not so that the compiler knows: it would hold the
+  // descriptors of Q in registers, and each would cost a move to a uniform one in every step.
   static __device__ __forceinline__ uint32_t q_stage(uint32_t qn) { return Halves ? qn >> 31 : qn % 2; }
   __device__ __forceinline__ uint32_t q_barrier(uint32_t qn) const { return Halves ? wg : qn % 2; }
   static __device__ __forceinline__ uint32_t q_parity(uint32_t qn) {
