@@ -1,5 +1,5 @@
 // forward_gather.cuh -- the forward kernel's producers over a gather list (gather.h): each stage of K and
-// of V is put together from pieces of 64 or 16 keys that lie anywhere; neighbours of 16 come in pairs.
+// of V is put together from pieces of 64 or 32 keys that lie anywhere.
 //
 // One thread walks the list and loads K and Q; one of another warp follows its steps and loads V, each
 // after its K is there: V is needed a step later, and a thread takes 1000 clocks or so to issue all.
@@ -28,41 +28,12 @@ template <int Dim, class Mask> struct gather_producer {
       ptx::tma_load_4d(stage + (c * parts + part) * (FWD_KEYS / parts) * 64, map, 0, c, head, row, full);
   }
 
-  __device__ static void load(const CUtensorMap *map, const CUtensorMap *map_pair, uint16_t *stage,
-                              const int (&row)[Pieces], int head, uint64_t *full) {
+  __device__ static void load(const CUtensorMap *map, uint16_t *stage, const int (&row)[4], int head,
+                              uint64_t *full) {
     ptx::mbarrier_arrive_expect(full, FWD_KEYS * Dim * 2);
 #pragma unroll
-    for (int i = 0; i < Pieces; i += 2)
-      if (Pieces > 2 && row[i + 1] == row[i] + FWD_KEYS / Pieces)
-        load_part(map_pair, stage, i / 2, Pieces / 2, row[i], head, full);
-      else {
-        load_part(map, stage, i, Pieces, row[i], head, full);
-        load_part(map, stage, i + 1, Pieces, row[i + 1], head, full);
-      }
-  }
-
-  // Of a stage of the list, mostly under way while one of shared memory is waited for.
-  __device__ gathered_step<Pieces> step_of(int64_t stage, int head_kv) const {
-    const int4 *const words = static_cast<const int4 *>(p.gather.stages) + (Pieces == 2 ? 1 : 3) * stage;
-    const int4 a = __ldg(words);
-    gathered_step<Pieces> step;
-    int seen_by; // of both halves, and flags
-    bool whole;
-    if constexpr (Pieces == 2) {
-      step = {{a.z & 0xffff, 0}, 0, 0, {a.x, a.y}, head_kv};
-      seen_by = (a.z >> 16 & 0xffff) | a.w << 16;
-      whole = step.keys[0] == 0x4040;
-    } else {
-      const int4 b = __ldg(words + 1), c = __ldg(words + 2);
-      step = {{c.x, c.y}, 0, 0, {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, head_kv};
-      seen_by = c.z;
-      whole = c.x == 0x10101010 && c.y == 0x10101010;
-    }
-    constexpr int All = (1 << Pieces) - 1;
-    const int flags = seen_by >> 16, half0 = seen_by & 0xff, half1 = seen_by >> 8 & 0xff;
-    step.flags = flags | half0 << SEEN_SHIFT | (whole && half0 == All ? 0 : STEP_PARTIAL);
-    step.flags1 = flags | half1 << SEEN_SHIFT | (whole && half1 == All ? 0 : STEP_PARTIAL);
-    return step;
+    for (int i = 0; i < Pieces; i++)
+      load_part(map, stage, i, Pieces, row[i], head, full);
   }
 
   // Q of query tile qn, of which `part` is split_part.rows. Unlike halves: each once its warpgroup has done with
@@ -119,19 +90,27 @@ template <int Dim, class Mask> struct gather_producer {
       }
       const int head_kv = head / p.group;
       for (int i = begin; i < end; i++) { // none: no tile
-        gathered_step<Pieces> step = step_of(i, head_kv);
-        int more = i == begin ? STEP_FIRST : 0;
-        if constexpr (Halves) { // the first and the last step of either: a stage for both, or one each
-          if (i == begin + 1 && step.flags & STEP_ONLY << 1)
-            more = STEP_FIRST;
-          if (i == end - 1 || (i == end - 2 && step.flags & STEP_ONLY))
-            more |= STEP_LAST;
+        // Mostly under way while the stage is waited for: {rows, valid, flags}.
+        const int4 *at_list = static_cast<const int4 *>(list.stages) + Pieces / 2 * (int64_t)i;
+        const int4 a = __ldg(at_list);
+        gathered_step step;
+        if constexpr (Pieces == 2) {
+          const uint32_t valid = a.z;
+          step = {static_cast<int>(valid & 0xffff), static_cast<int>(valid >> 16), a.w, head_kv, {a.x, a.y}};
+        } else {
+          const int4 b = __ldg(at_list + 1);
+          step = {b.x, b.y, b.z, head_kv, {a.x, a.y, a.z, a.w}};
         }
-        step.flags |= more;
-        step.flags1 |= more;
+        if constexpr (Halves) { // the first and the last step of either: a stage for both, or one each
+          if (i == begin || (i == begin + 1 && step.flags & STEP_ONLY << 1))
+            step.flags |= STEP_FIRST;
+          if (i == end - 1 || (i == end - 2 && step.flags & STEP_ONLY))
+            step.flags |= STEP_LAST;
+        } else
+          step.flags = (i == begin ? STEP_FIRST : 0) | (step.seen != pieces_whole(Pieces) ? STEP_PARTIAL : 0);
         ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
         s.step[at.stage()] = step;
-        load(&p.k, &p.k_pair, s.k[at.stage()][0], step.row, head_kv, &s.k_full[at.stage()]);
+        load(&p.k, s.k[at.stage()][0], step.row, head_kv, &s.k_full[at.stage()]);
         at.next();
         // Of unlike halves, Q must wait for the last products of the tile before, which the first stages need not.
         // Packed, for O of the one before that, which is placed when the tile before has begun.
@@ -141,7 +120,7 @@ template <int Dim, class Mask> struct gather_producer {
       work = ahead;
     }
     ptx::mbarrier_wait(&s.k_empty[at.stage()], at.parity() ^ 1);
-    s.step[at.stage()] = {{0, 0}, STEP_STOP, STEP_STOP};
+    s.step[at.stage()] = {0, 0, STEP_STOP};
     ptx::mbarrier_arrive(&s.k_full[at.stage()]);
     if constexpr (!Halves) {
       const uint32_t stage = empty_q(qn);
@@ -156,17 +135,13 @@ template <int Dim, class Mask> struct gather_producer {
     for (uint32_t n = 0;; n++, at.next()) {
       const uint32_t v = Halves ? at.stage() : n % 2, parity = Halves ? at.parity() : n / 2 % 2;
       ptx::mbarrier_wait(&s.k_full[at.stage()], at.parity());
-      const gathered_step<Pieces> &step = s.step[at.stage()];
-      if (ptx::load_shared_int(&step.flags) & STEP_STOP)
+      const gathered_step &step = s.step[at.stage()];
+      const int4 a = ptx::load_shared(&step), b = ptx::load_shared(&step.row);
+      if (a.z & STEP_STOP)
         break;
-      const int head = ptx::load_shared_int(&step.head);
-      int row[Pieces];
-#pragma unroll
-      for (int i = 0; i < Pieces; i++)
-        row[i] = ptx::load_shared_int(&step.row[i]);
       ptx::mbarrier_arrive(&s.k_empty[at.stage()]);
       ptx::mbarrier_wait(&s.v_empty[v], parity ^ 1);
-      load(&p.v, &p.v_pair, s.v[v][0], row, head, &s.v_full[v]);
+      load(&p.v, s.v[v][0], {b.x, b.y, b.z, b.w}, a.w, &s.v_full[v]);
     }
   }
 

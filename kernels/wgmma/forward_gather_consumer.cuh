@@ -33,9 +33,6 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
   }
   static __device__ __forceinline__ uint32_t stage(uint32_t n) { return n & 3; }
   static __device__ __forceinline__ uint32_t parity(uint32_t n) { return n >> 2 & 1; }
-  __device__ __forceinline__ int flags_at(uint32_t n) const {
-    return ptx::load_shared_int(&s.step[stage(n)].flags + wg);
-  }
 
   // What a warp knows ahead: whether the next stage is there, and then the flags of its step; whether V of
   // this step is.
@@ -52,13 +49,13 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
     int flags = known.flags;
     if (!__all_sync(~0u, known.k_here)) {
       ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
-      flags = flags_at(now.at);
+      flags = step_at(stage(now.at)).flags;
     }
     while (!__all_sync(~0u, !(flags & theirs))) {
       release(&s.k_empty[stage(now.at)]);
       now.at = after(now.at);
       ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
-      flags = flags_at(now.at);
+      flags = step_at(stage(now.at)).flags;
     }
     return flags;
   }
@@ -77,7 +74,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
     ptx::wgmma_pin(sc);
     if (Before)
       ptx::mbarrier_wait_by_warp(&s.v_full[stage(now.before)], parity(now.before), done);
-    known.flags = known.k_here ? flags_at(next) : 0; // not what may be being written
+    known.flags = known.k_here ? step_at(stage(next)).flags : 0; // not what may be being written
     if (Before) {
       ptx::wgmma_wait<0>();
       ptx::wgmma_pin(o);

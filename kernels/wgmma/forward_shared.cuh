@@ -30,19 +30,17 @@ template <int Pieces> struct packed {};
 template <int Pieces> struct halves {};
 
 struct fwd_step { // of a K tile
-  int32_t seen;   // partial: place of its bits, -1 if nothing is seen
+  int32_t seen;   // partial: place of its bits, -1 if nothing is seen; of a gathered one, what a half sees of the pieces
   int32_t flags;
 };
-// Of a stage of a gather list. Above a half's flags stands which pieces it sees.
-struct gathered_seen {
-  int32_t keys[2]; // of the pieces, a byte each
-  int32_t flags;   // of both; or of unlike halves, of this one
+struct gathered_step { // 32 bytes
+  int32_t seen, other; // gather_stage.valid; of unlike halves: of either
+  int32_t flags, head; // KV head
+  int32_t row[4];      // of the pieces
 };
-constexpr int SEEN_SHIFT = 16;
-template <int Pieces> struct alignas(16) gathered_step {
-  int32_t keys[2], flags, flags1; // flags1: half 1's
-  int32_t row[Pieces], head;      // where the pieces begin; KV head
-};
+
+// gather_stage.valid of whole pieces.
+static __device__ __forceinline__ constexpr int pieces_whole(int pieces) { return pieces == 2 ? 0x4040 : 0x20202020; }
 
 // Stages of Q, K and V. K has three, as it is held until the step after (forward_consumer.cuh). Of unlike halves, a
 // warpgroup may have stages of its own, so that a third one of V, too, is what can be on its way while both
@@ -51,25 +49,22 @@ constexpr int FWD_STAGES_K = 3;
 template <class Mask> struct fwd_shape {
   static constexpr bool Halves = false;
   static constexpr int StagesQ = 2, StagesV = 2, Pieces = 0;
-  typedef fwd_step step, seen;
+  typedef fwd_step step;
 };
 template <int N> struct fwd_shape<packed<N>> : fwd_shape<whole_tiles> {
   static constexpr int Pieces = N;
-  typedef gathered_step<N> step;
-  typedef gathered_seen seen;
+  typedef gathered_step step;
 };
 template <int N> struct fwd_shape<halves<N>> {
   static constexpr bool Halves = true;
   static constexpr int StagesQ = 1, StagesV = 3, Pieces = N;
-  typedef gathered_step<N> step;
-  typedef gathered_seen seen;
+  typedef gathered_step step;
 };
 
 struct fwd_params {
   // Dims {64, rows, dim / 64, heads}; gathering: {64, dim / 64, heads, rows}. q, o_tiles: of each owner of q and o
   // (attn.h), usually one; o_tiles where stored_whole() may hold.
   CUtensorMap q[ATTN_OWNERS_MAX], k, v, o_tiles[ATTN_OWNERS_MAX];
-  CUtensorMap k_pair, v_pair; // gathering: of two neighbouring pieces
   worklist_view list;
   split_view split;
   tile_bits_view bits;

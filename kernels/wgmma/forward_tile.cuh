@@ -142,15 +142,14 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   }
 
   // What the mask shows of a step; asked long before it is looked at.
-  __device__ __forceinline__ row_bits seen_in(const typename fwd_shape<Mask>::seen &step) {
+  __device__ __forceinline__ row_bits seen_in(const fwd_step &step) {
     if (!(step.flags & STEP_PARTIAL))
       return {~0u, ~0u};
     if constexpr (Pieces > 0) { // so many keys are seen of each piece
       uint32_t bits = 0;
 #pragma unroll
       for (int i = 0; i < Pieces; i++)
-        if (step.flags >> (SEEN_SHIFT + i) & 1)
-          bits |= bits_below(step.keys[i / 4] >> (i % 4 * 8) & 0xff) << 32 / Pieces * i;
+        bits |= bits_below(step.seen >> 8 * i & 0xff) << 32 / Pieces * i;
       return {bits, bits};
     } else {
       if (step.seen < 0)
@@ -163,12 +162,13 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   }
 
   // Description of the step at a stage, which is there.
-  __device__ __forceinline__ typename fwd_shape<Mask>::seen step_at(uint32_t stage) {
-    if constexpr (!Pieces)
+  __device__ __forceinline__ fwd_step step_at(uint32_t stage) {
+    if constexpr (!Halves)
       return {ptx::load_shared_int(&s.step[stage].seen), ptx::load_shared_int(&s.step[stage].flags)};
     else {
       const int4 v = ptx::load_shared(&s.step[stage]);
-      return {{v.x, v.y}, Halves && wg ? v.w : v.z};
+      const int seen = wg ? v.y : v.x;
+      return {seen, v.z | (seen != pieces_whole(Pieces) ? STEP_PARTIAL : 0)};
     }
   }
 
@@ -244,7 +244,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // That step once more, of query tile qn, with bases that fit. P V of the steps before it is done.
   __device__ __forceinline__ void again(uint32_t stage, int qn) {
     asm volatile("" : "+r"(stage)); // its addresses anew: kept since the first time, they would spill
-    const typename fwd_shape<Mask>::seen step = step_at(stage);
+    const fwd_step step = step_at(stage);
     const row_bits seen = seen_in(step);
     issue_qk(stage, qn);
     ptx::wgmma_wait<0>();

@@ -125,9 +125,8 @@ template <int Pieces> struct piece_writer {
     gather_stage<Pieces> &s = out[alone ? for_both + 2 * (at / Pieces) + (who == 2) : at / Pieces];
     s.flags = alone ? wgmma::STEP_ONLY * who : 0;
     s.row[at % Pieces] = row;
-    s.valid[at % Pieces] = keys;
-    s.seen_by[0] |= (who & 1) << at % Pieces;
-    s.seen_by[1] |= (who >> 1) << at % Pieces;
+    for (int h = 0; h < 2; h++)
+      s.valid[h][at % Pieces] = who >> h & 1 ? keys : 0;
   }
 
   // Pieces that are missing to whole stages are the first one again, of which nothing is seen.
@@ -360,14 +359,14 @@ int gather_build(gather *list, const rep_device *rep, const attn_problem *p) {
   builder b = {};
   if (b.allocate(p))
     return -1;
-  // Blocks of whole pieces of 64 lose nothing by them; others half a piece at each end of a stretch, so it is short.
+  // Blocks of whole pieces of 64 lose nothing by them; others lose half a piece at each end of a stretch.
   const bool halves = p->mask->kind == MASK_UNIFORM_BLOCK_SPARSE && p->mask->block % 64 == 0;
   if (!strcmp(rep->ops->name, "blocklist")) {
     const blocklist &x = *(const blocklist *)rep->copy;
-    return halves ? b.build<2>(list, x) : b.build<8>(list, x);
+    return halves ? b.build<2>(list, x) : b.build<4>(list, x);
   }
   const varblock &x = *(const varblock *)rep->copy;
-  return halves ? b.build<2>(list, x) : b.build<8>(list, x);
+  return halves ? b.build<2>(list, x) : b.build<4>(list, x);
 }
 
 void gather_free(gather *list) {

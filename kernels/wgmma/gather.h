@@ -5,8 +5,8 @@
 // Where the size of a group has a power of two P in it, a row is a query head at a position, 64 / P
 // positions by P heads a half ("packed"): the heads share their list, so both halves do, and all tiles
 // of a block row have one list. For P = 1 a half is 64 positions, and neighbours whose lists differ make
-// a tile. The keys that a half sees are cut into pieces of up to 64 (or 16) from where they begin; a
-// stage holds any two (or eight). As attention does not depend on the order of keys, pieces that both
+// a tile. The keys that a half sees are cut into pieces of up to 64 (or 32) from where they begin; a
+// stage holds any two (or four). As attention does not depend on the order of keys, pieces that both
 // halves see are put together, and so are those that one half sees alone:
 //
 //     half 0 sees  a b . d e f . h      for both: {b e} {f h}, f hidden from half 1
@@ -37,7 +37,7 @@ struct gather_tile {
 struct gather_view {
   const struct gather_tile *tiles; // [classes, count], the longest first; none at the end
   const void *stages;              // gather_stage<pieces>
-  int32_t pieces;                  // 2; or 8, where blocks begin and end anywhere
+  int32_t pieces;                  // 2; or 4, where blocks begin and end anywhere
   int32_t count, classes;          // classes: 1, or one a KV head
   int32_t heads;                   // P
   int32_t *counter;                // [2] next work index, CTAs that are done: 0 between launches
@@ -62,12 +62,11 @@ int gather_forward(const struct gather *list, const struct split_view *split,
 #ifdef __cplusplus
 }
 
-// 16 or 48 bytes, for loads of 16.
+// 16 or 32 bytes, for loads of 16.
 template<int Pieces> struct alignas(16) gather_stage {
-  int32_t row[Pieces];   // local key rows where the pieces begin
-  uint8_t valid[Pieces]; // keys that are seen of them,
-  uint8_t seen_by[2];    // by each half: a bit a piece
-  uint16_t flags;        // fwd_flags: whose it is
+  int32_t row[Pieces];      // local key rows where the pieces begin
+  uint8_t valid[2][Pieces]; // keys that each half sees of them
+  int32_t flags;            // fwd_flags: whose it is
 };
 #endif
 #endif

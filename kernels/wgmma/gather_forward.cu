@@ -13,8 +13,6 @@ static int run(const gather *list, const split_view *split, const attn_problem *
   if (tensor_map_packed(&f.q[0], a->q, p->rows_q, p->heads_q, Dim, box_rows, heads) ||
       tensor_map_packed(&f.k, a->k, p->rows_k, p->heads_kv, Dim, keys, 1) ||
       tensor_map_packed(&f.v, a->v, p->rows_k, p->heads_kv, Dim, keys, 1) ||
-      tensor_map_packed(&f.k_pair, a->k, p->rows_k, p->heads_kv, Dim, 2 * keys, 1) ||
-      tensor_map_packed(&f.v_pair, a->v, p->rows_k, p->heads_kv, Dim, 2 * keys, 1) ||
       (f.o[0] && !f.resume && tensor_map_packed(&f.o_tiles[0], f.o[0], p->rows_q, p->heads_q, Dim, box_rows, heads)))
     return -1;
   f.gather = list->view;
@@ -34,5 +32,5 @@ static int run(const gather *list, const split_view *split, const attn_problem *
 } // namespace wgmma
 
 int gather_forward(const gather *list, const split_view *split, const attn_problem *p, const attn_args *a) {
-  return list->view.pieces == 2 ? wgmma::run<2>(list, split, p, a) : wgmma::run<8>(list, split, p, a);
+  return list->view.pieces == 2 ? wgmma::run<2>(list, split, p, a) : wgmma::run<4>(list, split, p, a);
 }

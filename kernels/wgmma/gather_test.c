@@ -36,8 +36,7 @@ static const struct layout {
 struct copy {
   struct gather list;
   struct gather_tile *tiles;
-  int32_t
-      *stages; // words of gather_stage: row [pieces]; bytes: valid [pieces], seen_by [2], flags [2]
+  int32_t *stages; // words of gather_stage: row [pieces], valid [2][pieces] bytes, flags
   int64_t stage_words;
 };
 
@@ -48,7 +47,7 @@ static void copy_list(struct copy *c, const struct rep_device *rep, const struct
   const size_t tiles = sizeof *c->tiles * (size_t)v->classes * (size_t)v->count;
   const size_t stages = (size_t)c->list.bytes - tiles - 8;
   int32_t counter[2] = {1, 1};
-  c->stage_words = v->pieces == 2 ? 4 : 12;
+  c->stage_words = v->pieces == 2 ? 4 : 8;
   assert_int_equal(stages % (size_t)(4 * c->stage_words), 0);
   c->tiles = malloc(tiles + 1);
   c->stages = malloc(stages + 1);
@@ -82,8 +81,8 @@ static int32_t half_sees(const struct copy *c, const struct gather_tile *t, int 
   int32_t steps = 0, ahead = 0; // steps of half 0 before half 1's
   for (int32_t s = t->begin; s < t->end; s++) {
     const int32_t *stage = c->stages + s * c->stage_words;
-    const uint8_t *valid = (const uint8_t *)(stage + pieces), seen_by = valid[pieces + h];
-    const int32_t flags = valid[pieces + 2] | valid[pieces + 3] << 8;
+    const uint8_t *valid = (const uint8_t *)(stage + pieces) + h * pieces;
+    const int32_t flags = stage[pieces + pieces / 2];
     ahead += (flags & ONLY) - (flags & ONLY << 1) / 2;
     assert_true(ahead == 0 || ahead == ONLY);
     assert_int_equal(flags != 0, s >= t->end - 2 * t->pairs);
@@ -91,7 +90,7 @@ static int32_t half_sees(const struct copy *c, const struct gather_tile *t, int 
       continue;
     steps++;
     for (int32_t i = 0; i < pieces; i++)
-      for (int32_t k = 0; k < (seen_by >> i & 1 ? valid[i] : 0); k++) {
+      for (int32_t k = 0; k < valid[i]; k++) {
         assert_true(k < side && stage[i] + k < rows_k);
         times[stage[i] + k]++;
       }
