@@ -199,9 +199,10 @@ static void test_deterministic(void **state) {
   static const struct {
     enum mask_kind kind;
     int variant, group; // the first variant that is tried: 4 keeps every block
-  } cases[] = {{MASK_FULL, 0, 1},
+  } cases[] = {{MASK_FULL, 0, 3},
                {MASK_CAUSAL, 0, 3},
-               {MASK_SHARE_QUESTION, 0, 1},
+               {MASK_SLIDING_WINDOW_CAUSAL, 0, 1},
+               {MASK_SHARE_QUESTION, 0, 4},
                {MASK_UNIFORM_BLOCK_SPARSE, 4, 1},
                {MASK_VARIABLE_BLOCK_SPARSE, 4, 1}};
   enum { AGAIN = 3 };

@@ -3,7 +3,7 @@
 # which may be emulated.
 OBJECTS += $(B)/kernels/wgmma/balance.o
 TESTS += kernels/wgmma/balance_test.c kernels/wgmma/lanes_test.c kernels/wgmma/gather_test.c \
-         kernels/wgmma/split_test.c kernels/wgmma/tile_bits_test.c
+         kernels/wgmma/split_test.c kernels/wgmma/tile_bits_test.c kernels/wgmma/turns_test.c
 LANES_FLAGS = -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unused-parameter -Wno-unknown-pragmas \
               $(if $(CI),$(if $(SANITIZE),,-Werror)) -MMD -MP $(EXTRA_CFLAGS)
 

@@ -93,7 +93,13 @@ static inline void store_shared_int(int *p, int v) { *p = v; }
 static inline void count_after_bulk(int32_t *count) {
   __atomic_fetch_add(count, 1, __ATOMIC_RELEASE);
 }
+static inline bool count_is(const int32_t *count, int32_t n) {
+  return __atomic_load_n(count, __ATOMIC_ACQUIRE) == n;
+}
 static inline void wait_for_count(const int32_t *count, int32_t n) { emu::wait_for_word(count, n); }
+static inline void store_release(int32_t *count, int32_t n) {
+  __atomic_store_n(count, n, __ATOMIC_RELEASE);
+}
 static inline int32_t count_arrival(int32_t *count) {
   return __atomic_fetch_add(count, 1, __ATOMIC_ACQ_REL);
 }

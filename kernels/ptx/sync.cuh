@@ -147,12 +147,23 @@ static __device__ __forceinline__ void count_after_bulk(int32_t *count) {
                "red.release.gpu.global.add.s32 [%0], 1;" ::"l"(count)
                : "memory");
 }
-static __device__ __forceinline__ void wait_for_count(const int32_t *count, int32_t n) {
+static __device__ __forceinline__ bool count_is(const int32_t *count, int32_t n) {
   int32_t now;
-  do
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(count) : "memory");
-  while (now != n);
-  asm volatile("fence.proxy.async.global;" ::: "memory");
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];\n"
+               "fence.proxy.async.global;"
+               : "=r"(now)
+               : "l"(count)
+               : "memory");
+  return now == n;
+}
+static __device__ __forceinline__ void wait_for_count(const int32_t *count, int32_t n) {
+  while (!count_is(count, n)) {
+  }
+}
+
+// Of a count that one warp at a time may change: what its warp wrote, and what it has seen of others, comes before.
+static __device__ __forceinline__ void store_release(int32_t *count, int32_t n) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(count), "r"(n) : "memory");
 }
 
 // One more at a count, and how many there were: what its warp wrote before comes before all that the warps

@@ -49,6 +49,7 @@ static int launch(const wgmma_backward_state *s, const attn_problem *p, const at
   b.scale_log2 = b.scale * 1.4426950408889634f;
   b.section = s->section;
   b.turns = s->turns;
+  b.sum_turns = s->sum_turns;
   b.visits = s->visits;
   b.visit_words = s->visit_words;
   b.at_tile = s->at_tile;

@@ -4,18 +4,19 @@
 // it loops over the group's query heads and the 64-query tiles that see its keys (kernels.md 5.5, idea
 // 2), or over some of them where causal items would drift apart in L2; then dK and dV are added up in
 // fp32, and so are those of items that several CTAs share, near the end (balance.h). Four warpgroups:
-//   loader   one thread streams Q, dO, LSE and D through two stages (backward_load.cuh)
+//   loader   one thread streams Q, dO, LSE and D through two stages (backward_load.cuh); one of its next warp has the
+//            copy engine add dQ to fp32 global memory in accumulator order, which after_backward() puts right
 //   keys 0-63, keys 64-127    S^T = K Q^T and dP^T = V dO^T, whose accumulators are laid out as the A
 //            operand of dV += P^T dO and dK += dS^T Q; dS also goes to shared memory. A warpgroup
 //            skips the steps that none of its keys is seen in
-//   dQ       dQ = dS K of the keys that are seen; the copy engine adds it to fp32 global memory in
-//            accumulator order, which after_backward() puts right
+//   dQ       dQ = dS K of the keys that are seen, to shared memory, from where it is added
 // Each hands over by mbarrier and none waits for its twin, so they drift apart and one's exponentials
 // run under another's products.
 //
 // Deterministic, CTAs add to a tile of dQ in the order of the list. Each knows how many come before it,
-// waits until as many are counted, adds, and counts itself when its sums are in memory. It waits for
-// CTAs of lower tickets only, which run already, in whatever order the grid's blocks are started.
+// waits until as many are counted, adds, and counts itself when its sums are in memory; and those that share an item's
+// dK and dV add in the order of their heads. It waits for CTAs of lower tickets only, which run already, in whatever
+// order the grid's blocks are started.
 #ifndef LONGCA_WGMMA_BACKWARD_CUH
 #define LONGCA_WGMMA_BACKWARD_CUH
 
@@ -51,7 +52,7 @@ static __device__ __forceinline__ void bwd_dq_product(float (&dq)[32], uint64_t 
 }
 
 // Half of the columns at a time: 32 accumulators leave the other warpgroups the registers they need.
-template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> &sm, int steps) {
+template <int D> static __device__ void bwd_dq(bwd_smem<D> &sm, int steps) {
   constexpr int halves = D / 64;
   const int t = threadIdx.x % 128;
   const ptx::wgmma_desc ds(sm.ds, 0), k(sm.k, BWD_KEYS * 128);
@@ -66,10 +67,8 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
   for (int i = 0; i < steps; i++) {
     const int b = i % 2;
     ptx::mbarrier_wait(&sm.ds_full[b], i / 2 % 2);
-    const bwd_step &step = sm.step[i % BWD_STEPS];
     const bool both = __all_sync(~0u, (part0 | part1) >= 0);
     const int first = __any_sync(~0u, part0 < 0) ? 64 : 0; // key of the half that is multiplied
-    float *const out = p.dq_acc + static_cast<int64_t>(step.tile) * BWD_QUERIES * D;
 #pragma unroll
     for (int h = 0; h < halves; h++) {
       const uint64_t ds_at = ds.at(b * sizeof sm.ds[0] + first * 128), k_at = k.at((h * BWD_KEYS + first) * 128);
@@ -83,30 +82,60 @@ template <int D> static __device__ void bwd_dq(const bwd_params &p, bwd_smem<D> 
       }
       if (h == halves - 1)
         ptx::mbarrier_arrive(&sm.ds_empty[b]);
-      if (t == 0)
-        ptx::bulk_wait_read<halves - 1>();
-      ptx::barrier_sync(1, 128); // the copy engine has read this half of the tile before
+      ptx::mbarrier_wait(&sm.dq_empty[h], i % 2 ^ 1); // the copy engine has read this half of the tile before
       float *const half = sm.dq + h * (BWD_QUERIES * 64);
 #pragma unroll
       for (int j = 0; j < 8; j++)
         *reinterpret_cast<float4 *>(half + (j * 128 + t) * 4) =
             make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
       ptx::fence_async_shared();
-      ptx::barrier_sync(1, 128);
-      if (t == 0) {
-        if (p.turns && h == 0)
-          ptx::wait_for_count(p.turns + step.tile, sm.turn[i % BWD_STEPS]);
-        ptx::bulk_add_f32(out + h * (BWD_QUERIES * 64), half, BWD_QUERIES * 64 * sizeof(float));
-        ptx::bulk_commit();
-        if (p.turns && h == halves - 1) { // the sums must be there, not only on their way
-          ptx::bulk_wait<0>();
-          ptx::count_after_bulk(p.turns + step.tile);
-        }
-      }
+      __syncwarp();
+      if (t % 32 == 0)
+        ptx::mbarrier_arrive(&sm.dq_full[h]);
     }
   }
-  if (t == 0)
-    ptx::bulk_wait<0>();
+}
+
+// One thread adds what the dQ warpgroup leaves in shared memory. Deterministic, it asks for its turn at a tile when it
+// has added the one before, and counts that one a step later, so as not to wait for it to arrive; but at once where the
+// turn is not there yet, since then others may wait too.
+template <int D> static __device__ void bwd_add(const bwd_params &p, bwd_smem<D> &sm, int steps) {
+  constexpr int halves = D / 64, floats = BWD_QUERIES * 64;
+  int32_t *owed = nullptr; // the count of the tile before
+  ptx::mbarrier_wait(&sm.dq_full[0], 0);
+#pragma unroll 1
+  for (int i = 0; i < steps; i++) { // who has seen a barrier of step i - 1 knows step i
+    const int tile = sm.step[i % BWD_STEPS].tile;
+    if (p.turns) {
+      const int turn = sm.turn[i % BWD_STEPS];
+      if (!ptx::count_is(p.turns + tile, turn)) {
+        if (owed) {
+          ptx::bulk_wait<0>();
+          ptx::count_after_bulk(owed);
+          owed = nullptr;
+        }
+        ptx::wait_for_count(p.turns + tile, turn);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < halves; h++) {
+      ptx::mbarrier_wait(&sm.dq_full[h], i % 2);
+      ptx::bulk_add_f32(p.dq_acc + static_cast<int64_t>(tile) * (BWD_QUERIES * D) + h * floats, sm.dq + h * floats,
+                        floats * sizeof(float));
+      ptx::bulk_commit();
+      ptx::bulk_wait_read<halves - 1>(); // of two halves, the one before has been read
+      if (halves == 1 || i > 0 || h > 0)
+        ptx::mbarrier_arrive(&sm.dq_empty[(h + 1) % halves]);
+    }
+    if (owed) {
+      ptx::bulk_wait<halves>(); // the sums must be there, not only on their way
+      ptx::count_after_bulk(owed);
+    }
+    owed = p.turns ? p.turns + tile : nullptr;
+  }
+  ptx::bulk_wait<0>();
+  if (owed)
+    ptx::count_after_bulk(owed);
 }
 
 template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D> &sm, int steps, int g) {
@@ -230,6 +259,16 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
   ptx::wgmma_pin(dk);
   ptx::wgmma_pin(dv);
 
+  // Deterministic, the loops of a group add in turn: each warp its rows, when that of the loop before has.
+  int32_t *turn = nullptr;
+  int loops_before = 0;
+  if (p.sum_turns) {
+    turn = p.sum_turns + (sm.head_kv * p.list.count + sm.place) * (BWD_KEYS / 16) + g * 4 + warp;
+    loops_before = (sm.head - sm.head_kv * p.group) / p.loop;
+    if (lane == 0)
+      ptx::wait_for_count(turn, loops_before);
+    __syncwarp();
+  }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int key = key0 + 8 * half;
@@ -251,6 +290,11 @@ template <int D> static __device__ void bwd_keys(const bwd_params &p, bwd_smem<D
         *reinterpret_cast<uint32_t *>(p.dv + out + 8 * j) = ptx::pack_bf16(dv[e], dv[e + 1]);
       }
     }
+  }
+  if (turn) {
+    __syncwarp();
+    if (lane == 0)
+      ptx::store_release(turn, loops_before + 1);
   }
 }
 
@@ -287,6 +331,8 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_c
     if (!in_tail)
       sm.item.partial = -1;
     sm.head_kv = head_kv;
+    sm.head = head;
+    sm.place = place;
     ptx::mbarrier_init(&sm.kv_full, 1);
     for (int s = 0; s < BWD_STAGES; s++) {
       ptx::mbarrier_init(&sm.q_full[s], 1);
@@ -297,17 +343,24 @@ __global__ void __launch_bounds__(BWD_THREADS, 1) backward_kernel(const __grid_c
     for (int b = 0; b < 2; b++) {
       ptx::mbarrier_init(&sm.ds_full[b], 256);
       ptx::mbarrier_init(&sm.ds_empty[b], 128);
+      ptx::mbarrier_init(&sm.dq_full[b], 4);
+      ptx::mbarrier_init(&sm.dq_empty[b], 1);
     }
     ptx::mbarrier_init_fence();
   }
   __syncthreads();
   if (group == 0) {
     ptx::registers_give<BWD_REGS_LOAD>();
-    if (threadIdx.x == 0 && steps > 0)
+    const int warp = ptx::same_in_warp(threadIdx.x / 32);
+    if (threadIdx.x % 32 || warp > 1 || steps == 0)
+      return; // now the compiler knows that a warp is one thread, whose values uniform registers may hold
+    if (warp == 0)
       bwd_load<D>(p, sm, item, head, place);
+    else
+      bwd_add<D>(p, sm, steps);
   } else if (group == 1) {
     ptx::registers_give<BWD_REGS_DQ>();
-    bwd_dq<D>(p, sm, steps);
+    bwd_dq<D>(sm, steps);
   } else {
     ptx::registers_take<BWD_REGS_KEYS>();
     bwd_keys<D>(p, sm, steps, group - 2);

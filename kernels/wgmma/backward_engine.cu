@@ -133,14 +133,20 @@ int64_t sums_of(const wgmma_backward_state *s, const struct attn_problem *p) {
   return p->dim * (all ? (int64_t)p->rows_k * p->heads_kv : (int64_t)s->slots * BWD_KEYS);
 }
 
-// What CTAs need to take turns at dQ.
+// Counts by which warps take turns at dK and dV of items that several CTAs add to.
+int64_t sum_turns_of(const wgmma_backward_state *s, const struct attn_problem *p) {
+  return s->loop < p->heads_q / p->heads_kv ? (int64_t)p->heads_kv * s->queries.view.count * (BWD_KEYS / 16) : 0;
+}
+
+// What CTAs need to take turns.
 int order_sums(wgmma_backward_state *s, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
   const worklist_view &v = s->queries.view;
   s->visit_words = (v.count + 31) / 32;
   const int64_t words = (int64_t)v.classes * s->tiles * s->visit_words;
   if (s->own.get(&s->visits, words, &plan->prep_bytes) ||
-      s->own.get(&s->turns, (int64_t)p->heads_q * s->tiles + 1, &plan->workspace_bytes))
+      s->own.get(&s->turns, (int64_t)p->heads_q * s->tiles + 1, &plan->workspace_bytes) ||
+      s->own.get(&s->sum_turns, sum_turns_of(s, p), &plan->workspace_bytes))
     return -1;
   if (words == 0)
     return 0;
@@ -180,6 +186,8 @@ int wgmma_backward_run(const wgmma_backward_state *s, const struct attn_plan *pl
     GPU_TRY(cudaMemsetAsync(a->dq, 0, (int64_t)p->rows_q * p->heads_q * p->dim * sizeof(bf16), stream));
   if (s->turns)
     GPU_TRY(cudaMemsetAsync(s->turns, 0, (tiles + 1) * sizeof *s->turns, stream));
+  if (s->sum_turns)
+    GPU_TRY(cudaMemsetAsync(s->sum_turns, 0, sum_turns_of(s, p) * sizeof *s->sum_turns, stream));
   if (s->at_tile)
     GPU_TRY(cudaMemsetAsync(s->at_tile, 0, p->heads_q * sizeof *s->at_tile, stream));
   if (!a->accumulate && s->dk_acc) {

@@ -24,7 +24,8 @@ struct wgmma_backward_state {
   int4 *slot_rows; // {first local row, rows, KV head}
   bool gaps;       // some query rows are in no segment
   float *lse2, *delta, *dq_acc, *dk_acc, *dv_acc;
-  int32_t *turns; // deterministic, as the next two; else NULL
+  int32_t *turns; // deterministic, as the next three; else NULL
+  int32_t *sum_turns;
   uint32_t *visits;
   int visit_words;
   int32_t *at_tile; // of bwd_params

@@ -2,9 +2,9 @@
 // and their Q, dO, LSE and D on their way to shared memory.
 //
 // After a tile that half 0 of the keys sees alone comes one that half 1 sees alone, so that both key
-// warpgroups have work. Deterministic, CTAs wait for each other at each tile, and so should reach tiles in
-// one order at one pace: runs go from the last to the first, because items mostly end alike (causal), and
-// all heads take a tile before the next, because else short items wait for long ones at every head.
+// warpgroups have work. Deterministic, CTAs wait for each other at each tile, and so reach tiles in one order: from the
+// last to the first, because items mostly end alike (causal), whatever halves see; and all heads of a loop take a tile
+// before the next, because else short items wait for long ones at every head.
 //
 // Where a head's Q, dO and dQ are more than L2 holds, a CTA begins at the tile where others are, so that all go
 // through them together (at_tile).
@@ -48,7 +48,8 @@ struct bwd_walk {
       const int cut = from - run.x / BWD_QUERIES; // of the run around `from`, the end comes first and the beginning last
       const bool in_two = cut > 0 && cut < run.z;
       tile = (in_two && !began ? cut : 0) - 1;
-      end = alone != (run.w && !(run.w & WORKLIST_SEEN)) ? 0 : in_two && began ? cut : run.z;
+      const bool others = !p.turns && alone != (run.w && !(run.w & WORKLIST_SEEN));
+      end = others ? 0 : in_two && began ? cut : run.z;
       left -= in_two && !began ? 0 : 1;
       began = true;
       next++;
@@ -98,7 +99,7 @@ static __device__ void bwd_load(const bwd_params &p, bwd_smem<D> &sm, const work
   for (int outer = first; outer < first + p.loop; outer += inner) {
     const int from = p.at_tile ? ptx::load_relaxed(p.at_tile + outer) : 0;
     bwd_walk seen(p, item, from), alone(p, item, from);
-    bool more = seen.step(p, item, from, false), more_alone = alone.step(p, item, from, true), owed = false;
+    bool more = seen.step(p, item, from, false), more_alone = !p.turns && alone.step(p, item, from, true), owed = false;
     while (more || more_alone) {
       const bool other = more_alone && (owed || !more);
       const int4 run = other ? alone.run : seen.run;

@@ -29,9 +29,10 @@ struct bwd_params {
   int32_t heads, group, tiles;
   int32_t loop;    // query heads that a CTA loops over: divides the group
   int32_t section; // such loops that run side by side, so that their Q, dO and dQ stay in L2
-  // Deterministic (else NULL), loop = group: how many CTAs have added to each tile of dq_acc so far
-  // [heads, tiles], then the tickets given out; all 0 at the start.
+  // Deterministic (else NULL): how many CTAs have added to each tile of dq_acc so far [heads, tiles], then the
+  // tickets given out; all 0 at the start.
   int32_t *turns;
+  int32_t *sum_turns; // and loop < group: [KV heads, items, warps] how many have added to dk_acc, dv_acc. Else NULL
   const uint32_t *visits; // [classes, tiles][visit_words]: bit i, item i of the list sees the tile
   int32_t visit_words;
   int32_t *at_tile; // [heads] the tile of a head that some CTA is at; 0 at the start. NULL: CTAs start at their first
@@ -63,12 +64,12 @@ template <int D> struct bwd_smem {
   float dq[BWD_QUERIES * D];                   // accumulator order
   alignas(128) float lse2[BWD_STAGES][BWD_QUERIES], delta[BWD_STAGES][BWD_QUERIES];
   worklist_item item;       // this CTA's keys; here, not in registers, which are short
-  int32_t head_kv;
+  int32_t head_kv, head, place; // the first of its query heads; place of the item in the list
   bwd_step step[BWD_STEPS]; // the dQ warpgroup is at most three steps behind the loader
   int32_t turn[BWD_STEPS];  // deterministic: CTAs that add to the step's tile before this one
   int32_t ticket;
   uint64_t kv_full, q_full[BWD_STAGES], q_empty[BWD_STAGES], do_full[BWD_STAGES], do_empty[BWD_STAGES];
-  uint64_t ds_full[2], ds_empty[2];
+  uint64_t ds_full[2], ds_empty[2], dq_full[2], dq_empty[2]; // of dQ: a half of its columns
 };
 
 } // namespace wgmma

@@ -17,7 +17,7 @@ static const double ITEM = 2, SUM = 3, LAUNCHES = 2.5, STEP_BYTES_A_DIM = 9.4e6 
 // of 8, CAUSAL DOCUMENT 5 to 7 % and 25 to 32 %, FULL DOCUMENT nothing.
 static const double DRIFT = 0.03;
 static const double WORTH = 0.0025; // of an even share: a gain below is none
-enum { LONG_ITEM = 64, ROUNDS = 64 };
+enum { LONG_ITEM = 64, ROUNDS = 64, TOGETHER = 16 };
 
 struct choice {
   const struct balance_list *list;
@@ -204,14 +204,19 @@ int balance_make(struct balance *b, const struct balance_list *l) {
   if (unlike < 0)
     return -1;
   for (int32_t loop = group; loop > 0; loop--) {
-    if (group % loop || (l->deterministic && loop < group) || (b->together && loop > 1))
+    if (group % loop || (b->together && loop > 1))
       continue;
     struct choice c = {l, loop, l->heads_q / loop, 1, group, loop < group, 1};
-    if (loop > 2)
+    if (loop > 2 && !l->deterministic) // whose heads go together
       c.pace += DRIFT * unlike * (loop - 2);
     // As many loops side by side as fill the GPU, so that the others' Q, dO and dQ do not compete for L2.
-    const int32_t fill = (l->sms + l->count - 1) / (l->count > 0 ? l->count : 1);
-    c.section = fill > c.loops ? c.loops : fill;
+    // Deterministic, the CTAs of a loop follow each other through its tiles: TOGETHER of them share what they read, and
+    // the fewer follow the fewer wait, so all loops where items are short.
+    int32_t beside = (l->sms + l->count - 1) / (l->count > 0 ? l->count : 1);
+    if (l->deterministic && beside < l->sms / TOGETHER)
+      beside = l->sms / TOGETHER;
+    const bool brief = l->deterministic && (longest <= LONG_ITEM || 2 * tiles <= LONG_ITEM * items);
+    c.section = brief || beside > c.loops ? c.loops : beside;
     if (!tiles || b->together)
       best = (struct best){.choice = c, .steps = b->even};
     else

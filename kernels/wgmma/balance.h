@@ -27,7 +27,7 @@ struct balance_list {
   int32_t query_tiles; // of a head
   int32_t sms;
   int64_t l2_bytes;
-  bool deterministic; // one CTA loops over the group, and takes whole items
+  bool deterministic; // CTAs take whole items, and follow each other through their tiles
 };
 
 struct balance_part {  // what a CTA near the end of the grid does

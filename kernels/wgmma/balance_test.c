@@ -198,17 +198,20 @@ static void test_gains(void **state) {
               b.section == 2);
 }
 
-// Whole groups and whole items; and lists of nothing.
+// Deterministic: whole items, of all loops side by side where sections would end with long ones alone (1.26 for CAUSAL
+// 8K), and in shorter loops where items are few; and lists of nothing.
 static void test_whole(void **state) {
   struct balance b;
   (void)state;
   for (int h = 0; h < 4; h++)
     for (enum shape shape = FULL; shape <= NOTHING; shape++) {
       check(shape, 16384, heads[h][0], heads[h][1], true, &b);
-      assert_true(b.loop == heads[h][0] / heads[h][1] && b.slots == 0 && b.count == 0);
+      assert_true(b.slots == 0 && b.count == 0);
       if (shape == NOTHING)
         check(shape, 16384, heads[h][0], heads[h][1], false, &b);
     }
+  assert_true(check(CAUSAL, 8192, 64, 8, true, &b) < 1.04 && b.loop == 8);
+  assert_true(check(QUESTION, 16384, 64, 8, true, &b) < 1.10 && b.loop == 4); // 1.69 in loops of 8
 }
 
 int main(void) {
