@@ -2,10 +2,12 @@
 // sections 9.7.8.22 to 9.7.8.25 and 9.7.14).
 //
 // Each happens at once or late, by a coin: copies of the copy engine whenever the scheduler likes, the others
-// when their threads wait for them. Until then destinations hold NaN.
+// when their threads wait for them. Until then destinations hold NaN. A bulk reduction is read when its thread waits
+// for that, and added when it waits for the sums.
 #include <string.h>
 
 #include <array>
+#include <memory>
 
 #include "block.h"
 #include "check.h"
@@ -32,11 +34,21 @@ void queue::finish(int groups_left) {
   ops.erase(ops.begin(), ops.begin() + (ptrdiff_t)done);
 }
 
-static void in_order(queue &q, std::function<void()> act) {
+void queue::read(int groups_left) {
+  for (op &o : ops)
+    if (o.group < group - groups_left && !o.was_read) {
+      (o.read ? o.read : o.act)();
+      if (!o.read)
+        o.act = [] {};
+      o.was_read = true;
+    }
+}
+
+static void in_order(queue &q, std::function<void()> act, std::function<void()> read = nullptr) {
   if (q.ops.empty() && !running->late())
     act();
   else
-    q.ops.push_back({std::move(act), q.group});
+    q.ops.push_back({std::move(act), q.group, std::move(read)});
 }
 
 static void transfer(std::function<void()> act) {
@@ -136,15 +148,24 @@ void add_f32(float *dst, const float *src, uint32_t bytes) {
   const int group = running->self->bulk.group;
   check::touch(check::BULK_READ, group, src, bytes, check::READ, EMU_CALLER);
   check::touch(check::BULK, group, dst, bytes, check::ATOMIC, EMU_CALLER);
-  in_order(running->self->bulk, [=] {
+  // Once read, the source may change while the sums are still under way.
+  const auto values = std::make_shared<std::vector<float>>();
+  const auto read = [=] { values->assign(src, src + bytes / 4); };
+  const auto act = [=] {
+    if (values->empty())
+      read();
     for (uint32_t i = 0; i < bytes / 4; i++)
-      add_global(dst + i, src[i]);
-  });
+      add_global(dst + i, (*values)[i]);
+  };
+  in_order(running->self->bulk, act, read);
 }
 void bulk_commit() { running->self->bulk.group++; }
 void bulk_wait(int groups, bool read_only) {
   queue &bulk = running->self->bulk;
-  bulk.finish(groups);
+  if (read_only)
+    bulk.read(groups);
+  else
+    bulk.finish(groups);
   check::groups_done(check::BULK_READ, bulk.group - groups);
   if (!read_only)
     check::groups_done(check::BULK, bulk.group - groups);

@@ -61,8 +61,10 @@ void run_threads() { // of one block after the other
   for (;;) {
     (*running->body)();
     fibre *f = running->self;
-    if (!f->bulk.ops.empty())
-      fault("thread %u ends before it has waited for its bulk copies", f->at.thread.x);
+    for (const queue::op &o : f->bulk.ops)
+      if (!o.was_read)
+        fault("thread %u ends before it has waited for its bulk copies", f->at.thread.x);
+    f->bulk.finish(-1);
     f->copies.finish(-1);
     f->ended = true;
     running->live--;

@@ -17,10 +17,13 @@ struct queue {
   struct op {
     std::function<void()> act;
     int group;
+    std::function<void()> read; // its source, before it acts; none: it acts then
+    bool was_read = false;
   };
   std::vector<op> ops;
   int group = 0;                // being filled
   void finish(int groups_left); // acts until no more than that many groups are under way
+  void read(int groups_left);   // until no more than that many read
 };
 
 struct product; // of a warp: async.cpp
