@@ -125,6 +125,7 @@ template <int Dim, class Mask> struct fwd_smem {
   alignas(16) typename fwd_shape<Mask>::step step[FWD_STAGES_K];
   alignas(16) fwd_tile tile[2]; // by stage of Q; unlike halves: by warpgroup, and so are Q's barriers
   int again[2][FWD_STAGES_K]; // by warpgroup and stage: a sum of that step exploded
+  fwd_step held[2]; // unlike halves: that step, for warps that have given it up
   uint64_t q_full[2], q_empty[2];
   uint64_t q_done[2]; // a tile's consumers have done with its Q, and left O there (not unlike halves)
   uint64_t k_full[FWD_STAGES_K], k_empty[FWD_STAGES_K], v_full[StagesV], v_empty[StagesV];

@@ -214,8 +214,10 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
         return;
       }
       held = __any_sync(~0u, exploded);
-      if (held)
+      if (held) {
+        s.held[wg] = step_at(stage);
         ptx::store_shared_int(&s.again[wg][stage], 1);
+      }
       if (!held)
         release(&s.k_empty[stage]);
       if (!held && flags & STEP_LAST)
@@ -244,7 +246,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // That step once more, of query tile qn, with bases that fit. P V of the steps before it is done.
   __device__ __forceinline__ void again(uint32_t stage, int qn) {
     asm volatile("" : "+r"(stage)); // its addresses anew: kept since the first time, they would spill
-    const fwd_step step = step_at(stage);
+    const fwd_step step = !Halves || held ? step_at(stage) : s.held[wg];
     const row_bits seen = seen_in(step);
     issue_qk(stage, qn);
     ptx::wgmma_wait<0>();
