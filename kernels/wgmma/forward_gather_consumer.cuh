@@ -41,11 +41,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
     int flags;
   };
 
-  __device__ __forceinline__ int theirs() const { return wg ? STEP_ONLY : STEP_ONLY << 1; }
-
   // Flags of this warpgroup's first step from now.at on, to where it moves.
   __device__ __forceinline__ int find(place &now, const ahead &known) {
-    const int theirs = this->theirs();
+    const int theirs = wg ? STEP_ONLY : STEP_ONLY << 1;
     int flags = known.flags;
     if (!__all_sync(~0u, known.k_here)) {
       ptx::mbarrier_wait_by_warp(&s.k_full[stage(now.at)], parity(now.at), false);
@@ -116,11 +114,9 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
 
   // As fwd_consumer::usual_steps().
   __device__ __forceinline__ bool usual_steps(ahead &known, int &flags) {
-    constexpr int Unusual = STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET;
     place next = this->now;
-    bool usual = __all_sync(~0u, !(flags & Unusual));
 #pragma unroll 1
-    while (usual) {
+    while (__all_sync(~0u, !(flags & (STEP_FIRST | STEP_PARTIAL | STEP_STOP | STEP_UNSET)))) {
       place now = next; // find() moves that, so what warps have in common is told in every step
       now.at = ptx::same_in_warp(now.at);
       now.before = ptx::same_in_warp(now.before);
@@ -140,12 +136,7 @@ template <int Dim, int Pieces> struct fwd_consumer<Dim, halves<Pieces>> : fwd_ti
       ptx::wgmma_pin(sc);
       known = this->template probabilities<true>(now, flags);
       next.next(flags);
-      flags = known.flags;
-      usual = __all_sync(~0u, known.k_here && !(flags & (Unusual | theirs())));
-      if (!usual) { // or not there yet, or behind the other warpgroup's
-        flags = find(next, known);
-        usual = __all_sync(~0u, !(flags & Unusual));
-      }
+      flags = find(next, known);
     }
     this->now = next;
     return false;

@@ -199,20 +199,14 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   // The end of a step's softmax. The usual step has no maximum: the bases of the steps before will do unless a
   // sum explodes. Then the step is taken again, when the turn has come for the next one: that is where a
   // warpgroup's warps meet anyway. Until then the sums wait, and so does K, which settle() gives up. (Where
-  // stages are short, in a half's own ones, warps that are content give it up at once: a vote, which takes longer; and
-  // after a query tile's last step, of unlike halves, Q, which the next turn needs. A warp that is not holds both.)
+  // stages are short, of unlike halves, warps that are content give it up at once: a vote, which takes longer; and after
+  // a query tile's last step Q. A warp that is not holds both for all.)
   __device__ __forceinline__ void finish(uint32_t stage, int flags) {
     const bool exploded = !(add0 + add1 < 0x1p60f);
     if constexpr (!Halves) {
       if (exploded)
         ptx::store_shared_int(&s.again[wg][stage], 1);
     } else {
-      if (__all_sync(~0u, !(flags & (STEP_ONLY | STEP_ONLY << 1 | STEP_LAST)))) { // known long before the sums
-        held = true;
-        if (exploded)
-          ptx::store_shared_int(&s.again[wg][stage], 1);
-        return;
-      }
       held = __any_sync(~0u, exploded);
       if (held) {
         s.held[wg] = step_at(stage);
@@ -264,7 +258,6 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
       release(&s.k_empty[stage]);
       if (step.flags & STEP_LAST)
         release(&s.q_empty[wg]);
-      held = false;
     }
   }
 
@@ -272,7 +265,7 @@ template <int Dim, class Mask> struct fwd_tile_work : fwd_softmax<Dim> {
   __device__ __forceinline__ void settle(uint32_t stage) {
     sum0 += add0;
     sum1 += add1;
-    if (!Halves || held)
+    if (!Halves)
       release(&s.k_empty[stage]);
   }
 
