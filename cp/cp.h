@@ -107,6 +107,10 @@ struct cp_transport {
                         float *recv, int64_t n);
   // The host waits for all ranks, and for what was enqueued on its own stream before.
   int (*barrier)(struct cp_comm *comm);
+  // NULL where the host waits for transfers, so that its clock tells what a pass took. Else the time on the device of
+  // what is enqueued between the two, which may start spin_us after begin; end waits for it.
+  int (*begin_timing)(struct cp_comm *comm, double spin_us);
+  int (*end_timing)(struct cp_comm *comm, double *time_us);
   // NULL, or on all ranks at once: where a kernel here reaches what is at `mine` on each of n ranks, the first
   // byte of that tensor there, this rank's too. 1, on all ranks alike, where some rank cannot. unmap, of a rank by
   // itself: NULL, or gives that back, which comes before its owner frees it.

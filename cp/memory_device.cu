@@ -156,7 +156,7 @@ int cast(void *to, enum attn_dtype dtype, const float *from, int64_t n, void *st
 
 // One thread that does nothing for a while.
 __global__ void pause_kernel(long long ns) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) || defined(LONGCA_FAKE_CUDA_H)
   const long long end = ptx::global_ns() + ns;
   while (ptx::global_ns() < end)
     __nanosleep(200);

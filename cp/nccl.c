@@ -176,6 +176,26 @@ static int share(struct cp_comm *comm, const void *mine, void *all, int64_t byte
 
 static int barrier(struct cp_comm *comm) { return share(comm, NULL, NULL, 0); }
 
+static int begin_timing(struct cp_comm *comm, double spin_us) {
+  struct nccl_job *j = comm->state;
+  return cp_device_pause((int64_t)(1000 * spin_us), j->compute) ||
+                 cuda_failed(cudaEventRecord(j->timing_begin, j->compute), "cudaEventRecord")
+             ? -1
+             : 0;
+}
+
+static int end_timing(struct cp_comm *comm, double *time_us) {
+  struct nccl_job *j = comm->state;
+  float ms = 0;
+  if (cuda_failed(cudaEventRecord(j->timing_end, j->compute), "cudaEventRecord") ||
+      cuda_failed(cudaStreamSynchronize(j->compute), "the compute stream") ||
+      cuda_failed(cudaEventElapsedTime(&ms, j->timing_begin, j->timing_end),
+                  "cudaEventElapsedTime"))
+    return -1;
+  *time_us = 1000.0 * ms;
+  return 0;
+}
+
 extern const struct cp_transport cp_nccl;
 
 static struct nccl_job one = {.lock = PTHREAD_MUTEX_INITIALIZER}; // of this process
@@ -238,6 +258,8 @@ const struct cp_transport cp_nccl = {.name = "nccl",
                                      .all_gather = all_gather,
                                      .reduce_scatter = reduce_scatter,
                                      .barrier = barrier,
+                                     .begin_timing = begin_timing,
+                                     .end_timing = end_timing,
                                      .map = cp_nccl_map,
                                      .unmap = cp_nccl_unmap,
                                      .share = share};

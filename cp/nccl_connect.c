@@ -72,6 +72,8 @@ int cp_nccl_connect(struct nccl_job *j) {
   for (int i = 0; !status && i < NCCL_WAITS_MAX; i++)
     status = cuda_failed(cudaEventCreate(&j->wait_begin[i]), "an event") ||
              cuda_failed(cudaEventCreate(&j->wait_end[i]), "an event");
+  status = status || cuda_failed(cudaEventCreate(&j->timing_begin), "an event") ||
+           cuda_failed(cudaEventCreate(&j->timing_end), "an event");
   free(all);
   return status || cp_nccl_watch_begin(j) ? -1 : 0;
 }
@@ -104,6 +106,8 @@ int cp_nccl_disconnect(struct nccl_job *j) {
     cudaEventDestroy(j->wait_begin[i]);
     cudaEventDestroy(j->wait_end[i]);
   }
+  cudaEventDestroy(j->timing_begin);
+  cudaEventDestroy(j->timing_end);
   cudaStreamDestroy(j->compute);
   return 0;
 }

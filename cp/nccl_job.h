@@ -41,6 +41,7 @@ struct nccl_job {
   struct nccl_channel channels[CP_CHANNELS];
   cudaEvent_t wait_begin[NCCL_WAITS_MAX], wait_end[NCCL_WAITS_MAX];
   int waits;
+  cudaEvent_t timing_begin, timing_end;
   pthread_t watchdog;
   pthread_mutex_t lock; // of the communicators and the groups in flight
   atomic_bool stop, failed;

@@ -27,6 +27,8 @@ extern const struct cp_transport cp_nccl;
 static const struct attn_kernel *inner(void) { return attn_find("fa2", ATTN_HOST); }
 static _Atomic int kernel_us; // that each call takes at least
 
+static void nap(void *us) { usleep((unsigned)*(int *)us); }
+
 struct call {
   struct attn_plan *plan;
   struct attn_args args;
@@ -247,6 +249,47 @@ static int map_body(struct cp_comm *comm, void *context) {
   return wrong ? -1 : 0;
 }
 
+// What the host does while the device spins does not count, neither as time nor as a wait; what it does after
+// does. Other programs on this machine may delay a thread: not each time.
+static int timing_body(struct cp_comm *comm, void *context) {
+  enum { HOST_US = 20000, KERNEL_US = 3000, N = 64 };
+  static const double spins_us[] = {5 * HOST_US, 1};
+  const struct cp_transport *net = comm->transport;
+  float *mine = made(comm, N, comm->rank), *all = comm->memory->alloc(4L * N * comm->size);
+  bool seen[2] = {false, false};
+  for (int i = 0; i < 20; i++) {
+    struct timing {
+      double time_us, wait_us;
+    } one, ranks[16];
+    if (net->barrier(comm))
+      return -1;
+    one.wait_us = -comm->wait_us;
+    if (net->begin_timing(comm, spins_us[i % 2]) || usleep(HOST_US) ||
+        cudaLaunchHostFunc(comm->stream, nap, &(int){KERNEL_US}) != cudaSuccess ||
+        net->all_gather(comm, CP_KV, mine, all, 4L * N) || net->wait(comm, CP_KV) ||
+        net->end_timing(comm, &one.time_us) || net->barrier(comm))
+      return -1;
+    one.wait_us += comm->wait_us;
+    if (net->share(comm, &one, ranks, sizeof one))
+      return -1;
+    bool right = true;
+    for (int r = 0; r < comm->size; r++) {
+      if (!(ranks[r].time_us >= KERNEL_US && ranks[r].wait_us <= ranks[r].time_us)) {
+        attn_error_set(false, "a kernel of %d us took %g, %g of which waiting", KERNEL_US,
+                       ranks[r].time_us, ranks[r].wait_us);
+        return -1;
+      }
+      right = right && (i % 2 ? ranks[r].time_us >= HOST_US : ranks[r].time_us < HOST_US);
+    }
+    seen[i % 2] = seen[i % 2] || right;
+  }
+  comm->memory->release(mine), comm->memory->release(all);
+  if (seen[0] && seen[1])
+    return 0;
+  attn_error_set(false, "the host's time was %s", seen[0] ? "never seen" : "never hidden");
+  return -1;
+}
+
 static const int32_t lengths[] = {1, 2, 47, 1, 29, 3};
 
 static int schedules_body(struct cp_comm *comm, void *context) {
@@ -298,6 +341,7 @@ static const struct {
   int (*body)(struct cp_comm *, void *);
 } bodies[] = {{"transport", transport_body},
               {"map", map_body},
+              {"timing", timing_body},
               {"memory", memory_body},
               {"schedules", schedules_body}};
 
@@ -346,6 +390,7 @@ static void test_memory(void **state) { works("memory", 1); }
 static void test_schedules_2(void **state) { works("schedules", 2); }
 static void test_schedules_4(void **state) { works("schedules", 4); }
 static void test_map(void **state) { works("map", 4); }
+static void test_timing(void **state) { works("timing", 2); }
 static void test_a_rank_that_maps_nothing(void **state) {
   works_with("FAKE_NO_IPC=1 mpirun", "schedules", 2);
 }
@@ -364,6 +409,7 @@ static void not_built(void **state) {
 #define test_schedules_2 not_built
 #define test_schedules_4 not_built
 #define test_map not_built
+#define test_timing not_built
 #define test_a_rank_that_maps_nothing not_built
 
 #endif
@@ -373,13 +419,10 @@ int main(int argc, char **argv) {
     return be_rank(argv[2], atoi(argv[3]));
   self = argv[0];
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_transport),
-      cmocka_unit_test(test_runs_in_a_row),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_schedules_2),
-      cmocka_unit_test(test_schedules_4),
-      cmocka_unit_test(test_map),
-      cmocka_unit_test(test_a_rank_that_maps_nothing),
+      cmocka_unit_test(test_transport),   cmocka_unit_test(test_runs_in_a_row),
+      cmocka_unit_test(test_memory),      cmocka_unit_test(test_schedules_2),
+      cmocka_unit_test(test_schedules_4), cmocka_unit_test(test_map),
+      cmocka_unit_test(test_timing),      cmocka_unit_test(test_a_rank_that_maps_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

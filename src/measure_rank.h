@@ -27,6 +27,7 @@ struct rank {
   int64_t bytes[RANK_TENSORS];
   void *whole[RANK_TENSORS]; // on rank 0 between the checks: gathered, in host memory
   bool gathered[RANK_TENSORS];
+  double enqueue_us; // of the last timed pass, on the rank whose host took longest
 };
 
 // All return 0, or -1 with attn_error() set.
