@@ -41,6 +41,14 @@ static inline int gpu_check(cudaError_t status, const char *what) {
       return -1; \
   } while (0)
 
+// What the calling thread's device is like. 0, or -1 with attn_error() set.
+static inline int gpu_attribute(int *value, cudaDeviceAttr which) {
+  int device;
+  GPU_TRY(cudaGetDevice(&device));
+  GPU_TRY(cudaDeviceGetAttribute(value, which, device));
+  return 0;
+}
+
 // The state of the plan that this one may share with, or NULL.
 template<class State> static inline const State *gpu_like(const attn_plan *plan) {
   const attn_plan *like = plan->problem.like;

@@ -63,9 +63,9 @@ int mma_prepare(struct attn_plan *plan, const char *rep) {
     return -1;
   plan->prep_bytes += s->queries.bytes;
   plan->tile_area[ATTN_BWD] = (double)s->queries.tiles * s->tiles.keys * MMA_BWD_QUERIES / s->queries.view.classes;
-  int device, sms;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  int sms;
+  if (gpu_attribute(&sms, cudaDevAttrMultiProcessorCount))
+    return -1;
   std::vector<mma_piece> pieces;
   mma_backward_buffers *b = &s->buffers;
   const int places = sms * (128 / s->tiles.keys);

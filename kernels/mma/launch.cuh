@@ -61,9 +61,9 @@ int launch_backward_as(const attn_problem *p, const attn_args *a, const void *re
                           scale * LOG2E,      *list,
                           *(const Rep *)rep};
   const auto kernel = backward<Rep, DIM, KEYS>;
-  int device, major; // the kernel was compiled for the highest architecture that this device takes
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  int major; // the kernel was compiled for the highest architecture that this device takes
+  if (gpu_attribute(&major, cudaDevAttrComputeCapabilityMajor))
+    return -1;
   const int smem = major == 9 ? sizeof(backward_smem<DIM, KEYS, true>)
                               : sizeof(backward_smem<DIM, KEYS, false>);
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));

@@ -98,10 +98,9 @@ int list_tail(wgmma_backward_state *s, const std::vector<worklist_item> &items, 
 int wgmma_backward_ctas(wgmma_backward_state *s, struct attn_plan *plan) {
   const struct attn_problem *p = &plan->problem;
   const worklist_view &v = s->queries.view;
-  int device, sms, l2_bytes;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-  GPU_TRY(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, device));
+  int sms, l2_bytes;
+  if (gpu_attribute(&sms, cudaDevAttrMultiProcessorCount) || gpu_attribute(&l2_bytes, cudaDevAttrL2CacheSize))
+    return -1;
   std::vector<worklist_item> items((size_t)v.count * v.classes);
   GPU_TRY(cudaMemcpy(items.data(), v.items, items.size() * sizeof items[0], cudaMemcpyDeviceToHost));
   const balance_list list = {items.data(), v.count,  v.classes, p->heads_q, p->heads_kv,     p->dim,

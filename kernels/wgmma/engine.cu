@@ -52,9 +52,9 @@ static int prepare_forward(state *s, const attn_problem *p, const void *bits_ker
         return -1;
     }
   }
-  int device, sms;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  int sms;
+  if (gpu_attribute(&sms, cudaDevAttrMultiProcessorCount))
+    return -1;
   if (s->pieces.bytes ? split_gathered(&s->parts, &s->pieces, p, sms) : split_build(&s->parts, &s->keys, p, sms))
     return -1;
   return s->memory.get(&s->parts.view.left, s->parts.left_floats, workspace);

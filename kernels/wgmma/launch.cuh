@@ -35,9 +35,9 @@ static inline fwd_params forward_params(const attn_problem *p, const attn_args *
 // A persistent CTA a multiprocessor, or a CTA a tile where that is fewer.
 static inline int launch(const void *kernel, fwd_params *params, int64_t tiles, int smem, void *stream) {
   void *args[] = {params};
-  int device, sms;
-  GPU_TRY(cudaGetDevice(&device));
-  GPU_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  int sms;
+  if (gpu_attribute(&sms, cudaDevAttrMultiProcessorCount))
+    return -1;
   GPU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
   const int grid = (int)std::min((int64_t)sms, tiles);
   return gpu_check(cudaLaunchKernel(kernel, grid, FWD_THREADS, args, smem, (cudaStream_t)stream),
