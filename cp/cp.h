@@ -326,7 +326,7 @@ int cp_begin_dq(struct cp_plan *plan, float **sums);
 int cp_end_dq(struct cp_plan *plan, const float *sums, void *dq);
 // Which of a pass's calls that of this step is: not all steps are prepared.
 enum attn_part cp_part(const struct cp_plan *plan, int step, enum attn_pass pass);
-// Attention over a context ring (ring.c): args in the shape that kernels see. With one context rank a
+// Attention over a context ring (ring.c, ring_backward.c): args in the shape that kernels see. With one context rank a
 // single call without transfers.
 int cp_ring_plan(struct cp_plan *plan);
 int cp_ring_forward(struct cp_plan *plan, const struct attn_args *args);
